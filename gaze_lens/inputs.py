@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.families import TokenMap
+from gaze_lens.families import Features, TokenMap
 from gaze_lens.image_tokens import ImageTokens
 from gaze_lens.regions import Box, Layout, Picture, Region
 
@@ -31,6 +31,7 @@ class VLMInputs:
     image_tokens: one `ImageTokens` per image, row by row.
     layout: where images and text lie; regions are bound to it.
     answers: for each row, the position of the first token of a given answer (the length where there is none).
+    maps: one `TokenMap` per image, row by row: the geometry that `image_tokens` came from.
     features: what `model.encode` made of the pixels, or None.
     """
 
@@ -41,7 +42,8 @@ class VLMInputs:
     layout: Layout
     answers: tuple[int, ...]
     tokenizer: Any = field(repr=False)
-    features: Any = field(default=None, repr=False)
+    maps: tuple[TokenMap, ...] = field(repr=False)
+    features: Features | None = field(default=None, repr=False)
 
     @property
     def input_ids(self) -> Int[Tensor, "row position"]:
@@ -74,13 +76,13 @@ class VLMInputs:
         """The keyword arguments of the model's forward, other than `input_ids`."""
         rest = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
         if self.features is not None:
-            rest["mm_encoder_outputs"] = {"image": self.features}
+            rest |= self.features.arguments()
         return rest
 
     def to(self, device: Any) -> "VLMInputs":
         """The same inputs with their tensors, and encoded images, on another device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        features = self.features and type(self.features)(**_moved(dict(self.features), device))
+        features = self.features and self.features.to(device)
         return replace(self, tensors=moved, features=features)
 
     @property
@@ -201,15 +203,6 @@ def _label(where: Any) -> str:
     return f"box {where.x0:g} {where.y0:g} {where.x1:g} {where.y1:g}" if isinstance(where, Box) else "shape"
 
 
-def _moved(held: Any, device: Any) -> Any:
-    """Tensors in dicts, lists and tuples, on another device."""
-    if isinstance(held, Tensor):
-        return held.to(device)
-    if isinstance(held, dict):
-        return {name: _moved(part, device) for name, part in held.items()}
-    return type(held)(_moved(part, device) for part in held) if isinstance(held, list | tuple) else held
-
-
 def pixel_keys(inputs: VLMInputs) -> list[str]:
     """A key for the pixels of each image, in order: equal keys mean equal images."""
     return [
@@ -258,7 +251,9 @@ def collate(
             raise InputError(f"The prompt does not end in the tokens of its answer: {text.full[-40:]!r}.")
     starts = tuple(length - len(text.answer) for text in texts)
     prompts = tuple(text.full for text in texts)
-    return VLMInputs(tensors, tuple(map(tuple, pictures)), prompts, tuple(found), layout, starts, tokenizer)
+    return VLMInputs(
+        tensors, tuple(map(tuple, pictures)), prompts, tuple(found), layout, starts, tokenizer, tuple(maps)
+    )
 
 
 def _image_tokens(

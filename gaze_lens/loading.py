@@ -100,7 +100,7 @@ def describe(name: str, size: tuple[int, int]) -> dict[str, str]:
     family = family_of(config)
     processor = _processor(name, None)
     image = Image.new("RGB", size)
-    inputs = prepare(processor, family, image, "", image_token_id=config.image_token_id)
+    inputs = prepare(processor, family, image, "", config=config)
     text = config.get_text_config()
     kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     rows, columns = inputs.image_tokens[0].grid

@@ -25,7 +25,7 @@ from gaze_lens import loading
 from gaze_lens.attention import Seam, kernel_of
 from gaze_lens.cache import VLMActivationCache, check_memory
 from gaze_lens.errors import HookError, InputError, ModelError
-from gaze_lens.families import Family, family_of
+from gaze_lens.families import Family, Features, family_of
 from gaze_lens.generation import Generation, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
@@ -118,9 +118,7 @@ class HookedVLM(TransformerBridge):
         answers: text after the generation prompt (teacher forcing), one for all rows or one each.
         Raises ImageError and InputError, which say what to give.
         """
-        inputs = prepare(
-            self.processor, self.family, images, prompts, image_token_id=self.config.image_token_id, answers=answers
-        )
+        inputs = prepare(self.processor, self.family, images, prompts, config=self.config, answers=answers)
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", math.inf)
         if inputs.layout.length > limit:
             raise InputError(
@@ -138,20 +136,22 @@ class HookedVLM(TransformerBridge):
     def encode(self, inputs: VLMInputs, *, reuse: VLMInputs | None = None) -> VLMInputs:
         """The same inputs with the vision tower's output in place of pixels; equal images are encoded once.
 
-        Pass `reuse=` inputs that were encoded before: where they hold all of the images, the tower does not run.
+        Pass `reuse=` inputs that were encoded before: the tower runs only on images that they do not hold.
         """
         if inputs.features is not None:
             return inputs
         keys = pixel_keys(inputs)
         if not keys:
             raise InputError("There is no image to encode in these inputs.")
-        known = pixel_keys(reuse) if reuse is not None and reuse.features is not None else []
-        if set(keys) <= set(known):
-            output = reuse.features
-        else:
-            known = list(dict.fromkeys(keys))
-            output = self.family.encode(self.original_model, inputs.tensors, [keys.index(key) for key in known])
-        features = self.family.arrange(output, [known.index(key) for key in keys])
+        known = {}
+        if reuse is not None and reuse.features is not None:
+            known = dict(zip(pixel_keys(reuse), reuse.features.parts, strict=True))
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if new:
+            kept = [keys.index(key) for key in new]
+            parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
+            known.update(zip(new, parts, strict=True))
+        features = Features(tuple(known[key] for key in keys), self.family.arrange)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gaze_lens.errors import ImageError, InputError
-from gaze_lens.families import Family
+from gaze_lens.families import Family, Processed
 from gaze_lens.images import read_image
 from gaze_lens.inputs import Text, VLMInputs, collate
 from gaze_lens.regions import Picture
@@ -23,7 +23,7 @@ def prepare(
     images: Any,
     prompts: Any,
     *,
-    image_token_id: int,
+    config: Any,
     answers: str | Sequence[str] | None = None,
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
@@ -33,9 +33,9 @@ def prepare(
     prompts = [processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]
     texts = _texts(processor.tokenizer, prompts, answers)
     tensors = _process(processor, [text.full for text in texts], pictures)
-    sizes = [picture.image.size for row in pictures for picture in row]
-    maps = family.token_maps(sizes, tensors, processor)
-    return collate(tensors, pictures, texts, maps, image_token_id=image_token_id, tokenizer=processor.tokenizer)
+    sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
+    maps = family.token_maps(Processed(sizes, tensors, processor, config))
+    return collate(tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer)
 
 
 def _texts(tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None) -> list[Text]:

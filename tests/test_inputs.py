@@ -1,5 +1,7 @@
 """`model.prepare` against Hugging Face's processor called by hand, and what `VLMInputs` says about positions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -171,10 +173,10 @@ def merging(qwen):
 
 
 def test_an_answer_that_merges_with_the_prompt_is_refused(qwen, merging):
-    image_token_id = merging.image_token_id
+    config = SimpleNamespace(image_token_id=merging.image_token_id)
     with pytest.raises(InputError, match=r"answer 'XY' begins in the middle of a token.*white space"):
-        prepare(merging, qwen.family, noise(64, 64), "look", image_token_id=image_token_id, answers="XY")
-    inputs = prepare(merging, qwen.family, noise(64, 64), "look", image_token_id=image_token_id, answers="aXY")
+        prepare(merging, qwen.family, noise(64, 64), "look", config=config, answers="XY")
+    inputs = prepare(merging, qwen.family, noise(64, 64), "look", config=config, answers="aXY")
     (positions,) = inputs.answer_positions
     following = inputs.input_ids[0, [p + 1 for p in positions]].tolist()
     assert merging.tokenizer.convert_ids_to_tokens(following) == ["a", "XY"]
@@ -304,5 +306,5 @@ def test_encoded_inputs_move_to_another_device(shelf):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
     encoded = model.encode(model.prepare(picture, "What?")).to("meta")
     assert encoded.device.type == "meta"
-    held = [*encoded.features.pooler_output, *encoded.features.deepstack_features]
+    held = [held for part in encoded.features.parts for held in (part["tokens"], *part["levels"])]
     assert {part.device.type for level in held for part in (level if isinstance(level, tuple) else [level])} == {"meta"}

@@ -4,15 +4,16 @@ from gaze_lens.families import FAMILIES, family_of
 family_of(model.config).name
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import grid
-from gaze_lens.families.geometry import TokenMap
+from gaze_lens.families.features import Features, Part
+from gaze_lens.families.geometry import Processed, TokenMap
 
-__all__ = ["FAMILIES", "Family", "TokenMap", "family_of"]
+__all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of"]
 
 
 @dataclass(frozen=True)
@@ -20,28 +21,34 @@ class Family:
     """What gaze_lens must know about a family of models.
 
     architectures: the Hugging Face class names.
-    token_maps: (sizes, tensors, processor) -> one `TokenMap` per image.
-    encode: (model, tensors, kept) -> the vision tower's output on some of the images.
-    arrange: (output, order) -> the same for images in another order, some of them more than once; what the model takes
-        as `mm_encoder_outputs["image"]`.
-    pixel_names: the tensors that hold pixels; encoded inputs go without them.
+    token_maps: what a processor made of a batch -> one `TokenMap` per image, row by row.
+    encode: (model, tensors, maps, kept) -> the vision tower's output on the images `kept`, one `Part` for each; maps:
+        one `TokenMap` per image of the batch.
+    arrange: such parts, in the order of the inputs' images -> the arguments of the model's forward that stand for the
+        pixels.
+    pixel_names: the tensors that encoded inputs go without.
     deepstack: image features are added again between the first blocks.
     """
 
     name: str
     architectures: tuple[str, ...]
-    token_maps: Callable[..., list[TokenMap]]
-    encode: Callable[..., Any]
-    arrange: Callable[[Any, Sequence[int]], Any]
+    token_maps: Callable[[Processed], list[TokenMap]]
+    encode: Callable[[Any, Mapping[str, Any], Sequence[TokenMap], Sequence[int]], list[Part]]
+    arrange: Callable[[Sequence[Part]], dict[str, Any]]
     pixel_names: tuple[str, ...] = ("pixel_values",)
     deepstack: bool = False
 
 
 GRID = (grid.token_maps, grid.encode, grid.arrange)
 FAMILIES: tuple[Family, ...] = (
+    # grids that the processor reports
     Family("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID),
     Family("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, deepstack=True),
     Family("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, deepstack=True),
+    # single views
+    # rows with breaks, and grids of tiles put together again
+    # tiles
+    # others
 )
 
 

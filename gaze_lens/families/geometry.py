@@ -4,11 +4,34 @@ A token map lists, for one image and in sequence order, what every image token c
 footprints: resampling and the vision tower's own attention reach a little beyond them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+Size = tuple[int, int]  # (width, height) in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Processed:
+    """What a processor made of a batch of prompts, and all that says where its image tokens lie.
+
+    sizes: for each row of the batch, the original size of each of its images.
+    tensors: the processor's output. config: the model's.
+    """
+
+    sizes: tuple[tuple[Size, ...], ...]
+    tensors: Mapping[str, Tensor]
+    processor: Any
+    config: Any
+
+    @property
+    def images(self) -> list[Size]:
+        """The sizes of all images, row by row."""
+        return [size for row in self.sizes for size in row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +47,7 @@ class TokenMap:
         return len(self.boxes)
 
 
-def stretched_grid(size: tuple[int, int], rows: int, columns: int) -> TokenMap:
+def stretched_grid(size: Size, rows: int, columns: int) -> TokenMap:
     """The whole image, stretched to `rows` x `columns` tokens in raster order. `size` is (width, height)."""
     width, height = size
     row = torch.arange(rows).repeat_interleave(columns)

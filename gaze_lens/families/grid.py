@@ -5,42 +5,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from gaze_lens.families.geometry import TokenMap, stretched_grid
+from gaze_lens.families.features import Part
+from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
 
 
-def token_maps(sizes: Sequence[tuple[int, int]], tensors: Mapping[str, Tensor], processor: Any) -> list[TokenMap]:
-    """One token map per image; `sizes` are (width, height) of the originals, in the order of the images."""
-    merge = processor.image_processor.merge_size
-    grids = tensors["image_grid_thw"].tolist() if sizes else []
+def token_maps(processed: Processed) -> list[TokenMap]:
+    """One map per image, from the grid that the processor reports."""
+    merge = processed.processor.image_processor.merge_size
+    grids = processed.tensors["image_grid_thw"].tolist() if processed.images else []
     return [
         stretched_grid(size, rows // merge, columns // merge)
-        for size, (_, rows, columns) in zip(sizes, grids, strict=True)
+        for size, (_, rows, columns) in zip(processed.images, grids, strict=True)
     ]
 
 
-def encode(model: nn.Module, tensors: Mapping[str, Tensor], kept: Sequence[int]) -> Any:
-    """The vision tower's output on the images `kept`, image by image, with DeepStack features where there are any."""
+def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
+    """The vision tower's output on the images `kept`, with DeepStack features where there are any."""
     grids = tensors["image_grid_thw"]
     chunks = tensors["pixel_values"].split(grids.prod(-1).tolist())
-    return model.model.get_image_features(
-        torch.cat([chunks[index] for index in kept]), grids[list(kept)], return_dict=True
-    )
+    pixels = torch.cat([chunks[index] for index in kept])
+    output = model.model.get_image_features(pixels, grids[list(kept)], return_dict=True)
+    levels = [_by_image(level, output.pooler_output) for level in output.get("deepstack_features") or ()]
+    return [
+        {"tokens": tokens, "levels": [level[index] for level in levels]}
+        for index, tokens in enumerate(output.pooler_output)
+    ]
 
 
-def arrange(output: Any, order: Sequence[int]) -> Any:
-    """What `encode` gave, laid out for the images `order` (indices into its own)."""
-    arranged = type(output)(**output)
-    lengths = [len(features) for features in output.pooler_output]
-    arranged.pooler_output = tuple(output.pooler_output[index] for index in order)
-    if output.get("deepstack_features") is not None:
-        arranged.deepstack_features = [_pick(level, lengths, order) for level in output.deepstack_features]
-    return arranged
+def arrange(parts: Sequence[Part]) -> dict[str, Any]:
+    """One tensor per image, and for each DeepStack level one tensor per image."""
+    pooled = tuple(part["tokens"] for part in parts)
+    levels = [tuple(level) for level in zip(*(part["levels"] for part in parts), strict=True)]
+    kind = BaseModelOutputWithDeepstackFeatures if levels else BaseModelOutputWithPooling
+    more = {"deepstack_features": levels} if levels else {}
+    return {"mm_encoder_outputs": {"image": kind(pooler_output=pooled, **more)}}
 
 
-def _pick(level: Tensor | Sequence[Tensor], lengths: list[int], order: Sequence[int]) -> Any:
-    """One DeepStack level in order: a tensor of all images one after the other, or one for each image."""
-    if isinstance(level, Tensor):
-        parts = level.split(lengths)
-        return torch.cat([parts[index] for index in order])
-    return tuple(level[index] for index in order)
+def _by_image(level: Tensor | Sequence[Tensor], images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One DeepStack level, cut into images where it comes as one tensor."""
+    return level.split([len(tokens) for tokens in images]) if isinstance(level, Tensor) else level

@@ -1,0 +1,38 @@
+"""Tiny models with random weights, built from each family's own config and processor classes: for tests, no network.
+
+    hf_model, processor = testing.tiny("Qwen3-VL", seed=0)
+    model = HookedVLM.wrap(hf_model, processor)
+
+`families.FAMILIES` names the families.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from gaze_lens.errors import ModelError
+from gaze_lens.testing import grids
+
+__all__ = ["BUILDERS", "tiny"]
+
+Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the text config -> model and processor
+BUILDERS: dict[str, Builder] = {**grids.BUILDERS}
+
+
+def tiny(family: str, *, seed: int = 0, scale: float = 0.12, **text: Any) -> tuple[nn.Module, Any]:
+    """A tiny random model of a family (a name of `FAMILIES`) in eval mode and float32, and its processor.
+
+    scale: standard deviation of the weights; large enough that outputs vary from token to token.
+    text: changes to the text config (sliding_window=8, num_hidden_layers=2, ...).
+    """
+    if family not in BUILDERS:
+        raise ModelError(f"There is no tiny model of {family!r}; there are {', '.join(BUILDERS)}.")
+    torch.manual_seed(seed)
+    model, processor = BUILDERS[family](text)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=scale)
+    model.config.architectures = [type(model).__name__]
+    return model.eval(), processor
