@@ -1,13 +1,18 @@
 """The shipped checkpoint: an ordinary, small Hugging Face folder that answers, looks and can be steered."""
 
+import json
 import os
 import subprocess
 import sys
 
+import pytest
+
 import gaze_lens as gl
 from gaze_lens import comics
+from gaze_lens.errors import InputError
 from gaze_lens.evaluation import accuracy, ask_every_panel, steer_to_every_panel
 from gaze_lens.tiny import FOLDER, HEADS
+from gaze_lens.tiny.evaluate import PARTS, evaluate
 
 STRIPS = comics.synthetic(8, seed=424_242)
 PLAIN = f"""
@@ -58,3 +63,19 @@ def test_few_heads_look_and_steer(tiny_model):
     assert accuracy(steered).value >= 0.831
     everything = steer_to_every_panel(tiny_model, STRIPS, scores.top(scores.score.numel()), progress=False)
     assert accuracy(everything).value <= 0.15
+
+
+def test_an_evaluation_goes_on_with_the_parts_that_its_file_lacks(tiny_model, tmp_path, monkeypatch):
+    out = tmp_path / "evaluation.json"
+    evaluate(tiny_model, out, strips=2, parts=["looking"])
+    first = json.loads(out.read_text())
+    assert first["looking"]["heads"] == tiny_model.cfg.n_layers * tiny_model.cfg.n_heads
+    monkeypatch.setitem(PARTS, "looking", None)  # measured already
+    evaluate(tiny_model, out, strips=2, parts=["looking", "objects"])
+    second = json.loads(out.read_text())
+    assert second["looking"] == first["looking"]
+    assert all(0 <= second["objects"][k]["low"] <= second["objects"][k]["high"] <= 1 for k in ("1", "2"))
+    with pytest.raises(InputError, match="another evaluation, not on 3 strips"):
+        evaluate(tiny_model, out, strips=3)
+    with pytest.raises(InputError, match="no part 'steering'"):
+        evaluate(tiny_model, out, strips=2, parts=["steering"])

@@ -1,19 +1,22 @@
 """All that is claimed of the embedded model, measured: `python -m gaze_lens.tiny.evaluate --out evaluation.json`.
 
 Strips and scenes come from seeds that training never uses. Every share has a bootstrap interval over pictures.
-Without `--folder` the shipped checkpoint is measured. 200 strips take about a quarter of an hour; `--strips 24` a
-few minutes.
+Without `--folder` the shipped checkpoint is measured. 200 strips take about an hour on one CPU core, `--strips 24` some
+minutes. The file is written part by part; the same command goes on with the parts that it lacks.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from tqdm import tqdm
 
 from gaze_lens import comics
+from gaze_lens.errors import InputError
 from gaze_lens.evaluation import (
     Answer,
     accuracy,
@@ -25,11 +28,11 @@ from gaze_lens.evaluation import (
 )
 from gaze_lens.evaluation.answers import answer
 from gaze_lens.head_scores import HeadScores
-from gaze_lens.heads import HeadSet
+from gaze_lens.heads import HeadSet, write_whole
 from gaze_lens.model import HookedVLM
 from gaze_lens.regions import Picture
 from gaze_lens.scoring import score_heads
-from gaze_lens.steering import boost_and_suppress, max_suppress_all, suppress_all, suppress_image
+from gaze_lens.steering import Mode, boost_and_suppress, max_suppress_all, suppress_all, suppress_image
 from gaze_lens.tiny import FOLDER, HEADS
 
 SEED = 1_000_000  # training draws its pictures from [seed, step], far from [SEED, picture]
@@ -44,20 +47,36 @@ class Bench:
     strips: list[Picture]
     scenes: list[Picture]
     scores: HeadScores
+    draws: int = 20
     batch_size: int = 120
+
+    @classmethod
+    def of(cls, model: HookedVLM, strips: int, draws: int = 20) -> "Bench":
+        """`strips` unseen strips, and half as many scenes."""
+        pictures = comics.synthetic(strips, seed=SEED)
+        scores = score_heads(model, pictures, batch_size=8)
+        return cls(model, pictures, comics.scenes(max(1, strips // 2), seed=SEED), scores, draws)
+
+    @property
+    def few(self) -> list[Picture]:
+        """Some of the strips, for what is slow and not judged."""
+        return self.strips[: max(1, len(self.strips) // 10)]
 
     @property
     def heads(self) -> HeadSet:
         """The few heads that the demo steers with."""
         return self.scores.top(HEADS)
 
-    def steered(self, heads: HeadSet | None, **options: Any) -> Figures:
+    @property
+    def counts(self) -> list[int]:
+        """Numbers of heads to steer with."""
+        return [k for k in (1, 2, 3, 4, 5, 6, 8, 12) if k <= self.scores.score.numel()]
+
+    def steered(self, heads: HeadSet | None, *, pictures: Sequence[Picture] | None = None, **options: Any) -> Figures:
         """The open question, with every panel as target."""
-        options = {"pictures": self.strips, **options}
-        pictures = options.pop("pictures")
-        return both(
-            steer_to_every_panel(self.model, pictures, heads, batch_size=self.batch_size, progress=False, **options)
-        )
+        chosen = self.strips if pictures is None else pictures
+        options = {"batch_size": self.batch_size, "progress": False, **options}
+        return both(steer_to_every_panel(self.model, chosen, heads, **options))
 
 
 def both(answers: Sequence[Answer]) -> Figures:
@@ -94,8 +113,9 @@ def without_marker(piece: str) -> str:
     return piece.split(":")[-1].strip()
 
 
-def looking(scores: HeadScores) -> Figures:
+def looking(bench: Bench) -> Figures:
     """The best heads, and how many look at all."""
+    scores = bench.scores
     low, high = scores.interval("contrast")
     best = [
         {
@@ -109,78 +129,96 @@ def looking(scores: HeadScores) -> Figures:
     return {"heads": scores.score.numel(), "above 0.1": int((scores.score > 0.1).sum()), "best": best}
 
 
-def curves(bench: Bench, counts: Sequence[int], few: Sequence[Picture]) -> Figures:
-    """Steering against the number of heads, in the paper's mode on all strips and in the other modes on `few`."""
-    modes = {
-        "suppress image": suppress_image(),
-        "suppress all": suppress_all(),
-        "max suppress all": max_suppress_all(),
-        "boost 1": boost_and_suppress(1),
-        "boost 3": boost_and_suppress(3),
-        "boost 10": boost_and_suppress(10),
-    }
-    found: Figures = {"boost 10000": {k: bench.steered(bench.scores.top(k)) for k in counts}}
-    for name, mode in modes.items():
-        found[name] = {k: bench.steered(bench.scores.top(k), mode=mode, pictures=few) for k in counts if k <= 6}
-    return found
+def curve(bench: Bench) -> Figures:
+    """Steering against the number of heads, in the paper's mode, on all strips."""
+    return {str(k): bench.steered(bench.scores.top(k)) for k in bench.counts}
 
 
-def controls(bench: Bench, draws: int, few: Sequence[Picture]) -> Figures:
+def other_mode(mode: Mode) -> Callable[[Bench], Figures]:
+    """The same in another mode or strength, up to six heads and with all of them, on a few strips."""
+
+    def measure(bench: Bench) -> Figures:
+        counts = [k for k in bench.counts if k <= 6] + [bench.scores.score.numel()]
+        return {str(k): bench.steered(bench.scores.top(k), mode=mode, pictures=bench.few) for k in counts}
+
+    return measure
+
+
+def controls(bench: Bench) -> Figures:
     """As many random heads of the lower half, several draws; all heads."""
     count = len(bench.heads)
-    drawn = [bench.steered(bench.scores.controls(count, seed=i), pictures=few) for i in range(draws)]
-    shares = [found["forced choice"]["value"] for found in drawn]
+    drawn = [bench.steered(bench.scores.controls(count, seed=i))["forced choice"] for i in range(bench.draws)]
+    shares = [found["value"] for found in drawn]
     everything = bench.steered(bench.scores.top(bench.scores.score.numel()))
     return {"random heads": {"mean": sum(shares) / len(shares), "draws": shares}, "all heads": everything}
 
 
-def dynamic(bench: Bench, prompt: str, strips: Sequence[Picture]) -> Figures:
+def dynamic(prompt: str, *, on_all: bool = False) -> Callable[[Bench], Figures]:
     """The target switched at panel ends, in a random order in which none keeps its place."""
-    found = []
-    for index, picture in enumerate(strips):
-        order = random_order(picture, seed=index)
-        _, _, pieces = switch_at_panel_ends(bench.model, picture, bench.heads, order, end=".", prompt=prompt)
-        found += judge_pieces(index, picture, order, [without_marker(piece) for piece in pieces])
-    return both(found)
+
+    def measure(bench: Bench) -> Figures:
+        found = []
+        for index, picture in enumerate(bench.strips if on_all else bench.few):
+            order = random_order(picture, seed=index)
+            _, _, pieces = switch_at_panel_ends(bench.model, picture, bench.heads, order, end=".", prompt=prompt)
+            found += judge_pieces(index, picture, order, [without_marker(piece) for piece in pieces])
+        return both(found)
+
+    return measure
 
 
-def objects(bench: Bench, counts: Sequence[int]) -> Figures:
+def objects(bench: Bench) -> Figures:
     """A box around every object of a scene in turn: does the answer name it? With heads found on the strips."""
     options = {"pictures": bench.scenes, "prompt": comics.ONE_THING, "max_new_tokens": 8}
-    return {k: bench.steered(bench.scores.top(k), **options)["exact"] for k in counts}
+    return {str(k): bench.steered(bench.scores.top(k), **options)["exact"] for k in bench.counts}
 
 
-def evaluate(model: HookedVLM, *, strips: int = 200, draws: int = 20, progress: bool = True) -> Figures:
-    """All figures, as JSON can hold them. `strips` unseen strips (and half as many scenes); slow parts on fewer."""
-    pictures = comics.synthetic(strips, seed=SEED)
-    scores = score_heads(model, pictures, batch_size=8, progress=progress)
-    bench = Bench(model, pictures, comics.scenes(max(1, strips // 2), seed=SEED), scores)
-    few = pictures[: max(1, strips // 10)]
-    counts = [k for k in (1, 2, 3, 4, 5, 6, 8, 12) if k <= scores.score.numel()]
-    return {
-        "strips": strips,
-        "heads steered": HEADS,
-        "answering": answering(bench),
-        "looking": looking(scores),
-        "steering": curves(bench, counts, few),
-        "controls": controls(bench, draws, few),
-        "dynamic": {
-            comics.NARRATE_ANY_ORDER: dynamic(bench, comics.NARRATE_ANY_ORDER, pictures),
-            comics.NARRATE_FREELY: dynamic(bench, comics.NARRATE_FREELY, few),
-            comics.NARRATE: dynamic(bench, comics.NARRATE, few),
-        },
-        "objects": objects(bench, counts),
-    }
+PARTS: dict[str, Callable[[Bench], Figures]] = {
+    "answering": answering,
+    "looking": looking,
+    "steering, boost 10000": curve,
+    "controls": controls,
+    "objects": objects,
+    f"dynamic, {comics.NARRATE_ANY_ORDER}": dynamic(comics.NARRATE_ANY_ORDER, on_all=True),
+    f"dynamic, {comics.NARRATE_FREELY}": dynamic(comics.NARRATE_FREELY),
+    f"dynamic, {comics.NARRATE}": dynamic(comics.NARRATE),
+    "steering, suppress image": other_mode(suppress_image()),
+    "steering, suppress all": other_mode(suppress_all()),
+    "steering, max suppress all": other_mode(max_suppress_all()),
+    "steering, boost 1": other_mode(boost_and_suppress(1)),
+    "steering, boost 3": other_mode(boost_and_suppress(3)),
+    "steering, boost 10": other_mode(boost_and_suppress(10)),
+}
+
+
+def evaluate(model: HookedVLM, out: Path, *, strips: int = 200, parts: Sequence[str] = tuple(PARTS)) -> Figures:
+    """Measure the parts that the JSON file `out` lacks, and write it after each. Slow parts are on fewer strips.
+
+    Raises InputError for an unknown part, and where the file holds figures on another number of strips.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise InputError(f"There is no part {unknown[0]!r} of the evaluation; there are {', '.join(PARTS)}.")
+    figures: Figures = json.loads(out.read_text()) if out.exists() else {"strips": strips, "heads steered": HEADS}
+    if (figures.get("strips"), figures.get("heads steered")) != (strips, HEADS):
+        raise InputError(f"{out} holds figures of another evaluation, not on {strips} strips; move it away.")
+    bench = Bench.of(model, strips)
+    for part in tqdm([part for part in parts if part not in figures], unit="part"):
+        figures[part] = PARTS[part](bench)
+        write_whole(out, json.dumps(figures, indent=1).encode())
+    return figures
 
 
 def main(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("evaluation.json"),
     folder: Annotated[Path, typer.Option(help="A checkpoint folder; the shipped one unless given.")] = FOLDER,
     strips: Annotated[int, typer.Option(help="Unseen strips to measure on.")] = 200,
+    part: Annotated[list[str] | None, typer.Option(help="Measure this part only; may be given several times.")] = None,
 ) -> None:
     """Measure the embedded model and write the figures as JSON."""
-    figures = evaluate(HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32"), strips=strips)
-    out.write_text(json.dumps(figures, indent=1))
+    torch.set_flush_denormal(True)
+    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
+    evaluate(model, out, strips=strips, parts=part or tuple(PARTS))
     typer.echo(f"Written: {out}")
 
 

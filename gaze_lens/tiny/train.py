@@ -218,10 +218,12 @@ class Trainer:
 
 def train(trainer: Trainer, out: Path) -> None:
     """Run to the end, with a progress bar, a log and states to go on from."""
-    state, records = out / "state.pt", []
+    state, log_file, records = out / "state.pt", out / "log.jsonl", []
     if state.exists():
         trainer.load(torch.load(state, map_location=trainer.device))
-    with tqdm(total=trainer.begun[-1], initial=trainer.at, unit="step") as bar, (out / "log.jsonl").open("a") as log:
+    lines = log_file.read_text().splitlines(keepends=True) if log_file.exists() else []
+    write_whole(log_file, "".join(line for line in lines if json.loads(line)["step"] <= trainer.at).encode())
+    with tqdm(total=trainer.begun[-1], initial=trainer.at, unit="step") as bar, log_file.open("a") as log:
         while trainer.phase is not None:
             bar.set_description(trainer.phase.name)
             records.append(trainer.step())
@@ -254,7 +256,7 @@ def main(
         from gaze_lens.tiny.evaluate import evaluate
 
         model = HookedVLM.from_pretrained(str(out / "checkpoint"), device=device, dtype="float32")
-        (out / "evaluation.json").write_text(json.dumps(evaluate(model, strips=strips), indent=1))
+        evaluate(model, out / "evaluation.json", strips=strips)
 
 
 if __name__ == "__main__":
