@@ -103,11 +103,12 @@ def info(
     model: Annotated[str, typer.Argument(help="A Hugging Face name, a checkpoint folder, or 'tiny'.")],
     size: Annotated[str, typer.Option(help="An image size, for the number of its tokens.")] = "1536x256",
 ) -> None:
-    """Family, layers, heads, live hook points, and image tokens for an image size; reads no weights."""
-    from gaze_lens.loading import describe
+    """Per layer what is live, how a picture becomes tokens, and what is not supported; reads no weights."""
+    from gaze_lens import HookedVLM
+    from gaze_lens.loading import skeleton
 
-    for name, value in describe(_name(model), _size(size)).items():
-        typer.echo(f"{name + ':':<16}{value}")
+    pixels = _size(size)
+    typer.echo(str(HookedVLM.wrap(*skeleton(_name(model)), name=model).capabilities(pixels)))
 
 
 def _name(model: str) -> str:

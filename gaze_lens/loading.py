@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import family_of
-from gaze_lens.preparation import prepare
 
 HUB = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code")
 
@@ -27,10 +25,7 @@ def load(
     if device is not None and device_map is not None:
         raise ModelError("Both device and device_map were given; give device for one device, device_map for several.")
     name, hub = str(name_or_folder), {key: options[key] for key in HUB if key in options}
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, **hub)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name} is no model that Hugging Face can load: {error}") from error
+    config = _config(name, revision, **hub)
     family_of(config)
     processor = _processor(name, revision, **hub)
     options = {**options, "config": config, "dtype": dtype, "device_map": device_map, "revision": revision}
@@ -45,6 +40,13 @@ def load(
             "they would be random. Download it again."
         )
     return (model if device is None else model.to(device)).eval(), processor
+
+
+def _config(name: str, revision: str | None, **hub: Any) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, **hub)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name} is no model that Hugging Face can load: {error}") from error
 
 
 def _processor(name: str, revision: str | None, **hub: Any) -> Any:
@@ -91,27 +93,11 @@ def short_name(name_or_folder: str | Path) -> str:
     return path.resolve().name if path.is_dir() else str(name_or_folder)
 
 
-def describe(name: str, size: tuple[int, int]) -> dict[str, str]:
-    """What `gaze-lens info` prints, from the config and the processor alone; `size` is (width, height)."""
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name} is no model that Hugging Face can load: {error}") from error
-    family = family_of(config)
-    processor = _processor(name, None)
-    image = Image.new("RGB", size)
-    inputs = prepare(processor, family, image, "", config=config)
-    text = config.get_text_config()
-    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    rows, columns = inputs.image_tokens[0].grid
-    return {
-        "model": name,
-        "family": family.name,
-        "class": (config.architectures or ["?"])[0],
-        "layers": f"{text.num_hidden_layers}, heads 0 to {text.num_attention_heads - 1} in each ({kv_heads} KV heads)",
-        "heads": str(text.num_hidden_layers * text.num_attention_heads),
-        "live": "hook_attn_scores, hook_pattern, hook_rot_q, hook_rot_k, hook_result, split q/k/v inputs, every layer",
-        "image features": "added again between the first blocks (DeepStack)" if family.deepstack else "at the input",
-        "image tokens": f"{rows * columns} ({rows} x {columns}) for {size[0]} x {size[1]} pixels",
-        "prompt": f"{inputs.layout.length} tokens with that image and no text",
-    }
+def skeleton(name_or_folder: str, *, revision: str | None = None) -> tuple[nn.Module, Any]:
+    """The model without its weights (on the meta device), and its processor; errors as for `load`."""
+    name = str(name_or_folder)
+    config = _config(name, revision)
+    family_of(config)
+    processor = _processor(name, revision)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config).eval(), processor

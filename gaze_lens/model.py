@@ -24,6 +24,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from gaze_lens import loading
 from gaze_lens.attention import Seam, kernel_of
 from gaze_lens.cache import VLMActivationCache, check_memory
+from gaze_lens.capabilities import Capabilities, capabilities
 from gaze_lens.errors import HookError, InputError, ModelError
 from gaze_lens.families import Family, Features, family_of
 from gaze_lens.generation import Generation, generation_options
@@ -126,6 +127,14 @@ class HookedVLM(TransformerBridge):
                 "text or give smaller images."
             )
         return inputs.to(self._input_device())
+
+    def capabilities(self, size: tuple[int, int] = (1536, 256)) -> Capabilities:
+        """What can be done with this model: `print(model.capabilities())`.
+
+        Per layer, which attention hooks are live; how a picture of `size` (width, height in pixels) becomes tokens;
+        what is not supported. Raises ImageError for sizes that the model's processor refuses.
+        """
+        return capabilities(self, size)
 
     @property
     def config(self) -> Any:

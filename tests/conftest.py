@@ -2,6 +2,7 @@
 
 import copy
 
+import measurements
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -68,6 +69,10 @@ def nothing_left_behind():
     for key, state in after.items():
         clean = before.get(key, {**state, "hooks": {}, "layout": None, "flags": (False, False, False)})
         assert state == clean, f"the test left something behind on {key}"
+
+
+def pytest_sessionfinish():
+    measurements.write()
 
 
 # Examples are as slow as the machine is busy; a slow one is no failure.

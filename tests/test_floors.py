@@ -13,7 +13,7 @@ FLOORS = [
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
      "attention_hooks", "attention", "projections", "cache"},
     {"families", "testing", "shapes"},
-    {"comics", "strips", "inputs", "preparation", "loading", "watching", "generation", "model"},
+    {"comics", "strips", "inputs", "preparation", "loading", "watching", "generation", "capabilities", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show"},
     {"report", "demo", "discovery", "cli"},
