@@ -62,6 +62,11 @@ def _open(source: str | Path) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"An image of {image.width} x {image.height} pixels was given; it needs one pixel or more.")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph and its previews
+        raise ImageError(
+            f"An image file with {image.n_frames} frames was given; gaze_lens takes single pictures. Choose a frame: "
+            "image.seek(n), then image.convert('RGB')."
+        )
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("F", "I"):
         return _from_array(np.asarray(upright))

@@ -31,6 +31,7 @@ from gaze_lens.generation import Generation, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
 from gaze_lens.projections import make_projections_live
+from gaze_lens.video import refuse_video
 from gaze_lens.watching import hook_list, watched
 
 Hooks = Iterable[tuple[Any, Callable]]
@@ -170,6 +171,7 @@ class HookedVLM(TransformerBridge):
             raise InputError(
                 "output_attentions is not served; read blocks.L.attn.hook_pattern with run_with_cache instead."
             )
+        refuse_video(options)
         if options.get("start_at_layer") is not None:
             raise InputError("start_at_layer loses image positions on these models; run from the start.")
         if not isinstance(input, VLMInputs):
@@ -244,6 +246,7 @@ class HookedVLM(TransformerBridge):
             raise InputError(f"generate takes what model.prepare returns, not {type(inputs).__name__}.")
         if options.get("output_attentions"):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
+        refuse_video(options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
         captured, capture = self._capturing(inputs, names_filter, max_bytes)
         with watched(self, hooks) as edits, self._running(inputs), super().hooks(hooks + capture):
