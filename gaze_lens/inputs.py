@@ -214,10 +214,14 @@ def pixel_keys(inputs: VLMInputs) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """One row's text as the tokenizer gets it, and the ids at its end that are a given answer (none: no answer)."""
+    """One row's text as the tokenizer gets it, and the ids at its end that are a given answer (none: no answer).
+
+    suffix: the answer, where the processor takes it apart from the text.
+    """
 
     full: str
     answer: tuple[int, ...] = ()
+    suffix: str | None = None
 
 
 def collate(

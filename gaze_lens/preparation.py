@@ -11,6 +11,7 @@ from gaze_lens.families import Family, Processed
 from gaze_lens.images import read_image
 from gaze_lens.inputs import Text, VLMInputs, collate
 from gaze_lens.regions import Picture
+from gaze_lens.video import refuse_other_parts
 
 Message = dict[str, Any]
 ORIENTATION = 0x0112  # the EXIF tag
@@ -30,16 +31,33 @@ def prepare(
     conversations, pictures = _rows(images, prompts)
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
-    prompts = [processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]
-    texts = _texts(processor.tokenizer, prompts, answers)
-    tensors = _process(processor, [text.full for text in texts], pictures)
+    prompts = [_written(processor, family, conversation) for conversation in conversations]
+    texts = _texts(processor.tokenizer, prompts, answers, suffixed=family.plain)
+    tensors = _process(processor, texts, pictures)
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     maps = family.token_maps(Processed(sizes, tensors, processor, config))
     return collate(tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer)
 
 
-def _texts(tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None) -> list[Text]:
-    """Each row's text with its answer, if any, at the end."""
+def _written(processor: Any, family: Family, conversation: list[Message]) -> str:
+    """The text of a conversation, by the processor's chat template; in a plain family, images and text as they come."""
+    if not family.plain or processor.chat_template is not None:
+        return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    parts = _parts(conversation)
+    images = [part.get("type") == "image" for part in parts]
+    roles = [message["role"] for message in conversation]
+    if roles != ["user"] or not any(images) or images != sorted(images, reverse=True):
+        raise InputError(
+            f"{family.name} models take images and then one text, no conversation: expected one message with the role "
+            "'user', its images before its text. Give prepare(image, prompt)."
+        )
+    return "".join(processor.image_token if part.get("type") == "image" else part["text"] for part in parts)
+
+
+def _texts(
+    tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None, *, suffixed: bool = False
+) -> list[Text]:
+    """Each row's text with its answer, if any, at the end or, where `suffixed`, apart for the processor."""
     if answers is None:
         return [Text(prompt) for prompt in prompts]
     if not isinstance(answers, str | list | tuple):
@@ -47,13 +65,20 @@ def _texts(tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | No
     listed = [answers] * len(prompts) if isinstance(answers, str) else list(answers)
     if len(listed) != len(prompts):
         raise InputError(f"{len(listed)} answers were given for {len(prompts)} prompts; give one for each.")
-    return [_answered(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
+    for answer in listed:
+        if not isinstance(answer, str) or not answer:
+            raise InputError(f"The answer {answer!r} was given; give a text of at least one character for each prompt.")
+    join = _suffixed if suffixed else _answered
+    return [join(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
 
 
-def _answered(tokenizer: Any, prompt: str, answer: Any) -> Text:
+def _suffixed(tokenizer: Any, prompt: str, answer: str) -> Text:
+    """A prompt, and an answer that the processor puts behind it, of tokens of its own."""
+    return Text(prompt, tuple(tokenizer(answer, add_special_tokens=False)["input_ids"]), suffix=answer)
+
+
+def _answered(tokenizer: Any, prompt: str, answer: str) -> Text:
     """A prompt and its answer, whose tokens must be the answer's own, as those that a model generates are."""
-    if not isinstance(answer, str) or not answer:
-        raise InputError(f"The answer {answer!r} was given; give a text of at least one character for every prompt.")
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
     if ids[: len(before)] != before:
@@ -64,14 +89,17 @@ def _answered(tokenizer: Any, prompt: str, answer: Any) -> Text:
     return Text(prompt + answer, tuple(ids[len(before) :]))
 
 
-def _process(processor: Any, texts: list[str], pictures: list[list[Picture]]) -> dict[str, Any]:
+def _process(processor: Any, texts: list[Text], pictures: list[list[Picture]]) -> dict[str, Any]:
     """Run the processor, with padding on the left; its complaints about an image become an ImageError."""
+    suffixes = [text.suffix for text in texts if text.suffix is not None]
+    more = {"suffix": suffixes} if suffixes else {}
     nested = [[picture.image for picture in row] for row in pictures]
     sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
     try:
         encoded = processor(
-            text=texts, images=nested if sizes else None, padding=True, padding_side="left", return_tensors="pt"
-        )
+            text=[text.full for text in texts], images=nested if sizes else None, padding=True, padding_side="left",
+            return_tensors="pt", **more,
+        )  # fmt: skip
     except (ValueError, ZeroDivisionError) as error:
         if not sizes:
             raise InputError(f"The model's processor refused the text: {error}. Change the prompt.") from error
@@ -79,7 +107,11 @@ def _process(processor: Any, texts: list[str], pictures: list[list[Picture]]) ->
         raise ImageError(
             f"The model's processor refused the images ({shown} pixels): {error}. Crop, pad or resize them."
         ) from error
-    return dict(encoded)
+    tensors = {name: tensor for name, tensor in encoded.items() if name != "labels"}  # labels are for training
+    if not suffixes:
+        return tensors
+    shape = tensors["input_ids"].shape  # every row ends in the end token that closes its suffix
+    return {name: tensor[:, :-1] if tensor.shape == shape else tensor for name, tensor in tensors.items()}
 
 
 def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]]]:
@@ -134,6 +166,7 @@ def _parts(conversation: Any) -> list[dict[str, Any]]:
                 'list of parts, such as [{"type": "image"}, {"type": "text", "text": "What is this?"}].'
             )
         parts += content
+    refuse_other_parts(parts)
     return parts
 
 

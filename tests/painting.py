@@ -127,16 +127,29 @@ def entering(blind, inputs):
     return torch.cat(parts, dim=-1)
 
 
-def painted(pixels, box):
-    """The picture with the middle of a box turned to its opposite, and the rectangle that was painted."""
-    x0, y0, x1, y1 = box
-    left, right = int(np.ceil(x0 + (x1 - x0) / 5)), int(np.floor(x1 - (x1 - x0) / 5))
-    top, bottom = int(np.ceil(y0 + (y1 - y0) / 5)), int(np.floor(y1 - (y1 - y0) / 5))
-    assert left < right, "give a size whose tokens are larger than a pixel"
-    assert top < bottom, "give a size whose tokens are larger than a pixel"
+def inside(start, end):
+    """The whole pixels in the middle of a stretch, or in all of it where its middle holds none."""
+    for edge in ((end - start) / 5, -1e-3):
+        first, last = int(np.ceil(start + edge)), int(np.floor(end - edge))
+        if first < last:
+            return first, last
+    return None
+
+
+def spot_in(box):
+    """Pixels to paint in a token's box: (left, top, right, bottom), or None where it holds no whole pixel."""
+    if any(np.isnan(box)):
+        return None
+    x, y = inside(box[0], box[2]), inside(box[1], box[3])
+    return None if x is None or y is None else (x[0], y[0], x[1], y[1])
+
+
+def painted(pixels, spot):
+    """The picture with a spot turned to its opposite."""
+    left, top, right, bottom = spot
     pixels = pixels.copy()
     pixels[top:bottom, left:right] = (pixels[top:bottom, left:right].astype(int) + 128) % 256
-    return pixels, (left, top, right, bottom)
+    return pixels
 
 
 def far_from(spot, boxes, *, side, taps, leak, add):
@@ -150,12 +163,13 @@ def far_from(spot, boxes, *, side, taps, leak, add):
     return ~known | beside | (boxes[:, 1] > bottom + reach_y) | (boxes[:, 3] < top - reach_y)
 
 
-def chosen_in(tokens):
-    """A few tokens to paint: of at most three views, the first, the last and two between, among those with a box."""
-    boxed = ~torch.isnan(tokens.boxes[:, 0])
-    views = tokens.view[boxed].unique().tolist()
-    for view in sorted({views[0], views[len(views) // 2], views[-1]}):
-        members = torch.nonzero(boxed & (tokens.view == view))[:, 0].tolist()
+def chosen_in(boxes, view):
+    """A few tokens to paint: of at most three views the first, the last and two between, of those that hold a pixel."""
+    paintable = np.array([spot_in(box) is not None for box in boxes])
+    views = np.unique(view[paintable])
+    assert len(views) == len(np.unique(view[~np.isnan(boxes[:, 0])])), "give a size whose tokens are larger than pixels"
+    for one in sorted({views[0], views[len(views) // 2], views[-1]}):
+        members = np.flatnonzero(paintable & (view == one))
         yield from sorted({members[0], members[-1], members[len(members) // 2], members[len(members) // 3]})
 
 
@@ -168,10 +182,10 @@ def check_by_painting(eyes, rows, prompts, at=(0, 0), *, side, taps=2, leak=0, a
     boxes, view = tokens.boxes.double().numpy(), tokens.view.numpy()
     reach = {"side": side, "taps": taps, "leak": leak, "add": add}
     n_far = 0
-    for chosen in chosen_in(tokens):
-        pixels, spot = painted(rows[row][image], boxes[chosen])
+    for chosen in chosen_in(boxes, view):
+        spot = spot_in(boxes[chosen])
         changed = [list(pictures) for pictures in rows]
-        changed[row][image] = pixels
+        changed[row][image] = painted(rows[row][image], spot)
         change = (entering(eyes.blind, eyes.prepare(changed, prompts)) - before).norm(dim=-1)
         mine = change[row, tokens.positions]
         same_view = np.flatnonzero(view == view[chosen])

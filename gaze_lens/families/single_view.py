@@ -1,0 +1,57 @@
+"""Families that see the whole image once, stretched: to one fixed size (PaliGemma), or near its own shape (Gemma 4)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from gaze_lens.errors import InputError
+from gaze_lens.families.features import Part
+from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
+
+
+def fixed_maps(processed: Processed) -> list[TokenMap]:
+    """One map per image, all with the grid of the fixed size that the processor stretches images to."""
+    if not processed.images:
+        return []
+    height, width = processed.tensors["pixel_values"].shape[-2:]
+    patch = processed.config.vision_config.patch_size
+    if height % patch or width % patch:
+        raise InputError(
+            f"The processor makes images of {width} x {height} pixels: expected multiples of the vision tower's patch, "
+            f"{patch} pixels. Set processor.image_processor.size as in the model's checkpoint."
+        )
+    return [stretched_grid(size, height // patch, width // patch) for size in processed.images]
+
+
+def fixed_encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
+    """The vision tower's output on the images `kept`."""
+    output = model.model.get_image_features(tensors["pixel_values"][list(kept)], return_dict=True)
+    return [{"tokens": tokens} for tokens in output.pooler_output]
+
+
+def fixed_arrange(parts: Sequence[Part]) -> dict[str, Any]:
+    """One tensor, [image, token, d_model]."""
+    pooled = torch.stack([part["tokens"] for part in parts])
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+
+
+def shaped_maps(processed: Processed) -> list[TokenMap]:
+    """One map per image, from the column and row that the processor reports for each patch (-1 for padding)."""
+    if not processed.images:
+        return []
+    pool = processed.config.vision_config.pooling_kernel_size
+    sides = processed.tensors["image_position_ids"].amax(dim=1) + 1
+    return [
+        stretched_grid(size, rows // pool, columns // pool)
+        for size, (columns, rows) in zip(processed.images, sides.tolist(), strict=True)
+    ]
+
+
+def shaped_encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
+    """The vision tower's output on the images `kept`, without padding."""
+    pixels, places = (tensors[name][list(kept)] for name in ("pixel_values", "image_position_ids"))
+    output = model.model.get_image_features(pixels, places, return_dict=True)
+    return [{"tokens": tokens} for tokens in output.pooler_output]
