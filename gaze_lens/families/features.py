@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 Part = Mapping[str, Any]  # of one image: tensors, or lists of tensors, by name
@@ -39,3 +39,15 @@ def image_by_image(parts: Sequence[Part]) -> dict[str, Any]:
     """For models that take a sequence with one `[token, d_model]` per image, "tokens" of every part."""
     pooled = tuple(part["tokens"] for part in parts)
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+
+
+def encode_each(
+    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int], **more: Any
+) -> list[Part]:
+    """The vision tower's output on the images `kept`, for models whose pixels come an image to a row.
+
+    more: further arguments of the model's `get_image_features`.
+    """
+    chosen = {name: tensors[name][list(kept)] for name in ("pixel_values", "image_sizes") if name in tensors}
+    made = model.model.get_image_features(**chosen, **more, return_dict=True)
+    return [{"tokens": tokens} for tokens in made.pooler_output]
