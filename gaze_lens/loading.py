@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from gaze_lens.errors import ModelError
-from gaze_lens.families import family_of
+from gaze_lens.families import Family, family_of
 
 HUB = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code")
 
@@ -26,8 +26,7 @@ def load(
         raise ModelError("Both device and device_map were given; give device for one device, device_map for several.")
     name, hub = str(name_or_folder), {key: options[key] for key in HUB if key in options}
     config = _config(name, revision, **hub)
-    family_of(config)
-    processor = _processor(name, revision, **hub)
+    processor = _processor(name, revision, family_of(config), **hub)
     options = {**options, "config": config, "dtype": dtype, "device_map": device_map, "revision": revision}
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **options)
@@ -49,7 +48,7 @@ def _config(name: str, revision: str | None, **hub: Any) -> Any:
         raise ModelError(f"{name} is no model that Hugging Face can load: {error}") from error
 
 
-def _processor(name: str, revision: str | None, **hub: Any) -> Any:
+def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision, **hub)
     except (OSError, ValueError) as error:
@@ -62,7 +61,7 @@ def _processor(name: str, revision: str | None, **hub: Any) -> Any:
             f"{name} has a {type(processor).__name__} but no image processor. Save the model's full processor beside "
             "the weights: processor.save_pretrained(folder)."
         )
-    if getattr(processor, "chat_template", None) is None:
+    if not family.plain and getattr(processor, "chat_template", None) is None:
         raise ModelError(
             f"{name} has a processor without a chat template; prompts cannot be written as the model knows them. Put "
             "chat_template.jinja beside the weights."
@@ -97,7 +96,6 @@ def skeleton(name_or_folder: str, *, revision: str | None = None) -> tuple[nn.Mo
     """The model without its weights (on the meta device), and its processor; errors as for `load`."""
     name = str(name_or_folder)
     config = _config(name, revision)
-    family_of(config)
-    processor = _processor(name, revision)
+    processor = _processor(name, revision, family_of(config))
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config).eval(), processor
