@@ -33,6 +33,14 @@ class Processed:
         """The sizes of all images, row by row."""
         return [size for row in self.sizes for size in row]
 
+    def setting(self, name: str) -> Any:
+        """A setting of the image processor as a call finds it: what the processor says goes before the image
+        processor's own (InternVL's processor cuts tiles, its image processor alone would not)."""
+        tokenizer = self.processor.tokenizer.init_kwargs
+        merged = self.processor._merge_kwargs(self.processor.valid_processor_kwargs, tokenizer_init_kwargs=tokenizer)
+        said = merged["images_kwargs"]
+        return said[name] if name in said else getattr(self.processor.image_processor, name)
+
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:

@@ -1,0 +1,135 @@
+"""Families that stretch an image onto a grid of square tiles, and add a view of the whole after them.
+
+What differs is how the grid is chosen: by the closest aspect (InternVL, AyaVision), by the least upscaling
+(Cohere2Vision), or by the long side (Idefics3, SmolVLM), where the text names every tile's place.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from gaze_lens.families.geometry import Processed, Size, TokenMap
+from gaze_lens.families.tiles import Tile, View, merged, patch_size, tile_side, token_map, whole
+
+Grid = tuple[int, int]  # columns, rows
+LARGEST = 4096  # pixels: Idefics3 and SmolVLM let no image be longer
+PLACE = re.compile(r"<row_(\d+)_col_(\d+)>")
+WHOLE = "<global-img>"
+
+
+def tiled(size: Size, grid: Grid, tile: Tile) -> TokenMap:
+    """The tiles of an image in raster order, then the whole; a single tile is the whole."""
+    columns, rows = grid
+    width, height = size
+    views: list[View] = [
+        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
+        for row in range(rows)
+        for column in range(columns)
+        if columns * rows > 1
+    ]
+    return token_map(size, [*views, whole(size)], tile)
+
+
+def token_maps(processed: Processed, *, choose: Callable[[Size, int, int, int], Grid], merge: str) -> list[TokenMap]:
+    """One map per image, where `crop_to_patches` and limits on the number of tiles are settings of the processor.
+
+    choose: `closest_aspect` or `least_upscaling`. merge: the name in the config of what makes tokens of patches.
+    """
+    side = tile_side(processed)
+    tile = Tile.of(side, patch=patch_size(processed.config), merge=merged(getattr(processed.config, merge)))
+    if not processed.setting("crop_to_patches"):
+        return [tiled(size, (1, 1), tile) for size in processed.images]
+    least, most = processed.setting("min_patches"), processed.setting("max_patches")
+    return [tiled(size, choose(size, side, least, most), tile) for size in processed.images]
+
+
+def closest_aspect(size: Size, side: int, least: int, most: int) -> Grid:
+    """The grid of `least` to `most` tiles whose aspect is closest to the image's.
+
+    Of two that are as close, the one with more tiles, if its area is less than twice the image's.
+    """
+    width, height = size
+    best, gap = (1, 1), math.inf
+    for columns, rows in _grids(least, most):
+        new = abs(width / height - columns / rows)
+        if new < gap or (new == gap and width * height > 0.5 * side * side * columns * rows):
+            best, gap = (columns, rows), new
+    return best
+
+
+def least_upscaling(size: Size, side: int, _least: int, most: int) -> Grid:
+    """The grid of up to `most` tiles that holds the image with the least upscaling; with the least downscaling where
+    none holds it. The processor reads no lower limit."""
+    width, height = size
+    grids = _grids(1, most)
+    scales = [min(columns * side / width, rows * side / height) for columns, rows in grids]
+    enough = [scale for scale in scales if scale >= 1]
+    return grids[scales.index(min(enough) if enough else max(scales))]
+
+
+def _grids(least: int, most: int) -> list[Grid]:
+    """All grids of `least` to `most` tiles: by their number, then by their columns."""
+    numbers = range(1, most + 1)
+    return sorted(
+        ((columns, rows) for columns in numbers for rows in numbers if least <= columns * rows <= most), key=math.prod
+    )
+
+
+def named_token_maps(processed: Processed) -> list[TokenMap]:
+    """One map per image, where the text names the place of every tile."""
+    if not processed.images:
+        return []
+    side = processed.setting("max_image_size")["longest_edge"]
+    tile = Tile.of(side, patch=patch_size(processed.config), merge=processed.config.scale_factor)
+    grids = named_grids(processed) or [grid_by_long_side(processed, size) for size in processed.images]
+    return [tiled(size, grid, tile) for size, grid in zip(processed.images, grids, strict=True)]
+
+
+def named_grids(processed: Processed) -> list[Grid] | None:
+    """What the tokens before the runs of image tokens say; None where the tokenizer has none for places.
+
+    Of an image, the last place that is named is that of the lower right tile; the whole comes after it.
+    """
+    ids = processed.tensors["input_ids"].flatten()
+    is_image = ids == processed.config.image_token_id
+    before = ids[:-1][is_image[1:] & ~is_image[:-1]].tolist()
+    grids, last = [], (1, 1)
+    for token in processed.processor.tokenizer.convert_ids_to_tokens(before):
+        place = PLACE.fullmatch(token)
+        if place:
+            last = int(place[2]), int(place[1])
+        elif token == WHOLE:
+            grids.append(last)
+            last = (1, 1)
+        else:
+            return None
+    return grids
+
+
+def grid_by_long_side(processed: Processed, size: Size) -> Grid:
+    """The same from the image's size: its long side becomes a whole number of tiles, the short one follows."""
+    if not processed.setting("do_image_splitting"):
+        return (1, 1)
+    side = processed.setting("max_image_size")["longest_edge"]
+    width, height = _resized(processed, size) if processed.setting("do_resize") else size
+    width, height = _with_long_side(width, height, math.ceil(max(width, height) / side) * side)
+    return math.ceil(width / side), math.ceil(height / side)
+
+
+def _resized(processed: Processed, size: Size) -> Size:
+    """(width, height) after the first resize, to the processor's own longest edge."""
+    wanted = processed.setting("size")
+    longest = wanted.get("longest_edge")
+    if longest is None:
+        return wanted["width"], wanted["height"]
+    width, height = _with_long_side(*size, longest)
+    width, height = (width, height + height % 2) if size[0] >= size[1] else (width + width % 2, height)
+    width, height = max(width, 1), max(height, 1)
+    if max(width, height) > LARGEST:
+        width, height = _with_long_side(width, height, LARGEST)
+    return max(width, 1), max(height, 1)
+
+
+def _with_long_side(width: int, height: int, side: int) -> Size:
+    aspect = width / height
+    return (side, int(side / aspect)) if width >= height else (int(side * aspect), side)

@@ -1,0 +1,119 @@
+"""Images seen through square views (tiles, crops, the whole), each stretched onto as many pixels and tokens.
+
+Which views there are is told by `tile_grids` (a grid of tiles chosen by aspect), `crops` (along the long side) and
+`canvas` (tiles of a padded canvas); what tokens they make, and what the vision tower makes of them, is the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from gaze_lens.families.features import Part
+from gaze_lens.families.geometry import Processed, Size, TokenMap
+
+View = tuple[float, float, float, float]  # x0, y0, x1, y1: what a tile shows, in original pixels
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A view as the vision tower sees it. side: of a token grid, in tokens. seen: the part of the tile's side that
+    tokens cover; the tower drops what makes no whole patch, or no whole token, at the right and lower ends."""
+
+    side: int
+    seen: float
+
+    @classmethod
+    def of(cls, pixels: int, *, patch: int, merge: int) -> "Tile":
+        """A tile of `pixels` to a side, in patches of `patch` pixels, of which `merge` x `merge` make a token."""
+        side = pixels // patch // merge
+        return cls(side, side * merge * patch / pixels)
+
+
+def token_map(size: Size, views: Sequence[View], tile: Tile) -> TokenMap:
+    """The tokens of an image's views, one view after the other, each in raster order.
+
+    A view may reach beyond the image (padding): boxes end where the image does, and tokens beyond it have none.
+    """
+    row = torch.arange(tile.side).repeat_interleave(tile.side)
+    column = torch.arange(tile.side).repeat(tile.side)
+    boxes = torch.cat([_boxes(size, view, tile, row, column) for view in views])
+    cells = torch.stack([row, column], dim=-1).repeat(len(views), 1)
+    return TokenMap(boxes, cells, torch.arange(len(views)).repeat_interleave(tile.side**2))
+
+
+def _boxes(size: Size, view: View, tile: Tile, row: Tensor, column: Tensor) -> Tensor:
+    x0, y0, x1, y1 = view
+    parts = torch.arange(tile.side + 1).double() / tile.side * tile.seen
+    x = (x0 + (x1 - x0) * parts).clamp(0, size[0])
+    y = (y0 + (y1 - y0) * parts).clamp(0, size[1])
+    boxes = torch.stack([x[column], y[row], x[column + 1], y[row + 1]], dim=-1).float()
+    empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=-1)
+    return boxes.masked_fill(empty[:, None], float("nan"))
+
+
+def patch_size(config: Any) -> int:
+    """The side of the vision tower's patches, in pixels."""
+    patch = config.vision_config.patch_size
+    return patch if isinstance(patch, int) else patch[0]
+
+
+def merged(factor: float) -> int:
+    """Patches to a token's side; `factor` says how many (2), or the part of the patches that is left (0.5)."""
+    return round(1 / factor) if factor < 1 else int(factor)
+
+
+def whole(size: Size) -> View:
+    """The view of the whole image."""
+    return (0.0, 0.0, float(size[0]), float(size[1]))
+
+
+def n_views(token_map: TokenMap) -> int:
+    """How many tiles an image takes in `pixel_values`."""
+    return int(token_map.view.max()) + 1
+
+
+def encode(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    maps: Sequence[TokenMap],
+    kept: Sequence[int],
+    *,
+    output: str = "pooler_output",
+) -> list[Part]:
+    """What the vision tower hands on of the images `kept`: `[view, token, feature]` for each.
+
+    output: the field of the tower's output that the model's forward reads.
+    """
+    chunks = tensors["pixel_values"].split([n_views(token_map) for token_map in maps])
+    made = model.get_image_features(pixel_values=torch.cat([chunks[index] for index in kept]), return_dict=True)
+    return [{"tokens": tokens} for tokens in made[output].split([len(chunks[index]) for index in kept])]
+
+
+def arrange(parts: Sequence[Part], *, output: str = "pooler_output") -> dict[str, Any]:
+    """One tensor with the views of all images."""
+    views = torch.cat([part["tokens"] for part in parts])
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(**{output: views})}}
+
+
+def encode_padded(
+    model: nn.Module, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], kept: Sequence[int]
+) -> list[Part]:
+    """As `encode`, where the processor gives every row as many tiles, missing ones all zero: `[token, feature]`."""
+    names = [name for name in ("pixel_values", "pixel_attention_mask") if name in tensors]
+    pixels = tensors["pixel_values"]
+    given = pixels.flatten(2).ne(0).any(dim=-1)  # [row, tile]; what Hugging Face's forward takes for tiles, too
+    counts = [n_views(token_map) for token_map in maps]
+    chunks = {name: tensors[name][given].split(counts) for name in names}
+    tiles = {name: torch.cat([chunk[index] for index in kept])[None] for name, chunk in chunks.items()}
+    (features,) = model.get_image_features(**tiles, return_dict=True).pooler_output
+    return [{"tokens": tokens} for tokens in features.split([len(maps[index]) for index in kept])]
+
+
+def tile_side(processed: Processed) -> int:
+    """The side of a tile in pixels, where the image processor calls it its size."""
+    size = processed.setting("size")
+    return size["height"]
