@@ -12,17 +12,17 @@ VARIABLE = "GAZE_LENS_MEASUREMENTS"
 RECORDS = {}
 
 
-def record(family, **facts):
+def record(name, /, **facts):
     """Numbers keep the largest of what is recorded under a name, lists grow, anything else is replaced."""
-    kept = RECORDS.setdefault(family, {})
-    for name, value in facts.items():
-        before = kept.get(name)
+    kept = RECORDS.setdefault(name, {})
+    for fact, value in facts.items():
+        before = kept.get(fact)
         if isinstance(value, list):
-            kept[name] = [*(before or []), *(one for one in value if one not in (before or []))]
+            kept[fact] = [*(before or []), *(one for one in value if one not in (before or []))]
         elif isinstance(value, int | float) and before is not None:
-            kept[name] = max(before, value)
+            kept[fact] = max(before, value)
         else:
-            kept[name] = value
+            kept[fact] = value
 
 
 def write():

@@ -1,0 +1,88 @@
+"""What the suites over all families share: a family's models and inputs, and what a family cannot do, with the reason.
+
+@pytest.fixture(params=NAMES)
+def case(request, shelf):
+    return Case.of(request.param, shelf)
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytest
+import torch
+from reference import POINTS, eager, look, padded
+
+from gaze_lens.testing import BUILDERS
+
+NAMES = list(BUILDERS)
+# (family, test): why that family cannot do what the test asks. A test that passes all the same fails.
+CANNOT = {}
+
+
+@dataclass(eq=False)
+class Case:
+    """model: wrapped. plain: an untouched copy. eager: another, whose language model runs Hugging Face's eager kernel.
+
+    inputs: two rows, one image and two images, the first row padded on the left.
+    live: the layers with attention heads. seeing: those of them whose keys can be image tokens.
+    """
+
+    name: str
+    model: object
+    plain: torch.nn.Module
+
+    @staticmethod
+    def of(name, shelf):
+        """The family's case, one per session."""
+        if ("case", name) not in CASES:
+            CASES["case", name] = Case(name, *shelf.get(name))
+        return CASES["case", name]
+
+    @cached_property
+    def eager(self):
+        return eager(self.plain)
+
+    @cached_property
+    def inputs(self):
+        return padded(self.model)
+
+    @cached_property
+    def live(self):
+        return self.model.capabilities((96, 64)).live
+
+    @cached_property
+    def seeing(self):
+        return self.model.capabilities((96, 64)).seeing
+
+    def hooks(self, function=look, layers=None, points=POINTS):
+        """Hooks on the matrices of some or all live layers."""
+        chosen = self.live if layers is None else layers
+        return [(f"blocks.{layer}.attn.{point}", function) for layer in chosen for point in points]
+
+    def expect(self, test):
+        """Mark the running test as one that this family cannot pass, where the table says so."""
+        return pytest.raises((AssertionError, NotImplementedError)) if (self.name, test) in CANNOT else None
+
+
+CASES = {}
+
+
+def largest(difference):
+    """The largest absolute value, as a number."""
+    return float(difference.abs().max())
+
+
+def scale_of(logits):
+    """What differences of logits are measured against: 1, or their largest value."""
+    return max(1.0, largest(logits))
+
+
+class Recorder:
+    """A logits processor for `generate`: keeps the scores of every step."""
+
+    def __init__(self):
+        self.scores = []
+
+    def __call__(self, _input_ids, scores):
+        self.scores.append(scores.clamp(min=-1e9))
+        return scores
