@@ -7,7 +7,8 @@
 pattern and belongs on `hook_pattern`. Both are ordinary TransformerLens hook functions: on any bridge they work on
 the full tensor. On a `HookedVLM` the attention seam (`attention.py`) recognises them and leaves the fast kernel on.
 
-A position is a column of the padded sequence, prompt and generated tokens alike.
+A position is a column of the padded sequence, prompt and generated tokens alike. Keys of cross-attention layers are
+no positions: they are counted on their own, and `crossed=True` says that they are meant.
 """
 
 import math
@@ -31,7 +32,10 @@ class Place:
     """Where a forward pass is: which positions its queries and keys are, whatever the cache did to the shapes.
 
     Inside a hook: `place = gl.Place.of(tensor, hook)`. All rows of a batch share the columns; `layout` is that of
-    the `VLMInputs` being run, or None for raw tokens. `offset` counts the tokens seen before this forward.
+    the `VLMInputs` being run, or None for raw tokens.
+
+    crossed: the layer is cross-attention. Its queries are positions as everywhere; its keys belong to the image, are
+        the same in every forward, and are counted from 0.
     """
 
     query_start: int
@@ -39,6 +43,7 @@ class Place:
     key_start: int
     n_keys: int
     layout: Layout | None = None
+    crossed: bool = False
 
     @classmethod
     def of(cls, tensor: Tensor, hook: Any) -> "Place":
@@ -61,7 +66,8 @@ class Place:
 
     @property
     def keys(self) -> range:
-        """The keys' positions; those behind the last query are empty slots of a static cache."""
+        """The keys' positions; those behind the last query are empty slots of a static cache. In a crossed layer, the
+        indices of the image's keys."""
         return range(self.key_start, self.key_start + self.n_keys)
 
     @property
@@ -85,11 +91,14 @@ class Positions:
 
     `Positions.of([3, 4])` for every row, `Positions(((3, 4), (9,)))` row by row, `Positions.between(17, 67)`,
     `Positions.since(17)`, `Positions.everything()`. They count from 0, the first column; InputError for negative ones.
+
+    crossed: they are keys of cross-attention layers, which no other layer has: `Positions.of([3, 4], crossed=True)`.
     """
 
     rows: tuple[tuple[int, ...], ...] = ((),)
     start: float = math.inf
     stop: float = math.inf
+    crossed: bool = False
 
     def __post_init__(self) -> None:
         lowest = min((position for row in self.rows for position in row), default=0)
@@ -104,12 +113,12 @@ class Positions:
         parts = [f"{' or '.join(counts)} listed positions"] if counts else []
         if self.start < self.stop:
             parts.append(f"from {self.start}" + (" on" if self.stop == math.inf else f" to {self.stop - 1}"))
-        return " and ".join(parts) or "none"
+        return (" and ".join(parts) or "none") + (" among the keys of cross-attention layers" if self.crossed else "")
 
     @classmethod
-    def of(cls, positions: Iterable[int]) -> "Positions":
+    def of(cls, positions: Iterable[int], *, crossed: bool = False) -> "Positions":
         """The same positions in every row."""
-        return cls((tuple(int(position) for position in positions),))
+        return cls((tuple(int(position) for position in positions),), crossed=crossed)
 
     @classmethod
     def between(cls, start: int, stop: float) -> "Positions":
@@ -122,9 +131,9 @@ class Positions:
         return cls(start=start)
 
     @classmethod
-    def everything(cls) -> "Positions":
-        """Every position."""
-        return cls(start=0)
+    def everything(cls, *, crossed: bool = False) -> "Positions":
+        """Every position, or every key of cross-attention layers."""
+        return cls(start=0, crossed=crossed)
 
     def within(self, positions: range) -> list[int]:
         """The positions of a range that are in the set of any row, in order."""
@@ -148,7 +157,8 @@ class AttentionBias:
     """Add `value` to the pre-softmax scores from `queries` to `keys`, in the chosen heads only.
 
     heads: the heads; one object serves all their layers (`.hooks()` gives the list to attach).
-    queries, keys: `Positions`; `keys` may be several groups, with one value each, which add up.
+    queries, keys: `Positions`; `keys` may be several groups, with one value each, which add up. Groups of crossed keys
+        act in cross-attention layers alone, the others in all other layers alone; queries are positions in both.
     value: added to the scaled scores, in logits; `-math.inf` knocks the connection out, `math.inf` leaves only it.
     layout: where given, running other inputs under the bias is a RegionError.
     relative: subtract, per query row, the largest bias among the keys that the row sees. Softmax does not care about
@@ -178,6 +188,11 @@ class AttentionBias:
         if len(self.keys) != len(self.value):
             raise InputError(
                 f"AttentionBias got {len(self.keys)} groups of keys and {len(self.value)} values; give one value each."
+            )
+        if self.queries.crossed:
+            raise InputError(
+                "AttentionBias got crossed=True for its queries; queries are positions of the prompt in every layer, "
+                "and keys alone can be crossed."
             )
         counts = {len(positions.rows) for positions in (self.queries, *self.keys)} - {1}
         if len(counts) > 1:
@@ -241,17 +256,18 @@ class AttentionBias:
 
     def _parts(self, place: Place) -> tuple[Tensor, Tensor] | None:
         """The query gate `[row, query]` and key values `[row, key]`; None where either is empty. Kept per forward."""
-        if self._memo.get("place") != place:
+        if self._memo.get(("place", place.crossed)) != place:  # in a forward, two kinds of layers may take turns
             gate = self.queries.mask(place.queries).float()
             values = torch.zeros(1, place.n_keys)
             for keys, value in zip(self.keys, self.value, strict=True):
-                values = values + torch.where(keys.mask(place.keys), value, 0.0)
+                if keys.crossed == place.crossed:
+                    values = values + torch.where(keys.mask(place.keys), value, 0.0)
             if values.isnan().any():
                 raise InputError("AttentionBias adds math.inf and -math.inf to one key; keep the groups of keys apart.")
             n_rows = max(len(gate), len(values))
             parts = (gate.expand(n_rows, -1), values.expand(n_rows, -1)) if gate.any() and values.any() else None
-            self._memo.update(place=place, parts=parts)
-        return self._memo["parts"]
+            self._memo.update({("place", place.crossed): place, ("parts", place.crossed): parts})
+        return self._memo["parts", place.crossed]
 
 
 def _finite(dtype: torch.dtype) -> tuple[float, float]:

@@ -6,9 +6,8 @@ model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(mo
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -29,7 +28,8 @@ class VLMInputs:
     tensors: what the model's forward takes, `input_ids` `[row, position]` first. Rows are padded on the left.
     pictures: for each row, its pictures. prompts: for each row, the text sent to the tokenizer.
     image_tokens: one `ImageTokens` per image, row by row.
-    layout: where images and text lie; regions are bound to it.
+    layout: where images and text lie; regions are bound to it. Where it is `crossed`, the image is reached by
+        cross-attention, and the positions of image tokens are keys of the cross layers.
     answers: for each row, the position of the first token of a given answer (the length where there is none).
     maps: one `TokenMap` per image, row by row: the geometry that `image_tokens` came from.
     features: what `model.encode` made of the pixels, or None.
@@ -92,7 +92,10 @@ class VLMInputs:
 
     @property
     def text_positions(self) -> tuple[tuple[int, ...], ...]:
-        """For each row, the positions of all tokens that are neither image tokens nor padding."""
+        """For each row, the positions of all tokens that are neither image tokens nor padding.
+
+        Where the image is reached by cross-attention, its placeholder is among them.
+        """
         return self.layout.text
 
     @property
@@ -165,9 +168,12 @@ class VLMInputs:
         return found[0]
 
     def str_tokens(self, row: int = 0, *, collapse: bool = True) -> list[str]:
-        """The tokens of a row as text, without padding; a run of image tokens as one entry where `collapse`."""
+        """The tokens of a row as text, without padding; a run of image tokens as one entry where `collapse`.
+
+        An image that is reached by cross-attention is its placeholder.
+        """
         strings: list[str] = []
-        images = set(self.layout.images[self._row(row)])
+        images = set() if self.layout.crossed else set(self.layout.images[self._row(row)])
         positions = sorted(images | set(self.layout.text[row]))
         for index, position in enumerate(positions):
             if collapse and position in images:
@@ -183,13 +189,15 @@ class VLMInputs:
     ) -> Float[Tensor, "height width"]:
         """Values over a row's positions (one attention row, say) as a map over one of its images.
 
-        Positions beyond the prompt (generated tokens) may be there; they are left out.
+        Positions beyond the prompt (generated tokens) may be there; they are left out. Where the image is reached by
+        cross-attention, the values are over the keys of a cross layer.
         """
         tokens = self._tokens(row, image)
-        if len(values) < self.layout.length:
+        if len(values) < self.layout.n_keys:
+            wanted = "keys of the cross-attention layers" if self.layout.crossed else "positions"
             raise InputError(
-                f"{len(values)} values were given for {self.layout.length} positions; give one for every position of "
-                "the row, as in pattern[row, head, -1]. For one value per image token use image_tokens[i].heatmap."
+                f"{len(values)} values were given for {self.layout.n_keys} {wanted}; give one for every key, as in "
+                "pattern[row, head, -1]. For one value per image token use image_tokens[i].heatmap."
             )
         return tokens.heatmap(values.cpu()[tokens.positions])
 
@@ -204,73 +212,12 @@ def _label(where: Any) -> str:
 
 
 def pixel_keys(inputs: VLMInputs) -> list[str]:
-    """A key for the pixels of each image, in order: equal keys mean equal images."""
-    return [
-        hashlib.sha256(repr(picture.image.size).encode() + picture.image.tobytes()).hexdigest()
-        for pictures in inputs.pictures
-        for picture in pictures
-    ]
+    """A key for each image as the model sees it, in order: equal keys mean equal pixels, cut into equal tokens.
 
-
-@dataclass(frozen=True)
-class Text:
-    """One row's text as the tokenizer gets it, and the ids at its end that are a given answer (none: no answer).
-
-    suffix: the answer, where the processor takes it apart from the text.
+    LLaVA-OneVision, for one, sees an image alone in its prompt otherwise than beside another.
     """
-
-    full: str
-    answer: tuple[int, ...] = ()
-    suffix: str | None = None
-
-
-def collate(
-    tensors: Mapping[str, Tensor],
-    pictures: Sequence[Sequence[Picture]],
-    texts: Sequence[Text],
-    maps: Sequence[TokenMap],
-    *,
-    image_token_id: int,
-    tokenizer: Any,
-) -> VLMInputs:
-    """Find every image token of a processed batch and check that they are as many as the geometry says.
-
-    maps: one per image, row by row.
-    """
-    ids, attended = tensors["input_ids"].cpu(), tensors["attention_mask"].bool().cpu()
-    length = ids.shape[1]
-    remaining = iter(maps)
-    found: list[ImageTokens] = []
-    images, others = [], []
-    for row, row_pictures in enumerate(pictures):
-        is_image = (ids[row] == image_token_id) & attended[row]
-        positions = torch.nonzero(is_image)[:, 0]
-        found += _image_tokens(row, positions, row_pictures, list(islice(remaining, len(row_pictures))))
-        images.append(tuple(positions.tolist()))
-        others.append(tuple(torch.nonzero(attended[row] & ~is_image)[:, 0].tolist()))
-    sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
-    layout = Layout(length, tuple(images), tuple(others), sizes)
-    for row, text in zip(ids.tolist(), texts, strict=True):
-        if tuple(row[length - len(text.answer) :]) != text.answer:
-            raise InputError(f"The prompt does not end in the tokens of its answer: {text.full[-40:]!r}.")
-    starts = tuple(length - len(text.answer) for text in texts)
-    prompts = tuple(text.full for text in texts)
-    return VLMInputs(
-        tensors, tuple(map(tuple, pictures)), prompts, tuple(found), layout, starts, tokenizer, tuple(maps)
-    )
-
-
-def _image_tokens(
-    row: int, positions: Int[Tensor, " token"], pictures: Sequence[Picture], maps: Sequence[TokenMap]
-) -> list[ImageTokens]:
-    """A row's image positions, given to its images in order."""
-    lengths = [len(token_map) for token_map in maps]
-    if sum(lengths) != len(positions):
-        raise InputError(
-            f"Row {row} has {len(positions)} image tokens in its text, but its {len(lengths)} images make "
-            f"{sum(lengths)}. Give one image per image placeholder, and write no placeholder tokens into prompts."
-        )
+    images = [picture.image for pictures in inputs.pictures for picture in pictures]
     return [
-        ImageTokens(part, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view)
-        for image, (part, token_map, picture) in enumerate(zip(positions.split(lengths), maps, pictures, strict=True))
+        hashlib.sha256(repr(image.size).encode() + image.tobytes() + token_map.boxes.numpy().tobytes()).hexdigest()
+        for image, token_map in zip(images, inputs.maps, strict=True)
     ]

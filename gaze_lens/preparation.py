@@ -6,10 +6,11 @@ This is what `HookedVLM.prepare` calls; it needs a processor and a family, and n
 from collections.abc import Sequence
 from typing import Any
 
+from gaze_lens.collation import Text, collate
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.families import Family, Processed
 from gaze_lens.images import read_image
-from gaze_lens.inputs import Text, VLMInputs, collate
+from gaze_lens.inputs import VLMInputs
 from gaze_lens.regions import Picture
 from gaze_lens.video import refuse_other_parts
 
@@ -36,7 +37,8 @@ def prepare(
     tensors = _process(processor, texts, pictures)
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     maps = family.token_maps(Processed(sizes, tensors, processor, config))
-    return collate(tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer)
+    known = {"image_token_id": config.image_token_id, "tokenizer": processor.tokenizer, "crossed": family.crossed}
+    return collate(tensors, pictures, texts, maps, **known)
 
 
 def _written(processor: Any, family: Family, conversation: list[Message]) -> str:

@@ -89,6 +89,9 @@ class Layout:
     images: for each batch row, the positions of all its image tokens.
     text: for each batch row, all other positions that are not padding.
     sizes: for each batch row, (width, height) of each of its images, in original pixels.
+    crossed: the images are reached by cross-attention. `images` then holds indices of keys of the cross layers, and
+        `text` every position that is not padding.
+    placeholders: where crossed, for each batch row, the positions of the tokens that stand for its images.
     Raises RegionError where the rows do not agree or a position lies outside the prompt.
     """
 
@@ -96,6 +99,8 @@ class Layout:
     images: Rows
     text: Rows
     sizes: tuple[tuple[tuple[int, int], ...], ...]
+    crossed: bool = False
+    placeholders: Rows = ()
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.text) == len(self.sizes):
@@ -103,7 +108,8 @@ class Layout:
                 f"A layout has images for {len(self.images)} rows, text for {len(self.text)} and sizes for "
                 f"{len(self.sizes)}: expected one entry for each batch row in all three."
             )
-        outside = sorted({p for row in self.images + self.text for p in row if not 0 <= p < self.length})
+        columns = self.text + (self.placeholders if self.crossed else self.images)
+        outside = sorted({p for row in columns for p in row if not 0 <= p < self.length})
         if outside:
             raise RegionError(
                 f"Positions {_few(outside)} lie outside a prompt of {self.length} columns: expected columns of the "
@@ -115,8 +121,19 @@ class Layout:
         """Batch rows."""
         return len(self.images)
 
+    @property
+    def n_keys(self) -> int:
+        """Keys of the prompt in the layers that see images: its columns, or where crossed the keys of its images."""
+        return 1 + max((key for row in self.images for key in row), default=-1) if self.crossed else self.length
+
+    @property
+    def behind_images(self) -> tuple[int, ...]:
+        """For each batch row, the position behind its last image; 0 where it has none."""
+        return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.crossed else self.images))
+
     def __repr__(self) -> str:
-        images = f"{sum(map(len, self.sizes))} images, {_count(self.images)} image tokens"
+        kind = "image keys" if self.crossed else "image tokens"
+        images = f"{sum(map(len, self.sizes))} images, {_count(self.images)} {kind}"
         return f"Layout of {self.n_rows} rows x {self.length} positions, {images}"
 
 
@@ -125,7 +142,8 @@ class Region:
     """`inputs.region("panel 4")`: some image tokens of every prompt in a batch.
 
     name: for messages and figures.
-    positions: for each batch row its tokens' columns in the padded prompt; kept ascending and without repeats.
+    positions: for each batch row its tokens' columns in the padded prompt (their keys in a crossed layout); kept
+        ascending and without repeats.
     layout: the batch that it belongs to; used with any other it raises.
     `|`, `-` and `&` join, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
     a position is not an image token of its row, or the numbers of rows differ.

@@ -129,14 +129,17 @@ def _masses(model: Any, inputs: VLMInputs, at: str) -> Float[Tensor, "row layer 
     member = membership(inputs)
     out = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])
 
-    def read(weights: Tensor, positions: list[int], _place: Place, layer: int) -> None:
+    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
+        if place.crossed != inputs.layout.crossed:  # there is no image among these keys
+            return
         for row, wanted in enumerate(rows):
             chosen = [index for index, position in enumerate(positions) if position in wanted]
             mass = torch.einsum("hqk,kr->hqr", weights[row][:, chosen].float(), member[row].to(weights.device))
             out[row, layer] = mass.mean(1).cpu()
 
     reader = RowReader(Positions(rows), read)
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in range(model.cfg.n_layers)]
+    names = (f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
+    hooks = [(name, reader) for name in names if name in model.hook_dict]  # a layer without softmax has no pattern
     model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=1, use_cache=False)
     if out.isnan().any():
         raise ModelError("The attention holds NaN: the weights or their precision are at fault; try float32.")
@@ -144,9 +147,9 @@ def _masses(model: Any, inputs: VLMInputs, at: str) -> Float[Tensor, "row layer 
 
 
 def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
-    """1 where a prompt position is an image token of a region of its row's picture, else 0."""
+    """1 where a key of the prompt is an image token of a region of its row's picture, else 0."""
     names = [[name for picture in pictures for name in picture.regions] for pictures in inputs.pictures]
-    member = torch.zeros(inputs.n_rows, inputs.layout.length, max(map(len, names)))
+    member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(len, names)))
     for tokens in inputs.image_tokens:
         picture = inputs.pictures[tokens.row][tokens.image]
         for name in picture.regions:

@@ -90,6 +90,8 @@ def steer(
     as_published: add the bias plainly in the model's precision on materialised scores, as the paper's runs did,
         instead of relative to the largest bias that a row sees. In bfloat16 that flattens the attention inside the
         target; in float32 the two differ by about 7e-4 relative.
+    Where the image is reached by cross-attention, the first two numbers of `mode` act in the cross layers and the last
+    two in the others. A head in a layer where the mode has nothing to act on is an error when the model runs.
     Raises RegionError and InputError for regions of different prompts, schedules out of order or with entries that
     `where` never lets act, unknown places, and modes without anything to act on. Heads outside the model, other
     inputs, and a steering of which not even the first entry acted are errors when the model runs.
@@ -156,8 +158,7 @@ def _queries(region: Region, start: int, end: float, where: Sequence[str]) -> Po
     if start == 0 and "prefill" in where:
         rows = (tuple(range(length)),)
     elif start == 0 and "after image" in where:
-        lasts = (max(images, default=-1) for images in region.layout.images)
-        rows = tuple(tuple(range(last + 1, length)) for last in lasts)
+        rows = tuple(tuple(range(behind, length)) for behind in region.layout.behind_images)
     first, stop = length - 1 + max(start, 1), length - 1 + end
     decodes = "decode" in where and first < stop
     if not decodes and not any(rows):
@@ -172,8 +173,8 @@ def _keys(region: Region, mode: Mode) -> tuple[tuple[Positions, ...], tuple[floa
     """The four kinds of keys with their values; kinds that are left alone are left out."""
     layout = region.layout
     kinds = (
-        (Positions(region.positions), mode.target),
-        (Positions(region.others), mode.others),
+        (Positions(region.positions, crossed=layout.crossed), mode.target),
+        (Positions(region.others, crossed=layout.crossed), mode.others),
         (Positions(layout.text), mode.prompt),
         (Positions.since(layout.length), mode.generated),
     )

@@ -77,10 +77,10 @@ def track(
         raise InputError("The set of heads is empty; choose at least one head, for example scores.top(10).")
     heads.check(model.cfg.n_layers, model.cfg.n_heads)
     found = _regions(inputs, regions)
-    member = torch.zeros(inputs.layout.length, len(found))
+    member = torch.zeros(inputs.layout.n_keys, len(found))
     for index, region in enumerate(found):
         member[list(region.positions[0]), index] = 1.0
-    recorder = _Recorder(heads, member, model.cfg.n_heads, last=inputs.last_position)
+    recorder = _Recorder(heads, member, model.cfg.n_heads, last=inputs.last_position, crossed=inputs.layout.crossed)
     hooks = list(options.pop("fwd_hooks", ())) + recorder.hooks(weighted)
     generation = model.generate(inputs, fwd_hooks=hooks, **options)
     ids = generation.tokens[0].tolist()
@@ -106,8 +106,10 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
 class _Recorder:
     """Hooks that add up one row of attention by region, step by step, and keep value norms of the prompt."""
 
-    def __init__(self, heads: HeadSet, member: Float[Tensor, "position region"], n_heads: int, *, last: int) -> None:
-        self.heads, self.member, self.n_heads, self.last = heads, member, n_heads, last
+    def __init__(
+        self, heads: HeadSet, member: Float[Tensor, "key region"], n_heads: int, *, last: int, crossed: bool
+    ) -> None:
+        self.heads, self.member, self.n_heads, self.last, self.crossed = heads, member, n_heads, last, crossed
         self.masses: list[dict[int, Tensor]] = []
         self.norms: dict[int, Tensor] = {}
 
@@ -132,7 +134,8 @@ class _Recorder:
                 "num_return_sequences."
             )
         chosen = list(self.heads.by_layer()[layer])
-        shown = [position for position in place.keys if position < len(self.member)]
+        # Without the image among its keys, a layer shows none of it.
+        shown = [key for key in place.keys if key < len(self.member)] if place.crossed == self.crossed else []
         attention = weights[0, chosen, -1, : len(shown)].float()
         if layer in self.norms:
             attention = attention * self.norms[layer][chosen][:, shown]

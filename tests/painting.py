@@ -155,6 +155,8 @@ def painted(pixels, spot):
 def far_from(spot, boxes, *, side, taps, leak, add):
     """Which tokens of a view lie beyond the reach of resampling; those without a box always do."""
     known = ~np.isnan(boxes[:, 0])
+    if not known.any():
+        return ~known
     width, height = (boxes[known, 2:] - boxes[known, :2]).max(axis=0)
     reach_x = taps * max(1, width / side) + 1 + leak * width + add
     reach_y = taps * max(1, height / side) + 1 + leak * height + add
@@ -222,5 +224,6 @@ def encoded_difference(eyes, inputs, *, apart=False):
         made = eyes.family.encode(eyes.plain, inputs.tensors, inputs.maps, kept)
         parts.update(zip(kept, made, strict=True))
     rest = {name: tensor for name, tensor in inputs.tensors.items() if name not in eyes.family.pixel_names}
-    images = eyes.family.arrange([parts[index] for index in range(n_images)])
+    counts = {"counts": [len(pictures) for pictures in inputs.pictures]} if eyes.family.crossed else {}
+    images = eyes.family.arrange([parts[index] for index in range(n_images)], **counts)
     return float((eyes.plain(**inputs.tensors).logits - eyes.plain(**rest, **images).logits).abs().max())

@@ -11,10 +11,10 @@ ROOT = Path(gaze_lens.__file__).parent
 FLOORS = [
     {"errors"},
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
-     "attention_hooks", "attention", "projections", "cache"},
+     "attention_hooks", "attention", "projections", "bridges", "cache"},
     {"families", "testing", "shapes"},
-    {"comics", "strips", "inputs", "preparation", "loading", "watching", "generation", "capabilities", "video",
-     "model"},
+    {"comics", "strips", "inputs", "collation", "preparation", "loading", "watching", "generation", "capabilities",
+     "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show"},
     {"report", "demo", "discovery", "cli"},

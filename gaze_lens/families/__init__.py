@@ -6,11 +6,24 @@ family_of(model.config).name
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gaze_lens.errors import ModelError
-from gaze_lens.families import grid
-from gaze_lens.families.features import Features, Part
+from gaze_lens.families import (
+    anyres,
+    canvas,
+    crops,
+    crossed,
+    framed,
+    grid,
+    pooled,
+    rows,
+    single_view,
+    tile_grids,
+    tiles,
+)
+from gaze_lens.families.features import Features, Part, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
 
 __all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of"]
@@ -28,6 +41,13 @@ class Family:
         pixels.
     pixel_names: the tensors that encoded inputs go without.
     deepstack: image features are added again between the first blocks.
+    crossed: the image is reached by cross-attention: maps are of the keys of the cross layers, an image has a single
+        placeholder in the text, and `arrange` is also told how many images each row has, `counts=`.
+    tower: the `model_type` of the vision config, where it tells families of one class apart; None for any. Such a row
+        comes before the class's row for any.
+    upcast: the model's own eager attention takes the softmax in float32, whatever the precision of the weights.
+    plain: the models know no chat. Their prompt is the images and a text, and the processor puts an answer behind it,
+        as its `suffix`, closed by an end token.
     """
 
     name: str
@@ -37,18 +57,61 @@ class Family:
     arrange: Callable[[Sequence[Part]], dict[str, Any]]
     pixel_names: tuple[str, ...] = ("pixel_values",)
     deepstack: bool = False
+    crossed: bool = False
+    tower: str | None = None
+    plain: bool = False
+    upcast: bool = True
 
 
 GRID = (grid.token_maps, grid.encode, grid.arrange)
+FIXED = (single_view.fixed_maps, single_view.fixed_encode, single_view.fixed_arrange)
+SHAPED = (single_view.shaped_maps, single_view.shaped_encode, image_by_image)
+VIEWS = (tiles.encode, tiles.arrange)
+UNPROJECTED = (
+    partial(tiles.encode, output="last_hidden_state"),
+    partial(tiles.arrange, output="last_hidden_state"),
+)
+NAMED = (tile_grids.named_token_maps, tiles.encode_padded, image_by_image)
+MASKED = ("pixel_values", "pixel_attention_mask")
+CLOSEST = partial(tile_grids.token_maps, choose=tile_grids.closest_aspect)
+ROOMY = partial(tile_grids.token_maps, choose=tile_grids.least_upscaling)
+EACH = (encode_each, image_by_image)
+SAMPLES = (anyres.encode_by_sample, image_by_image)
+POOLED = (pooled.encode, image_by_image)
+CROSSED = (crossed.token_maps, crossed.encode, crossed.arrange)
 FAMILIES: tuple[Family, ...] = (
     # grids that the processor reports
+    Family("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID),
     Family("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID),
     Family("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, deepstack=True),
     Family("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, deepstack=True),
+    Family("Qwen3.5", ("Qwen3_5ForConditionalGeneration",), *GRID),
+    Family("Qwen3.5-MoE", ("Qwen3_5MoeForConditionalGeneration",), *GRID),
+    Family("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID),
+    Family("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID),
+    Family("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
     # single views
-    # rows with breaks, and grids of tiles put together again
+    Family("PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, plain=True),
+    Family("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
+    # a frame; rows with breaks; grids of tiles put together again
+    Family("Pixtral", ("LlavaForConditionalGeneration",), rows.token_maps, *EACH, tower="pixtral"),
+    Family("LLaVA", ("LlavaForConditionalGeneration",), framed.token_maps, *EACH),
+    Family("Mistral3", ("Mistral3ForConditionalGeneration",), rows.token_maps, *EACH),
+    Family("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *EACH),
+    Family("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *SAMPLES),
     # tiles
+    Family("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
+    Family("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
+    Family(
+        "Cohere2Vision", ("Cohere2VisionForConditionalGeneration",), partial(ROOMY, merge="downsample_factor"), *VIEWS
+    ),
+    Family("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED, pixel_names=MASKED),
+    Family("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED, pixel_names=MASKED),
+    Family("Gemma 3", ("Gemma3ForConditionalGeneration",), crops.token_maps, *VIEWS),
+    Family("Llama 4", ("Llama4ForConditionalGeneration",), canvas.token_maps, *UNPROJECTED, upcast=False),
     # others
+    Family("Molmo2", ("Molmo2ForConditionalGeneration",), pooled.token_maps, *POOLED, pixel_names=pooled.PIXELS),
+    Family("Mllama", ("MllamaForConditionalGeneration",), *CROSSED, pixel_names=crossed.PIXELS, crossed=True),
 )
 
 
@@ -57,8 +120,13 @@ def family_of(config: Any) -> Family:
     named = type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"  # as for a model built in memory
     architecture = (getattr(config, "architectures", None) or [named])[0]
     for family in FAMILIES:
-        if architecture in family.architectures:
+        if architecture in family.architectures and family.tower in (None, _tower(config)):
             return family
     kind = "an unknown family" if hasattr(config, "vision_config") else "a text-only model (its config has no vision)"
     known = ", ".join(name for family in FAMILIES for name in family.architectures)
     raise ModelError(f"{architecture} is {kind}. gaze_lens works with vision-language models of: {known}.")
+
+
+def _tower(config: Any) -> str | None:
+    """The `model_type` of the vision tower; None for a text-only model."""
+    return getattr(getattr(config, "vision_config", None), "model_type", None)

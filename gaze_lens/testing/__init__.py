@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from gaze_lens.errors import ModelError
-from gaze_lens.testing import grids
+from gaze_lens.testing import anyres, grids, others, rows, single_views, tiles
 
 __all__ = ["BUILDERS", "tiny"]
 
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the text config -> model and processor
-BUILDERS: dict[str, Builder] = {**grids.BUILDERS}
+BUILDERS: dict[str, Builder] = {
+    **grids.BUILDERS, **others.BUILDERS, **single_views.BUILDERS, **rows.BUILDERS, **anyres.BUILDERS, **tiles.BUILDERS,
+}  # fmt: skip
 
 
 def tiny(family: str, *, seed: int = 0, scale: float = 0.12, **text: Any) -> tuple[nn.Module, Any]:
