@@ -8,7 +8,7 @@ import torch
 from painting import Eyes, check_by_painting, check_counts, encoded_difference, noise
 from PIL import Image
 
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, ModelError
 
 PAINTED = {  # what a token measures in the resized picture, and the reach of the resamplers in pixels
     "InternVL": {"side": 16, "taps": 2},
@@ -53,7 +53,8 @@ CHECKPOINTS = {  # settings as in published checkpoints: of the image processor,
         {"size": square(896)}, {"full_image_sequence": SOFT}, {"mm_tokens_per_image": 256}, {"patch_size": 14},
     ),
     "Gemma 3 pan and scan": (
-        {"size": square(896)}, {"full_image_sequence": SOFT}, {"mm_tokens_per_image": 256}, {"patch_size": 14},
+        {"size": square(896), "pan_and_scan_min_crop_size": 256}, {"full_image_sequence": SOFT},
+        {"mm_tokens_per_image": 256}, {"patch_size": 14},
     ),
     "Idefics3": (
         {"size": longest(1456), "max_image_size": longest(364)}, {"image_seq_len": 169}, {}, {"patch_size": 14},
@@ -71,7 +72,7 @@ TOKEN = {  # pixels of a tile to a token's side, there
     "SmolVLM": 42, "Llama 4": 28,
 }  # fmt: skip
 ODD_SIZES = [
-    (1499, 61), (67, 901), (23, 31), (448, 448), (336, 336), (364, 728), (1000, 500), (500, 1000), (333, 999),
+    (1499, 61), (67, 901), (23, 31), (448, 448), (336, 336), (364, 728), (1000, 500), (500, 1300), (333, 999),
     (1200, 1201), (641, 479), (479, 641), (1024, 337), (337, 1024), (800, 800), (701, 233), (97, 1001), (1344, 896),
     (150, 149), (905, 907),
 ]  # fmt: skip
@@ -233,11 +234,17 @@ def test_a_processor_that_disagrees_with_the_config_is_an_error_with_both_counts
         prepare(processor, family, Image.new("RGB", (97, 61)), "look", config=config)
 
 
-def test_without_num2words_smolvlm_says_what_to_install(monkeypatch):
+def test_without_num2words_smolvlm_says_what_to_install(monkeypatch, tmp_path):
     from transformers.models.smolvlm import processing_smolvlm
 
-    from gaze_lens import testing
+    from gaze_lens import loading, testing
+    from gaze_lens.families import family_of
 
+    model, processor = testing.tiny("SmolVLM")
+    processor.save_pretrained(tmp_path)
+    model.config.save_pretrained(tmp_path)
     monkeypatch.setattr(processing_smolvlm, "num2words", None)
     with pytest.raises(ImportError, match="pip install num2words"):
         testing.tiny("SmolVLM")
+    with pytest.raises(ModelError, match="lacks a package.*pip install num2words"):
+        loading._processor(str(tmp_path), None, family_of(model.config))

@@ -1,4 +1,7 @@
-"""Families that show the whole image first, then crops of a long one where the processor is told to (Gemma 3)."""
+"""Families that show the whole image first, then crops of a long one where the processor is told to (Gemma 3).
+
+model.processor.images_kwargs = {**model.processor.images_kwargs, "do_pan_and_scan": True}
+"""
 
 import math
 
