@@ -19,7 +19,7 @@ LEAST = 1e-3  # of a token's side: what it must have of the picture to cover it;
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a picture of `length` pixels, which takes `drawn` pixels of a canvas, from its pixel `start` on."""
+    """One direction: a picture of `length` pixels takes `drawn` pixels of a canvas, from its pixel `start` on."""
 
     length: int
     drawn: float
