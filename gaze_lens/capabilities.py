@@ -194,7 +194,7 @@ def _image(model: Any, size: tuple[int, int]) -> ImageCapabilities:
 
 def _layout(token_maps: Any) -> str:
     """The shape of a layout in words: families share functions by it."""
-    module = token_maps.__module__
+    module = getattr(token_maps, "func", token_maps).__module__  # a row of the table may fill in arguments
     return module.rpartition(".")[2].replace("_", " ") if module.startswith("gaze_lens.families.") else "its own"
 
 

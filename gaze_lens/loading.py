@@ -1,6 +1,7 @@
 """Loading checkpoints with Hugging Face's own classes, and saying clearly what is wrong with one."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
 
+NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
 HUB = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code")
 
 
@@ -56,6 +58,8 @@ def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> A
             f"{name} has no processor that Hugging Face can load ({error}). Save one beside the weights: "
             "processor.save_pretrained(folder)."
         ) from error
+    except ImportError as error:  # SmolVLM's needs num2words
+        raise ModelError(f"The processor of {name} lacks a package: {error}") from error
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"{name} has a {type(processor).__name__} but no image processor. Save the model's full processor beside "
@@ -93,9 +97,20 @@ def short_name(name_or_folder: str | Path) -> str:
 
 
 def skeleton(name_or_folder: str, *, revision: str | None = None) -> tuple[nn.Module, Any]:
-    """The model without its weights (on the meta device), and its processor; errors as for `load`."""
-    name = str(name_or_folder)
-    config = _config(name, revision)
-    processor = _processor(name, revision, family_of(config))
+    """The layers of a model without its weights, and its processor; errors as for `load`.
+
+    All is on the meta device but small parameters, which are 0: TransformerLens cuts some families' fused MLP weights
+    in two while it bridges. For that they are narrow here; what attention is made of has its true shape.
+    """
+    config = _config(str(name_or_folder), revision)
+    family = family_of(config)
+    processor = _processor(str(name_or_folder), revision, family)
+    config = deepcopy(config)
+    config.get_text_config().intermediate_size = NARROW
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config).eval(), processor
+        model = AutoModelForImageTextToText.from_config(config)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.numel() <= SMALL:
+                setattr(module, name, nn.Parameter(torch.zeros_like(parameter, device="cpu"), requires_grad=False))
+    return model.eval(), processor

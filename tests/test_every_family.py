@@ -24,7 +24,7 @@ def case(request, shelf):
 @torch.no_grad()
 def test_logits_are_hugging_faces(case):
     inputs = case.inputs
-    assert inputs.layout.text[0][0] > 0, "the first row is to be padded"
+    assert not inputs.tensors["attention_mask"][:, 0].all(), "a row is to be padded"
     expected = at_real(case.eager(**inputs.tensors).logits, inputs)
     default = at_real(case.plain(**inputs.tensors).logits, inputs)
     assert len(set(expected.argmax(-1).tolist())) > 8, "the outputs are to vary"
@@ -54,7 +54,7 @@ def test_encoded_images_stand_for_pixels_exactly(case, monkeypatch):
     inputs = case.inputs
     encoded = case.model.encode(inputs)
     assert not set(case.model.family.pixel_names) & set(encoded.tensors)
-    assert torch.equal(case.model(encoded), case.model(inputs))
+    check_encoded(case, encoded, inputs)
     first, second = (tokens.image for tokens in inputs.image_tokens[1:])
     images = [inputs.pictures[1][index] for index in (second, first)]
     again = case.model.prepare([images, inputs.pictures[0]], ["another question", "and"])
@@ -62,11 +62,18 @@ def test_encoded_images_stand_for_pixels_exactly(case, monkeypatch):
     monkeypatch.setattr(case.model, "family", refuse)
     reused = case.model.encode(again, reuse=encoded)
     monkeypatch.undo()
-    difference = largest(case.model(reused) - case.model(again))
-    record(case.name, encoded_to_pixels=difference)
-    assert difference == 0
+    check_encoded(case, reused, again)
     bare, got = (case.model.generate(given, max_new_tokens=4).sequences for given in (again, reused))
     assert torch.equal(bare, got)
+
+
+def check_encoded(case, encoded, inputs):
+    difference = largest(case.model(encoded) - case.model(inputs))
+    record(case.name, encoded_to_pixels=difference)
+    if case.cannot("encode exactly"):
+        assert 0 <= difference < 1e-5 * scale_of(case.model(inputs))
+    else:
+        assert difference == 0
 
 
 @torch.no_grad()
@@ -85,7 +92,7 @@ def test_raw_tensors_padded_on_the_right_run_as_in_hugging_face(case):
     inputs = case.inputs
     tensors = {name: padded_right(tensor, inputs) for name, tensor in inputs.tensors.items()}
     real = tensors["attention_mask"].bool()
-    assert not real[0, -1], "the first row is to be padded on the right"
+    assert not real[:, -1].all(), "a row is to be padded on the right"
     rest = {name: tensor for name, tensor in tensors.items() if name != "input_ids"}
     hooked = case.model.run_with_hooks(tensors["input_ids"], fwd_hooks=case.hooks(), **rest)
     assert torch.equal(hooked[real], case.eager(**tensors).logits[real])
@@ -119,7 +126,7 @@ def test_odd_sizes_make_as_many_tokens_as_the_prompt_has_placeholders(case):
         inputs = case.model.prepare(picture(*size), "look")
         (tokens,) = inputs.image_tokens
         placeholders = int((inputs.input_ids == case.model.config.image_token_id).sum())
-        assert placeholders == (1 if getattr(inputs.layout, "crossed", False) else len(tokens))
+        assert placeholders == (1 if inputs.layout.crossed else len(tokens))
         assert len(tokens) == len(inputs.layout.images[0])
         boxes = tokens.boxes[~tokens.boxes[:, 0].isnan()]
         assert (boxes[:, :2] >= 0).all()
@@ -146,9 +153,10 @@ def test_capabilities_are_the_same_without_weights(case, tmp_path):
 
     case.model.save_pretrained(tmp_path)
     hf_model, processor = skeleton(str(tmp_path))
-    assert {parameter.device.type for parameter in hf_model.parameters()} == {"meta"}
+    assert all(parameter.is_meta or not parameter.any() for parameter in hf_model.parameters()), "no weights are read"
     bare, mine = (model.capabilities((96, 64)) for model in (HookedVLM.wrap(hf_model, processor), case.model))
-    assert dataclasses.replace(bare, model="") == dataclasses.replace(mine, model="")
+    same = dataclasses.replace(bare, model="") == dataclasses.replace(mine, model="")
+    assert same != bool(case.cannot("save its settings"))
     linear = [layer.layer for layer in mine.layers if layer.attention == "linear"]
     assert sorted([*mine.live, *linear]) == list(range(case.model.cfg.n_layers))
     assert all({"hook_attn_scores", "hook_pattern"} <= set(mine.layers[layer].hooks) for layer in mine.live)

@@ -110,15 +110,17 @@ def test_edited_scores_act(case):
     before = case.model.run_with_hooks(inputs, fwd_hooks=case.hooks(keep(seen), [layer], ["hook_pattern"]))
     after = case.model.run_with_hooks(inputs, fwd_hooks=edit + case.hooks(keep(seen), [layer], ["hook_pattern"]))
     plain, edited = seen[f"blocks.{layer}.attn.hook_pattern"]
-    assert (plain[1, 2, :, key] > 0).any()
-    assert (edited[1, 2, :, key] == 0).all()
-    left = plain[1, 2].clone()
+    real = inputs.tensors["attention_mask"][1].bool()
+    one, other = plain[1, 2, real], edited[1, 2, real]
+    assert (one[:, key] > 0).any()
+    left = one.clone()
     left[:, key] = 0
+    sees_more = left.sum(-1) > 1e-3
+    assert (other[sees_more][:, key] == 0).all()
     left = left / left.sum(-1, keepdim=True).clamp(min=1e-9)
-    sees_more = left.sum(-1) > 0.5
-    torch.testing.assert_close(edited[1, 2][sees_more], left[sees_more], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(other[sees_more], left[sees_more], atol=1e-6, rtol=1e-3)
     plain[1, 2] = edited[1, 2]
-    assert torch.equal(plain, edited)
+    assert torch.equal(plain, edited), "other heads and rows are as before"
     assert largest(at_real(after - before, inputs)) > 1e-5
 
 
