@@ -39,18 +39,23 @@ class Seam:
     """What all layers of one model share: the kernel to fall back on and where the running forward is.
 
     default: the attention implementation that the model had, "sdpa" or "eager".
+    first: the first layer that attends to the sequence itself, whose cache counts tokens.
+    upcast: the model's eager attention takes the softmax in float32.
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
     offset: tokens seen before the running forward, told by its cache.
     """
 
     default: str
+    first: int = 0
+    upcast: bool = True
     layout: Layout | None = None
     offset: int = 0
 
     @classmethod
-    def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module]) -> "Seam":
+    def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
         """Make the hook points of a text model's attention layers live. `bridges`: attention module -> its bridge."""
-        seam = cls(kernel_of(text_model))
+        indices = (bridge.hook_pattern.layer() for bridge in bridges.values() if not bridge.is_cross_attention)
+        seam = cls(kernel_of(text_model), min(indices), upcast)
         AttentionInterface.register(NAME, attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         for module, bridge in bridges.items():
@@ -63,10 +68,12 @@ class Seam:
     def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the text model runs: learn from its cache how many tokens came before."""
         cache = kwargs.get("past_key_values")
-        self.offset = 0 if cache is None else int(cache.get_seq_length())
+        self.offset = 0 if cache is None else int(cache.get_seq_length(self.first))
 
-    def place(self, n_queries: int, n_keys: int) -> Place:
+    def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
         """The place of a layer's matrix. A sliding cache drops its oldest keys; a static one has room behind."""
+        if crossed:
+            return Place(self.offset, n_queries, 0, n_keys, self.layout, crossed=True)
         seen = self.offset + n_queries
         return Place(self.offset, n_queries, max(0, seen - n_keys), n_keys, self.layout)
 
@@ -84,19 +91,23 @@ def kernel_of(text_model: nn.Module) -> str:
 
 @dataclass(eq=False)
 class Layer:
-    """One attention layer: its bridge, whose hook points fire here, the model's seam, and the running cache."""
+    """One attention layer: its bridge, whose hook points fire here, the model's seam, and the running caches.
+
+    cache: of keys and values. shared: keys and values that later layers of the same forward use again, where they do.
+    """
 
     seam: Seam
     bridge: nn.Module
     index: int = field(init=False)
     cache: Any = None
+    shared: Any = None
 
     def __post_init__(self) -> None:
         self.index = self.bridge.hook_pattern.layer()
 
     def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the attention module runs: remember the cache until the attention function is called."""
-        self.cache = kwargs.get("past_key_values")
+        """Before the attention module runs: remember the caches until the attention function is called."""
+        self.cache, self.shared = kwargs.get("past_key_values"), kwargs.get("shared_kv_states")
 
     def points(self) -> tuple[HookPoint, HookPoint]:
         """`hook_attn_scores` and `hook_pattern`."""
@@ -117,6 +128,7 @@ class Call:
     softcap: float | None
     sinks: Tensor | None
     dropout: float
+    upcast: bool
     extra: dict[str, Any]
 
     @property
@@ -133,6 +145,7 @@ class Call:
         queries = self.place.query_start + torch.arange(self.place.n_queries, device=self.query.device)[rows]
         causal = self.extra.get("is_causal")
         causal = getattr(self.module, "is_causal", True) if causal is None else causal
+        causal = causal and not self.place.crossed
         seen = (keys[None, :] <= queries[:, None]) | (not causal)
         return seen.expand(self.query.shape[0], 1, -1, -1)
 
@@ -152,14 +165,14 @@ def attention(
     It returns no weights: the bridge would fire both hook points again on them.
     """
     layer: Layer = module.gaze_lens_layer
-    place = layer.seam.place(query.shape[-2], key.shape[-2])
+    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.bridge.is_cross_attention)
     query, key = _rotated(layer, query, key, place)
     scaling = kwargs.pop("scaling", None)
     call = Call(
         module, query, key, value, attention_mask, place,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=kwargs.pop("softcap", None), sinks=kwargs.pop("s_aux", None),
-        dropout=kwargs.pop("dropout", 0.0), extra=kwargs,
+        dropout=kwargs.pop("dropout", 0.0), upcast=layer.seam.upcast, extra=kwargs,
     )  # fmt: skip
     attached = _attached(layer)
     if attached is None:
@@ -177,18 +190,27 @@ def _rotated(layer: Layer, query: Tensor, key: Tensor, place: Place) -> tuple[Te
 
     As in TransformerLens, `hook_rot_k` sees the keys of this forward's tokens only.
     """
-    bridge, cache, layer.cache = layer.bridge, layer.cache, None
-    if hasattr(bridge, "hook_rot_q") and _n_hooks(bridge.hook_rot_q):
-        query = bridge.hook_rot_q(query)
-    if hasattr(bridge, "hook_rot_k") and _n_hooks(bridge.hook_rot_k):
-        first = place.query_start - place.key_start
+    points = layer.bridge._modules
+    cache, shared, layer.cache, layer.shared = layer.cache, layer.shared, None, None
+    if "hook_rot_q" in points and _n_hooks(points["hook_rot_q"]):
+        query = points["hook_rot_q"](query)
+    if "hook_rot_k" in points and _n_hooks(points["hook_rot_k"]):
+        first, given = place.query_start - place.key_start, key
         new = key[:, :, first : first + place.n_queries]
-        edited = bridge.hook_rot_k(new)
+        edited = points["hook_rot_k"](new)
         if edited is not new:
             key = torch.cat([key[:, :, :first], edited, key[:, :, first + place.n_queries :]], dim=2)
+            _share(shared, given, key)
         if cache is not None:
             _store(cache.layers[layer.index], key, edited is not new)
     return query, key
+
+
+def _share(shared: Any, given: Tensor, key: Tensor) -> None:
+    """Let the later layers that use a layer's keys again use the edited ones."""
+    for name, (kept, values) in list((shared or {}).items()):
+        if kept is given:
+            shared[name] = key, values
 
 
 def _store(cache: Any, key: Tensor, changed: bool) -> None:
@@ -256,9 +278,10 @@ def _masked_scores(call: Call, mask: Float[Tensor, "#batch #head query key"]) ->
 
 
 def _softmax(call: Call, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-    """Softmax in float32 and back; a model's attention sinks take their share and are cut off again."""
+    """Softmax as in the model's own eager attention; attention sinks take their share and are cut off again."""
     if call.sinks is None:
-        return nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(call.query.dtype)
+        dtype = torch.float32 if call.upcast else scores.dtype
+        return nn.functional.softmax(scores, dim=-1, dtype=dtype).to(call.query.dtype)
     sinks = call.sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1)
     joined = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
     joined = joined - joined.amax(dim=-1, keepdim=True)

@@ -12,27 +12,28 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from gaze_lens import loading
-from gaze_lens.attention import Seam, kernel_of
+from gaze_lens.attention import Seam
+from gaze_lens.bridges import explain, make_live
 from gaze_lens.cache import VLMActivationCache, check_memory
 from gaze_lens.capabilities import Capabilities, capabilities
-from gaze_lens.errors import HookError, InputError, ModelError
+from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, family_of
+from gaze_lens.families.crossed import see_once
 from gaze_lens.generation import Generation, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
-from gaze_lens.projections import make_projections_live
 from gaze_lens.video import refuse_video
 from gaze_lens.watching import hook_list, watched
+from gaze_lens.wrapping import bridge_of
 
 Hooks = Iterable[tuple[Any, Callable]]
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
@@ -50,6 +51,7 @@ class HookedVLM(TransformerBridge):
 
     family: Family
     seam: Seam
+    silent: dict[str, str]
 
     @classmethod
     def from_pretrained(
@@ -75,32 +77,18 @@ class HookedVLM(TransformerBridge):
 
     @classmethod
     def wrap(cls, hf_model: nn.Module, processor: Any, *, name: str | None = None) -> "HookedVLM":
-        """Wrap a loaded Hugging Face model in place, with its processor.
+        """Wrap a loaded Hugging Face model in place, with its processor; or a TransformerLens bridge of one.
 
         The model's attention implementation becomes gaze_lens's own, which runs the old one wherever nothing is
-        attached. A model is wrapped once: wrapping it again is a ModelError.
+        attached. A given `TransformerBridge` becomes a `HookedVLM` itself: its attention hooks come alive, and the same
+        object is returned. A model is wrapped once: wrapping it again is a ModelError.
         """
-        config = hf_model.config
-        if any(hasattr(module, "original_component") for module in hf_model.modules()):
-            raise ModelError("This model is wrapped already; use the object that wrapped it, or load the model again.")
-        family = family_of(config)
-        kernel_of(hf_model.get_decoder())  # before anything is changed
-        loading.check_weights(hf_model)
-        architecture = (config.architectures or [type(hf_model).__name__])[0]
-        name = name or getattr(config, "_name_or_path", "") or architecture
-        bridge = build_bridge_from_module(
-            hf_model,
-            architecture,
-            hf_config=config,
-            tokenizer=deepcopy(processor.tokenizer),  # TransformerLens gives its tokenizer a BOS token
-            model_name=name,
-            post_adapter_hook=_keep_attention,
-        )
+        bridge = bridge_of(hf_model, processor, name)
         bridge.__class__ = cls
-        bridge.processor, bridge.family = processor, family
-        layers = {block.attn.original_component: block.attn for block in bridge.blocks}
-        bridge.__dict__["seam"] = Seam.attach(hf_model.get_decoder(), layers)
-        make_projections_live(layers.values())
+        bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
+        bridge.__dict__["seam"] = make_live(bridge, upcast=bridge.family.upcast)
+        if bridge.family.crossed:
+            bridge.original_model.register_forward_pre_hook(see_once, with_kwargs=True)
         return bridge
 
     @property
@@ -161,7 +149,10 @@ class HookedVLM(TransformerBridge):
             kept = [keys.index(key) for key in new]
             parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
             known.update(zip(new, parts, strict=True))
-        features = Features(tuple(known[key] for key in keys), self.family.arrange)
+        arrange = self.family.arrange
+        if self.family.crossed:
+            arrange = partial(arrange, counts=[len(row) for row in inputs.pictures])
+        features = Features(tuple(known[key] for key in keys), arrange)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 
@@ -204,6 +195,18 @@ class HookedVLM(TransformerBridge):
             options["names_filter"] = self._has_positions
         output, cache = super().run_with_cache(input, output_attentions=False, **options)
         return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
+
+    def _normalize_names_filter(self, names_filter: Any) -> Callable[[str], bool]:
+        """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
+        named = [names_filter] if isinstance(names_filter, str) else names_filter
+        for name in named if isinstance(named, list | tuple) else ():
+            explain(self, name)
+        return super()._normalize_names_filter(names_filter)
+
+    def _resolve_hook_point(self, name: str, *others: Any) -> tuple[str, Any]:
+        """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
+        explain(self, name)
+        return super()._resolve_hook_point(name, *others)
 
     def _has_positions(self, name: str) -> bool:
         """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
@@ -290,6 +293,10 @@ class HookedVLM(TransformerBridge):
         for block in self.blocks:
             block._teardown_capture_hooks()
 
+    def _accepts_derived_position_ids(self) -> bool:
+        """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
+        return False
+
     def _validate_attention_fork_supported(self, flag_name: str) -> None:
         """Every layer serves per-head results and split inputs here; see `projections.py`."""
 
@@ -300,8 +307,3 @@ class HookedVLM(TransformerBridge):
     def hf_generate(self, *_args: Any, **_options: Any) -> None:
         """Not served: `generate` is Hugging Face's already."""
         raise InputError("hf_generate is not needed: model.generate(inputs, ...) is Hugging Face's, under hooks.")
-
-
-def _keep_attention(adapter: Any) -> None:
-    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not."""
-    adapter.cfg.attn_implementation = None

@@ -10,31 +10,63 @@ Hugging Face calls the bridged projections, so the arithmetic can stand there in
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import LinearBridge
 
 
 class InputProjection(LinearBridge):
-    """A query, key or value projection that reads one copy of the residual stream per head where asked to."""
+    """A query, key or value projection that reads one copy of the residual stream per head where asked to.
+
+    A query projection may also hold a gate for every head, behind the head's query, for `hook_q_gate`.
+    """
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """`[batch, pos, d_model]` to `[batch, pos, head * d_head]`."""
         attention, letter = self.gaze_lens_owner
-        config = attention.config
+        config, n_heads = attention.config, n_heads_of(attention, letter)
         if getattr(config, "use_split_qkv_input", False):
-            n_heads = attention._get_n_heads(use_kv=letter != "q")
             forked = _fork(attention, input, getattr(attention, f"hook_{letter}_input"), n_heads)
         elif getattr(config, "use_attn_in", False):
-            n_heads = attention._get_n_heads(use_kv=letter != "q")
-            if letter == "q":  # Hugging Face projects queries first; keys and values read the same, edited copy
-                attention.__dict__["gaze_lens_fork"] = _fork(attention, input, attention.hook_attn_in, n_heads)
-            forked = attention.__dict__["gaze_lens_fork"][..., :n_heads, :]
-            if letter == "v":
-                del attention.__dict__["gaze_lens_fork"]
+            forked = self._shared_fork(input, n_heads)
         else:
-            return super().forward(input, *args, **kwargs)
-        return attention._project_per_head_qkv(self, forked, n_heads, config.d_head).flatten(-2)
+            return self._gated(super().forward(input, *args, **kwargs))
+        width = self.original_component.out_features // n_heads
+        return self._gated(attention._project_per_head_qkv(self, forked, n_heads, width).flatten(-2))
+
+    def _shared_fork(self, input: Tensor, n_heads: int) -> Tensor:
+        """The copies that queries, keys and values share: Hugging Face projects queries first, values last."""
+        attention, letter = self.gaze_lens_owner
+        if letter == "q":
+            attention.__dict__["gaze_lens_fork"] = _fork(attention, input, attention.hook_attn_in, n_heads)
+        forked = attention.__dict__["gaze_lens_fork"][..., :n_heads, :]
+        if letter == _readers(attention)[-1]:
+            del attention.__dict__["gaze_lens_fork"]
+        return forked
+
+    def _gated(self, projected: Tensor) -> Tensor:
+        """Fire `hook_q_gate` on the gates among queries."""
+        attention, letter = self.gaze_lens_owner
+        point = attention._modules.get("hook_q_gate")
+        if letter != "q" or point is None:
+            return projected
+        queries, gates = projected.unflatten(-1, (n_heads_of(attention, "q"), 2, -1)).unbind(-2)
+        hooked = point(gates.flatten(-2)).view_as(gates)
+        return projected if hooked is gates else torch.stack([queries, hooked], dim=-2).flatten(-3)
+
+
+def n_heads_of(attention: Any, letter: str) -> int:
+    """How many heads a layer's queries ("q", "o") or keys and values have; layers of one model may differ."""
+    projection = attention._modules["o" if letter in "qo" else letter].original_component
+    width = projection.in_features if letter in "qo" else projection.out_features
+    return width // attention.original_component.head_dim
+
+
+def _readers(attention: Any) -> str:
+    """The projections of a layer that read the residual stream, in order."""
+    present = "".join(letter for letter in "qkv" if letter in attention._modules)
+    return "q" if attention.is_cross_attention else present
 
 
 def _fork(attention: Any, normed: Tensor, point: HookPoint, n_heads: int) -> Tensor:
@@ -52,7 +84,7 @@ class OutputProjection(LinearBridge):
         if not getattr(attention.config, "use_attn_result", False):
             return super().forward(input, *args, **kwargs)
         z = self.hook_in(input)
-        n_heads, d_head = attention._get_n_heads(), attention.config.d_head
+        n_heads, d_head = n_heads_of(attention, "o"), attention.original_component.head_dim
         result = attention._compute_per_head_result(z.unflatten(-1, (n_heads, d_head)), n_heads, d_head)
         return self.hook_out(result)
 
@@ -60,7 +92,7 @@ class OutputProjection(LinearBridge):
 def make_projections_live(bridges: Iterable[nn.Module]) -> None:
     """Switch the projections of delegating attention bridges to the classes above, in place."""
     for bridge in bridges:
-        for letter in "qkvo":
+        for letter in _readers(bridge) + "o":
             projection = bridge._modules[letter]
             projection.__class__ = OutputProjection if letter == "o" else InputProjection
             projection.__dict__["gaze_lens_owner"] = (bridge, letter)

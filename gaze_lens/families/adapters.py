@@ -1,0 +1,192 @@
+"""TransformerLens adapters for the model families that it lacks: one class, and for each family the paths that differ.
+
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+    bridge = build_bridge_from_module(hf_model, "InternVLForConditionalGeneration", hf_config=hf_model.config)
+
+Installing gaze_lens is enough for that: the adapters are registered by the entry points in pyproject.toml. What a text
+model may or may not have (norms of queries and keys, norms on both sides, experts, parallel blocks) is read from the
+model itself. `adapter_for` gives the name under which TransformerLens finds the adapter for a config.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
+from transformer_lens.model_bridge.generalized_components import (
+    AttentionBridge,
+    BlockBridge,
+    EmbeddingBridge,
+    LinearBridge,
+    MoEBridge,
+    NormalizationBridge,
+    ParallelBlockBridge,
+    RMSNormalizationBridge,
+    RotaryEmbeddingBridge,
+    UnembeddingBridge,
+)
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformer_lens.model_bridge.supported_architectures import Glm4vArchitectureAdapter, Idefics3ArchitectureAdapter
+
+SANDWICH = {
+    "ln1": "input_layernorm", "ln1_post": "post_attention_layernorm",
+    "ln2": "pre_feedforward_layernorm", "ln2_post": "post_feedforward_layernorm",
+}  # fmt: skip
+SEQUENTIAL = {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"}
+PARALLEL = {"ln1": "input_layernorm"}
+AFTERWARDS = {"ln1_post": "input_layernorm", "ln2_post": "post_attention_layernorm"}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a family keeps its parts, in the Hugging Face model.
+
+    offset_norms: the norms multiply by 1 + weight.
+    """
+
+    text: str = "model.language_model"
+    vision: str = "model.vision_tower"
+    projector: str = "model.multi_modal_projector"
+    head: str = "lm_head"
+    offset_norms: bool = False
+
+
+class SelfOrCrossBlockBridge(BlockBridge):
+    """A block whose `attn` is its cross-attention where the layer has that instead of self-attention."""
+
+    def set_original_component(self, layer: nn.Module) -> None:
+        """Choose the attention by what the layer has."""
+        if hasattr(layer, "cross_attn"):
+            self.submodules["attn"].name = "cross_attn"
+            self.submodules["attn"].is_cross_attention = True
+        super().set_original_component(layer)
+
+
+class PathAdapter(ArchitectureAdapter):
+    """An adapter made of `paths`; the layers of the model decide which parts there are."""
+
+    paths = Paths()
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self._set_rms_rotary_defaults()
+        cfg.is_multimodal = True
+        cfg.rmsnorm_uses_offset = self.paths.offset_norms
+        self._extract_vision_dims(cfg)
+        self.weight_processing_conversions = self._qkvo_weight_conversions(include_biases=True)
+
+    def prepare_model(self, hf_model: nn.Module) -> None:
+        """Describe the model that is to be bridged."""
+        super().prepare_model(hf_model)
+        paths, layers = self.paths, hf_model.get_submodule(self.paths.text).layers
+        norms = _norm_names(layers[0])
+        self.cfg.uses_rms_norm = "RMSNorm" in type(layers[0].input_layernorm).__name__  # as TransformerLens tells them
+        self.cfg.normalization_type = "RMS" if self.cfg.uses_rms_norm else "LN"
+        self.cfg.parallel_attn_mlp = norms is PARALLEL
+        experts = any(hasattr(layer.mlp, "experts") for layer in layers)
+        self.supports_fold_ln = norms is SEQUENTIAL and not experts
+
+        submodules = {role: self._norm(name) for role, name in norms.items()}
+        submodules |= {"attn": self._attention(), "mlp": self._experts() if experts else self._gated_mlp()}
+        block = ParallelBlockBridge if norms is PARALLEL else SelfOrCrossBlockBridge
+        self.component_mapping = {
+            "vision_encoder": GeneralizedComponent(name=paths.vision),
+            "vision_projector": GeneralizedComponent(name=paths.projector),
+            "embed": EmbeddingBridge(name=f"{paths.text}.embed_tokens"),
+            "rotary_emb": RotaryEmbeddingBridge(name=f"{paths.text}.rotary_emb"),
+            "blocks": block(name=f"{paths.text}.layers", submodules=submodules),
+            "ln_final": self._norm(f"{paths.text}.norm"),
+            "unembed": UnembeddingBridge(name=paths.head, config=self.cfg),
+        }
+
+    def _norm(self, name: str, optional: bool = False) -> NormalizationBridge:
+        kind = RMSNormalizationBridge if self.cfg.uses_rms_norm else NormalizationBridge
+        return kind(name, self.cfg, use_native_layernorm_autograd=True, optional=optional)
+
+    def _attention(self) -> AttentionBridge:
+        """Attention that Hugging Face computes."""
+        projections = {letter: LinearBridge(name=f"{letter}_proj") for letter in "qkvo"}
+        norms = {name: self._norm(name, optional=True) for name in ("q_norm", "k_norm")}
+        return AttentionBridge("self_attn", self.cfg, projections | norms, maintain_native_attention=True)
+
+    def _experts(self) -> MoEBridge:
+        """A mixture of experts, and the dense layers before or between them."""
+        routers = {name: GeneralizedComponent(name, optional=True) for name in ("gate", "router")}
+        dense = {"dense_gate": "gate_proj", "dense_in": "up_proj", "dense_out": "down_proj"}
+        projections = {role: LinearBridge(name, optional=True) for role, name in dense.items()}
+        return MoEBridge("mlp", self.cfg, routers | projections)
+
+
+def _norm_names(layer: nn.Module) -> dict[str, str]:
+    """Which norm of a layer plays which part."""
+    if getattr(layer, "norm_after", False):
+        return AFTERWARDS
+    return next(names for names in (SANDWICH, SEQUENTIAL, PARALLEL) if all(hasattr(layer, n) for n in names.values()))
+
+
+class Qwen2VLAdapter(PathAdapter):
+    """Qwen2-VL."""
+
+    paths = Paths(vision="model.visual", projector="model.visual.merger")
+
+
+class InternVLAdapter(PathAdapter):
+    """InternVL, with any text model."""
+
+
+class PaliGemmaAdapter(PathAdapter):
+    """PaliGemma 1 and 2."""
+
+    paths = Paths(offset_norms=True)
+
+
+class Glm4vMoeAdapter(PathAdapter):
+    """GLM-4V with experts."""
+
+    paths = Paths(vision="model.visual", projector="model.visual.merger")
+
+
+class AyaVisionAdapter(PathAdapter):
+    """Aya Vision."""
+
+
+class Cohere2VisionAdapter(PathAdapter):
+    """Command A Vision."""
+
+
+class MllamaAdapter(PathAdapter):
+    """Llama 3.2 Vision."""
+
+    paths = Paths(vision="model.vision_model", projector="model.multi_modal_projector")
+
+
+class Molmo2Adapter(PathAdapter):
+    """Molmo 2."""
+
+
+# pyproject.toml names the same; a test compares. Where TransformerLens has an adapter that fits, it is that one.
+ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
+    "Qwen2VLForConditionalGeneration": Qwen2VLAdapter,
+    "InternVLForConditionalGeneration": InternVLAdapter,
+    "SmolVLMForConditionalGeneration": Idefics3ArchitectureAdapter,
+    "PaliGemmaForConditionalGeneration": PaliGemmaAdapter,
+    "Glm46VForConditionalGeneration": Glm4vArchitectureAdapter,
+    "Glm4vMoeForConditionalGeneration": Glm4vMoeAdapter,
+    "AyaVisionForConditionalGeneration": AyaVisionAdapter,
+    "Cohere2VisionForConditionalGeneration": Cohere2VisionAdapter,
+    "MllamaForConditionalGeneration": MllamaAdapter,
+    "Molmo2ForConditionalGeneration": Molmo2Adapter,
+}
+
+
+def adapter_for(architecture: str, config: Any) -> str:
+    """The name of the adapter for a config, with every adapter of gaze_lens registered.
+
+    TransformerLens builds LLaVA with a CLIP or SigLIP tower only; with a Pixtral tower, its adapter for Mistral 3 fits.
+    """
+    for name, adapter in ADAPTERS.items():
+        ArchitectureAdapterFactory.register_adapter(name, adapter)
+    tower = getattr(getattr(config, "vision_config", None), "model_type", None)
+    pixtral = architecture == "LlavaForConditionalGeneration" and tower == "pixtral"
+    return "Mistral3ForConditionalGeneration" if pixtral else architecture

@@ -1,0 +1,73 @@
+"""From a loaded Hugging Face model to a TransformerLens bridge, without changing how the model computes attention."""
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+from gaze_lens import loading
+from gaze_lens.attention import kernel_of
+from gaze_lens.errors import ModelError
+from gaze_lens.families import family_of
+from gaze_lens.families.adapters import adapter_for
+
+
+def bridge_of(model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+    """The bridge of a Hugging Face model, or the bridge itself where one is given; ModelError, with nothing changed,
+    for models that cannot be wrapped."""
+    given = isinstance(model, TransformerBridge)
+    hf_model = model.original_model if given else model
+    bridged = any(hasattr(module, "original_component") for module in hf_model.modules())
+    if hasattr(model, "seam") or (bridged and not given):
+        raise ModelError(
+            "This model is wrapped already. Use the object that wrapped it (a TransformerBridge goes into "
+            "HookedVLM.wrap itself, as it is), or load the model again."
+        )
+    family_of(hf_model.config)
+    kernel_of(hf_model.get_decoder())
+    loading.check_weights(hf_model)
+    return model if given else _build(hf_model, processor, name)
+
+
+def _build(hf_model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+    """TransformerLens' bridge, with its own adapter for the family or ours."""
+    config = hf_model.config
+    architecture = (config.architectures or [type(hf_model).__name__])[0]
+    bridge = build_bridge_from_module(
+        hf_model,
+        adapter_for(architecture, config),
+        hf_config=config,
+        tokenizer=_tokenizer(processor),
+        model_name=name or getattr(config, "_name_or_path", "") or architecture,
+        post_adapter_hook=_keep_attention,
+    )
+    bridge.cfg.architecture = architecture
+    return bridge
+
+
+def _tokenizer(processor: Any) -> Any:
+    """A copy of a processor's tokenizer for TransformerLens, which has it begin texts with a BOS token.
+
+    For that it loads the tokenizer again from its folder; one that was made in memory has none, and stays as it is.
+    """
+    tokenizer = deepcopy(processor.tokenizer)
+    if not tokenizer.name_or_path:
+        tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
+    return tokenizer
+
+
+def _tokenizer(processor: Any) -> Any:
+    """A copy of the processor's tokenizer, as TransformerLens gives its tokenizer a BOS token where there is none.
+
+    Where there is one, TransformerLens would load the tokenizer a second time, by name, unless it adds the BOS token.
+    """
+    tokenizer = deepcopy(processor.tokenizer)
+    tokenizer.init_kwargs = {"name_or_path": "", **tokenizer.init_kwargs, "add_bos_token": True}
+    return tokenizer
+
+
+def _keep_attention(adapter: Any) -> None:
+    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not."""
+    adapter.cfg.attn_implementation = None
