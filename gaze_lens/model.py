@@ -26,8 +26,7 @@ from gaze_lens.bridges import explain, make_live
 from gaze_lens.cache import VLMActivationCache, check_memory
 from gaze_lens.capabilities import Capabilities, capabilities
 from gaze_lens.errors import HookError, InputError
-from gaze_lens.families import Family, Features, family_of
-from gaze_lens.families.crossed import see_once
+from gaze_lens.families import Family, Features, crossed, family_of
 from gaze_lens.generation import Generation, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
@@ -88,7 +87,7 @@ class HookedVLM(TransformerBridge):
         bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
         bridge.__dict__["seam"] = make_live(bridge, upcast=bridge.family.upcast)
         if bridge.family.crossed:
-            bridge.original_model.register_forward_pre_hook(see_once, with_kwargs=True)
+            crossed.attach(bridge.original_model)
         return bridge
 
     @property

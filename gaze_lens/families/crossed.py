@@ -18,6 +18,7 @@ from gaze_lens.families.features import Part
 from gaze_lens.families.geometry import Processed, Size, TokenMap
 from gaze_lens.families.placement import Axis, blank, even_spans, joined, placed_grid
 
+Arguments = tuple[tuple, dict[str, Any]]  # of a forward: positional and by keyword
 PIXELS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
 
 
@@ -103,12 +104,36 @@ def _paddings(parts: Sequence[Part], n: int) -> list[Float[Tensor, "key d_model"
     return found[:1] * n
 
 
-def see_once(_model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-    """A forward pre-hook with keyword arguments: after the prefill, the keys are in the cache.
+def attach(model: nn.Module) -> None:
+    """Let a Hugging Face model's forward take encoded images in `generate`, and show its cross layers whole rows."""
+    model.register_forward_pre_hook(_see_once, with_kwargs=True)
+    model.get_decoder().register_forward_pre_hook(_row_by_row, with_kwargs=True)
+
+
+def _row_by_row(_text_model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Arguments | None:
+    """All keys of a row together, `[row, key, d_model]`: from pixels they come tile by tile, and so would `hook_v`."""
+    states = kwargs.get("cross_attention_states")
+    if states is None:
+        return None
+    given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+    return args, {**kwargs, "cross_attention_states": states.reshape(len(given), -1, states.shape[-1])}
+
+
+def _see_once(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Arguments | None:
+    """After the prefill, the keys are in the cache.
 
     Hugging Face's `generate` hands `cross_attention_states` to every step, and the layers would append them each time.
     """
-    cache = kwargs.get("past_key_values")
-    if kwargs.get("cross_attention_states") is None or cache is None or int(cache.get_seq_length()) == 0:
+    cache, states = kwargs.get("past_key_values"), kwargs.get("cross_attention_states")
+    if states is None or cache is None:
         return None
-    return args, {**kwargs, "cross_attention_states": None}
+    if int(cache.get_seq_length()) > 0:
+        return args, {**kwargs, "cross_attention_states": None}
+    layer = cache.layers[model.config.text_config.cross_attention_layers[0]] if cache.is_compileable else None
+    if layer is not None and layer.max_cache_len < states.shape[1]:
+        raise InputError(
+            f"The static cache has room for {layer.max_cache_len} image keys, and these encoded images have "
+            f"{states.shape[1]}: Hugging Face sizes it by the pixels. Generate from the inputs as they were before "
+            "model.encode, or with the default cache."
+        )
+    return None
