@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+# Families of the detailed tests; what holds of every family is tested in test_every_family.py and test_bridges.py.
+QWENS = ("Qwen2.5-VL", "Qwen3-VL", "Qwen3-VL-MoE")
 POINTS = ("hook_attn_scores", "hook_pattern")
 SLIDING = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 

@@ -4,17 +4,14 @@ import copy
 
 import pytest
 import torch
-from reference import SLIDING, at_real, eager, full, look, padded, picture, slow_attention, visible
+from reference import QWENS, SLIDING, at_real, eager, full, look, padded, picture, slow_attention, visible
 
 import gaze_lens.attention
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, testing
 from gaze_lens.errors import ModelError
-from gaze_lens.families import FAMILIES
-
-NAMES = [family.name for family in FAMILIES]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=QWENS)
 def pair(request, shelf):
     return shelf.get(request.param)
 
@@ -29,7 +26,7 @@ def sliding(shelf):
     return shelf.get("Qwen2.5-VL", **SLIDING)
 
 
-@pytest.mark.parametrize(("name", "text"), [*((name, {}) for name in NAMES), ("Qwen2.5-VL", SLIDING)])
+@pytest.mark.parametrize(("name", "text"), [*((name, {}) for name in QWENS), ("Qwen2.5-VL", SLIDING)])
 @torch.no_grad()
 def test_logits_are_hugging_faces(shelf, name, text):
     model, untouched = shelf.get(name, **text)

@@ -4,17 +4,14 @@ import math
 
 import pytest
 import torch
-from reference import at_real, padded, picture
+from reference import QWENS, at_real, padded, picture
 from transformer_lens import ActivationCache
 
 import gaze_lens.cache
 from gaze_lens.errors import InputError, MemoryLimitError
-from gaze_lens.families import FAMILIES
-
-NAMES = [family.name for family in FAMILIES]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=QWENS)
 def pair(request, shelf):
     return shelf.get(request.param)
 

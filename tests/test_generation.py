@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from reference import SLIDING, eager, full, padded, picture
+from reference import QWENS, SLIDING, eager, full, padded, picture
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from gaze_lens.errors import HookError, InputError
-from gaze_lens.families import FAMILIES
 from gaze_lens.generation import Generation
 
-CASES = [*((family.name, {}) for family in FAMILIES), ("Qwen2.5-VL", SLIDING)]
+CASES = [*((name, {}) for name in QWENS), ("Qwen2.5-VL", SLIDING)]
 OPTIONS = {
     "greedy": {},
     "static": {"cache_implementation": "static"},

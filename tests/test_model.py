@@ -5,18 +5,15 @@ import copy
 import pandas as pd
 import pytest
 import torch
-from reference import at_real, eager, full, look, padded, picture
+from reference import QWENS, at_real, eager, full, look, padded, picture
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
 from gaze_lens import HookedVLM, testing
 from gaze_lens.errors import InputError
-from gaze_lens.families import FAMILIES
-
-NAMES = [family.name for family in FAMILIES]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=QWENS)
 def pair(request, shelf):
     return shelf.get(request.param)
 
@@ -250,7 +247,7 @@ def test_a_copy_lives_on_its_own(model):
     assert torch.equal(seen[names[0]][:, :, 2], seen[names[1]])
 
 
-@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.parametrize("name", QWENS[:2])
 @pytest.mark.parametrize("options", [{"no_processing": True}, {"center_unembed": False}, {}], ids=str)
 @torch.no_grad()
 def test_compatibility_mode_keeps_the_seam_alive(name, options):

@@ -4,16 +4,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from reference import at_real, eager, padded, scale_head
+from reference import QWENS, at_real, eager, padded, scale_head
 
-from gaze_lens.families import FAMILIES
-
-NAMES = [family.name for family in FAMILIES]
 FLAGS = {"attn_result": "attn.hook_result", "split_qkv_input": "hook_k_input", "attn_in": "hook_attn_in"}
 HEADS = {"q": 4, "k": 2, "v": 2}
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=QWENS)
 def pair(request, shelf):
     return shelf.get(request.param)
 
