@@ -451,3 +451,17 @@ def test_a_static_cache_serves_encoded_images_or_says_that_it_is_too_small(model
         InputError, match="room for 68 image keys, and these encoded images have 136.*before model.encode"
     ):
         model.generate(model.encode(batch), **static)
+
+
+# Figures
+
+
+def test_a_figure_shows_the_attention_to_the_image(model, inputs):
+    usual = captured(model, inputs, "hook_pattern", layers=[1])[1]
+    plot = gl.show.attention(model, inputs, ["L1H2", "L0H1"])
+    np.testing.assert_allclose(plot.data["attention"][0], usual[0, 2, -1], atol=1e-6)
+    assert (plot.data["attention"][1] == 0).all()
+    masses = [float(usual[0, 2, -1, sorted(keys)].sum()) for keys in panel_keys(4)]
+    np.testing.assert_allclose(plot.data["on_regions"][0], masses, atol=1e-6)
+    with pytest.raises(InputError, match=r"Position 50 is no token of row 0: expected 0 to"):
+        gl.show.attention(model, inputs, ["L1H2"], position=50)

@@ -81,7 +81,7 @@ def attention(
         For the words of an answer, prepare the inputs with `answers=`.
     row: of the batch. fwd_hooks: run under these, a steering for example.
     Single rows of the pattern are read; no whole one is built.
-    data: "attention" [head, position], mass, 0-1; "on_image" [head]; "on_regions" [head, region]; "heads"; "regions".
+    data: "attention" [head, key], mass, 0-1; "on_image" [head]; "on_regions" [head, region]; "heads"; "regions".
     Raises HeadError for no heads or heads outside the model, InputError for a position that is padding or outside
     the prompt, and for inputs without an image.
     """
@@ -106,12 +106,15 @@ def attention(
 def read_rows(
     model: Any, inputs: VLMInputs, heads: HeadSet, *, position: int, fwd_hooks: Sequence[tuple[Any, Any]] = ()
 ) -> Float[Tensor, "row head key"]:
-    """The attention of heads at one position to every position of the prompt, 0-1, heads in the order of the set."""
-    rows = torch.zeros(inputs.n_rows, len(heads), inputs.layout.length)
+    """The attention of heads at one position to every key of the prompt, 0-1, heads in the order of the set.
+
+    Where the image is reached by cross-attention: to every key of the image, and 0 from heads of other layers.
+    """
+    rows = torch.zeros(inputs.n_rows, len(heads), inputs.layout.n_keys)
 
     def read(weights: Tensor, _positions: list[int], place: Place, layer: int) -> None:
         for index, head in enumerate(heads):
-            if head.layer == layer:
+            if head.layer == layer and place.crossed == inputs.layout.crossed:
                 rows[:, index, place.keys.start : place.keys.stop] = weights[:, head.head, 0].float().cpu()
 
     reader = RowReader(Positions.of([position]), read)
@@ -127,8 +130,9 @@ def _position(inputs: VLMInputs, position: int | None, row: int) -> int:
     if not inputs.pictures[row]:
         raise InputError(f"Row {row} has no image to show attention on: prepare the prompt with one.")
     absolute = length - 1 if position is None else position + length * (position < 0)
-    if absolute not in inputs.layout.text[row] and absolute not in inputs.layout.images[row]:
-        first = min(inputs.layout.text[row] + inputs.layout.images[row])
+    tokens = inputs.layout.text[row] + (() if inputs.layout.crossed else inputs.layout.images[row])
+    if absolute not in tokens:
+        first = min(tokens)
         raise InputError(
             f"Position {position} is no token of row {row}: expected {first} to {length - 1}, or negative, -1 the last."
         )
