@@ -42,14 +42,14 @@ class Seam:
     first: the first layer that attends to the sequence itself, whose cache counts tokens.
     upcast: the model's eager attention takes the softmax in float32.
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
-    offset: tokens seen before the running forward, told by its cache.
+    seen: tokens seen when the running forward ends, told by its cache and its input.
     """
 
     default: str
     first: int = 0
     upcast: bool = True
     layout: Layout | None = None
-    offset: int = 0
+    seen: int = 0
 
     @classmethod
     def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
@@ -66,16 +66,19 @@ class Seam:
         return seam
 
     def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the text model runs: learn from its cache how many tokens came before."""
+        """Before the text model runs: learn from its cache how many tokens came before, and how many come now."""
         cache = kwargs.get("past_key_values")
-        self.offset = 0 if cache is None else int(cache.get_seq_length(self.first))
+        before = 0 if cache is None else int(cache.get_seq_length(self.first))
+        given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
+        self.seen = before + given.shape[1]
 
     def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
-        """The place of a layer's matrix. A sliding cache drops its oldest keys; a static one has room behind."""
+        """The place of a layer's matrix. Its queries are the last ones: where only the last logits are asked for, later
+        layers may leave out the others. A sliding cache drops its oldest keys; a static one has room behind."""
+        first = self.seen - n_queries
         if crossed:
-            return Place(self.offset, n_queries, 0, n_keys, self.layout, crossed=True)
-        seen = self.offset + n_queries
-        return Place(self.offset, n_queries, max(0, seen - n_keys), n_keys, self.layout)
+            return Place(first, n_queries, 0, n_keys, self.layout, crossed=True)
+        return Place(first, n_queries, max(0, self.seen - n_keys), n_keys, self.layout)
 
 
 def kernel_of(text_model: nn.Module) -> str:

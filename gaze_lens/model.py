@@ -173,12 +173,12 @@ class HookedVLM(TransformerBridge):
     @contextmanager
     def _running(self, inputs: VLMInputs | None) -> Iterator[None]:
         """Tell the seam whose layout the forward has; afterwards (a hook may run the model) all is as it was."""
-        before = self.seam.layout, self.seam.offset
+        before = self.seam.layout, self.seam.seen
         self.seam.layout = inputs.layout if inputs is not None else before[0]
         try:
             yield
         finally:
-            self.seam.layout, self.seam.offset = before
+            self.seam.layout, self.seam.seen = before
 
     def run_with_cache(self, input: Any, *args: Any, max_bytes: float | None = None, **options: Any) -> tuple:
         """As TransformerLens' `run_with_cache`; the cache accounts for image features and DeepStack.
