@@ -24,7 +24,7 @@ from gaze_lens.projections import make_projections_live
 
 SHARED = "the layer takes its keys and values from an earlier layer; hook that layer's"
 SAME = "the layer's values are its keys; use hook_k"
-IMAGE = "the layer's keys and values are made of the image, not of the residual stream"
+SPLIT = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 UNROTATED = "cross-attention has no rotary embedding; use hook_q or hook_k"
 UNNORMED = "the layer does not normalise its queries and keys"
 
@@ -83,6 +83,8 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
         for name, reason in _silent(block._modules["attn"]) if "attn" in block._modules else ():
             silent[f"blocks.{index}.attn.{name}"] = silent[f"blocks.{index}.{name}"] = reason
             _take_away(bridge, block, name)
+        for name in SPLIT if "attn" in block._modules else ():
+            _name_on_block(bridge, block, name, index)
     return seam
 
 
@@ -133,7 +135,6 @@ def _silent(attention: nn.Module) -> Iterator[tuple[str, str]]:
     elif "v" not in parts:
         yield from ((name, SAME) for name in ("hook_v", "hook_v_input"))
     if attention.is_cross_attention:
-        yield from ((name, IMAGE) for name in ("hook_k_input", "hook_v_input"))
         yield from ((name, UNROTATED) for name in ("hook_rot_q", "hook_rot_k"))
     for letter in "qk":
         if f"{letter}_norm" not in parts and f"hook_{letter}_normed" in parts:
@@ -153,3 +154,12 @@ def _take_away(bridge: Any, block: nn.Module, name: str) -> None:
         block.__dict__.pop(name, None)
     for registered in [full for full, other in bridge._hook_registry.items() if other is point]:
         del bridge._hook_registry[registered]
+
+
+def _name_on_block(bridge: Any, block: nn.Module, name: str, index: int) -> None:
+    """Give a split input its name on the block, which bridges that delegate do without."""
+    point = block._modules["attn"]._modules.get(name)
+    if point is not None and name not in block.hook_aliases:
+        block.hook_aliases = {**block.hook_aliases, name: f"attn.{name}"}
+        block._register_aliases()
+        bridge._hook_registry[f"blocks.{index}.{name}"] = point

@@ -27,8 +27,8 @@ class InputProjection(LinearBridge):
         attention, letter = self.gaze_lens_owner
         config, n_heads = attention.config, n_heads_of(attention, letter)
         if getattr(config, "use_split_qkv_input", False):
-            forked = _fork(attention, input, getattr(attention, f"hook_{letter}_input"), n_heads)
-        elif getattr(config, "use_attn_in", False):
+            forked = _fork(attention, letter, input, getattr(attention, f"hook_{letter}_input"), n_heads)
+        elif getattr(config, "use_attn_in", False) and letter in _readers(attention):
             forked = self._shared_fork(input, n_heads)
         else:
             return self._gated(super().forward(input, *args, **kwargs))
@@ -39,7 +39,7 @@ class InputProjection(LinearBridge):
         """The copies that queries, keys and values share: Hugging Face projects queries first, values last."""
         attention, letter = self.gaze_lens_owner
         if letter == "q":
-            attention.__dict__["gaze_lens_fork"] = _fork(attention, input, attention.hook_attn_in, n_heads)
+            attention.__dict__["gaze_lens_fork"] = _fork(attention, letter, input, attention.hook_attn_in, n_heads)
         forked = attention.__dict__["gaze_lens_fork"][..., :n_heads, :]
         if letter == _readers(attention)[-1]:
             del attention.__dict__["gaze_lens_fork"]
@@ -64,13 +64,14 @@ def n_heads_of(attention: Any, letter: str) -> int:
 
 
 def _readers(attention: Any) -> str:
-    """The projections of a layer that read the residual stream, in order."""
-    present = "".join(letter for letter in "qkv" if letter in attention._modules)
-    return "q" if attention.is_cross_attention else present
+    """The projections of a layer that read the residual stream, in order; those of cross-attention read the image."""
+    return "q" if attention.is_cross_attention else "".join(letter for letter in "qkv" if letter in attention._modules)
 
 
-def _fork(attention: Any, normed: Tensor, point: HookPoint, n_heads: int) -> Tensor:
-    """The residual stream before the norm, once per head, through a hook point and the norm."""
+def _fork(attention: Any, letter: str, normed: Tensor, point: HookPoint, n_heads: int) -> Tensor:
+    """The residual stream before the norm, once per head, through a hook point and the norm; the image as it is."""
+    if letter not in _readers(attention):
+        return point(normed.unsqueeze(2).repeat(1, 1, n_heads, 1))
     residual = attention._captured_pre_ln_residual
     return attention._fork_and_norm_per_head(normed if residual is None else residual, point, n_heads)
 
@@ -92,7 +93,9 @@ class OutputProjection(LinearBridge):
 def make_projections_live(bridges: Iterable[nn.Module]) -> None:
     """Switch the projections of delegating attention bridges to the classes above, in place."""
     for bridge in bridges:
-        for letter in _readers(bridge) + "o":
-            projection = bridge._modules[letter]
+        for letter in "qkvo":
+            projection = bridge._modules.get(letter)
+            if projection is None:  # some layers take keys and values from elsewhere
+                continue
             projection.__class__ = OutputProjection if letter == "o" else InputProjection
             projection.__dict__["gaze_lens_owner"] = (bridge, letter)
