@@ -3,6 +3,10 @@
 An image is fitted into the upper left of a canvas of square tiles, without stretching it. The keys of the cross layers
 are, image by image and tile by tile, a class token and the tile's patches; every image has as many tiles as the model
 allows at most. Class tokens, padding and tiles that are not used cover nothing.
+
+Prompt positions before a row's first image attend to every key that there is, as Hugging Face has it: to tiles that are
+not used, and to the empty image that pads a row with fewer images than another. Such a row's logits are not those that
+it has alone; rows with equally many images are as alone.
 """
 
 from collections.abc import Mapping, Sequence
