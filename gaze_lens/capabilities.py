@@ -19,9 +19,10 @@ from gaze_lens.errors import InputError
 from gaze_lens.image_tokens import ImageTokens
 from gaze_lens.preparation import prepare
 
-MATRICES = ("hook_attn_scores", "hook_pattern")
-OTHERS = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z", "hook_result")
-SPLIT = ("hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in")
+HOOKS = (
+    "hook_attn_scores", "hook_pattern", "hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z",
+    "hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in",
+)  # fmt: skip
 ALWAYS_REFUSED = (
     "video (images only)",
     "output_attentions (read blocks.L.attn.hook_pattern)",
@@ -137,7 +138,7 @@ def capabilities(model: Any, size: tuple[int, int]) -> Capabilities:
         kv_heads=model.cfg.n_key_value_heads or model.cfg.n_heads,
         layers=layers,
         image=_image(model, size),
-        unsupported=(*_missing(layers), *ALWAYS_REFUSED),
+        unsupported=(*_missing(model, layers), *ALWAYS_REFUSED),
     )
 
 
@@ -153,21 +154,21 @@ def _hooks(model: Any, layer: int) -> tuple[str, ...]:
     attention = getattr(model.blocks[layer], "attn", None)
     if not hasattr(getattr(attention, "original_component", None), "gaze_lens_layer"):
         return ()
-    names = [name for name in (*MATRICES, *OTHERS) if f"blocks.{layer}.attn.{name}" in model.hook_dict]
-    return tuple(names + [name for name in SPLIT if f"blocks.{layer}.{name}" in model.hook_dict])
+    return tuple(name for name in HOOKS if f"blocks.{layer}.attn.{name}" in model.hook_dict)
 
 
-def _missing(layers: Iterable[LayerCapabilities]) -> list[str]:
-    """What some layers cannot do that others, or other models, can."""
-    by_reason: dict[str, list[int]] = {}
+def _missing(model: Any, layers: Iterable[LayerCapabilities]) -> list[str]:
+    """What some layers cannot do that others, or other models, can, and why."""
+    found: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
         if not layer.live:
-            by_reason.setdefault(f"{layer.attention} attention has no heads to hook", []).append(layer.layer)
+            found.setdefault((f"{layer.attention} attention has no heads to hook", ""), []).append(layer.layer)
             continue
-        for name in (*MATRICES, *OTHERS, *SPLIT):
+        for name in HOOKS:
             if name not in layer.hooks:
-                by_reason.setdefault(name, []).append(layer.layer)
-    return [f"{reason}, in layers {_ranges(chosen)}" for reason, chosen in by_reason.items()]
+                reason = model.silent.get(f"blocks.{layer.layer}.attn.{name}", "its bridge has no such hook point")
+                found.setdefault((name, f": {reason}"), []).append(layer.layer)
+    return [f"{name}, in layers {_ranges(chosen)}{reason}" for (name, reason), chosen in found.items()]
 
 
 def _image(model: Any, size: tuple[int, int]) -> ImageCapabilities:

@@ -16,11 +16,16 @@ from gaze_lens.testing import BUILDERS
 
 NAMES = list(BUILDERS)
 JOINT = "its vision tower runs all images of a batch as one sequence, so rounding depends on the images beside"
+STACKED = "its pooling runs all images of a batch as one matrix, so rounding depends on the images beside"
+EMPTY = "in Hugging Face's model, positions before an image attend to the empty images that fill up other rows, too"
+UNSAVED = "Hugging Face saves no defaults of a processor's call; set them again after loading"
 # What a family cannot do, with the reason. A test asserts that it indeed does not.
 CANNOT = {
-    ("Mistral3", "encode exactly"): JOINT,
-    ("Pixtral", "encode exactly"): JOINT,
-    ("Gemma 3 pan and scan", "save its settings"): "Hugging Face does not save what a processor's call defaults to",
+    ("Mistral3", "encode exactly where images repeat"): JOINT,
+    ("Pixtral", "encode exactly where images repeat"): JOINT,
+    ("Molmo2", "encode exactly where images repeat"): STACKED,
+    ("Mllama", "pad rows with fewer images"): EMPTY,
+    ("Gemma 3 pan and scan", "save its settings"): UNSAVED,
 }
 
 
@@ -52,12 +57,16 @@ class Case:
         return padded(self.model)
 
     @cached_property
-    def live(self):
-        return self.model.capabilities((96, 64)).live
+    def capabilities(self):
+        return self.model.capabilities((96, 64))
 
-    @cached_property
+    @property
+    def live(self):
+        return self.capabilities.live
+
+    @property
     def seeing(self):
-        return self.model.capabilities((96, 64)).seeing
+        return self.capabilities.seeing
 
     def hooks(self, function=look, layers=None, points=POINTS):
         """Hooks on the matrices of some or all live layers."""
