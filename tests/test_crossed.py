@@ -196,10 +196,10 @@ def test_a_group_of_keys_acts_in_its_own_kind_of_layer(crossed):
     )
     found = bias(scores, Point(1, place))
     first = place.key_start
-    mine = [(keys, value) for keys, value in groups if keys.crossed == crossed]
     listed = [
-        ([{p - first for p in row} | (set(range(9)) if keys.start == 0 else set()) for row in keys.rows * 2][:2], value)
-        for keys, value in mine
+        ([{p - first for p in row} if keys.start else set(range(9)) for row in (keys.rows[0], keys.rows[-1])], value)
+        for keys, value in groups
+        if keys.crossed == crossed
     ]
     seen = scores[:, 0] > torch.finfo(torch.float32).min / 2
     added = slow_bias((2, 4, 6, 9), {0, 2}, [{1, 4}, {0}], listed, seen)
@@ -458,10 +458,10 @@ def test_a_static_cache_serves_encoded_images_or_says_that_it_is_too_small(model
 
 def test_a_figure_shows_the_attention_to_the_image(model, inputs):
     usual = captured(model, inputs, "hook_pattern", layers=[1])[1]
-    plot = gl.show.attention(model, inputs, ["L1H2", "L0H1"])
+    plot = gl.show.attention_map(model, inputs, ["L1H2", "L0H1"])
     np.testing.assert_allclose(plot.data["attention"][0], usual[0, 2, -1], atol=1e-6)
     assert (plot.data["attention"][1] == 0).all()
     masses = [float(usual[0, 2, -1, sorted(keys)].sum()) for keys in panel_keys(4)]
     np.testing.assert_allclose(plot.data["on_regions"][0], masses, atol=1e-6)
     with pytest.raises(InputError, match=r"Position 50 is no token of row 0: expected 0 to"):
-        gl.show.attention(model, inputs, ["L1H2"], position=50)
+        gl.show.attention_map(model, inputs, ["L1H2"], position=50)

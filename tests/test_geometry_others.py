@@ -8,7 +8,9 @@ import torch
 from painting import Eyes, check_by_painting, check_counts, encoded_difference, entering, noise
 from PIL import Image
 
+from gaze_lens.collation import Text, collate
 from gaze_lens.errors import InputError
+from gaze_lens.families import Processed
 
 # What a token measures in the resized picture, and the resampler's reach. Molmo2 resizes without smoothing.
 PAINTED = {"Mllama": {"side": 14, "taps": 1}, "Molmo2": {"side": 16, "taps": 1}}
@@ -82,8 +84,6 @@ def checkpoint(name):
 
 
 def maps_at_scale(name, image):
-    from gaze_lens.families import Processed
-
     family, processor, config = checkpoint(name)
     made = processor(text=[processor.image_token], images=[[image]], return_tensors="pt")
     return family.token_maps(Processed(((image.size,),), made, processor, config))[0], made, processor.image_processor
@@ -170,8 +170,6 @@ def test_mllama_rows_without_an_image_beside_others_are_refused():
 def test_mllama_placeholders_are_counted():
     eyes = Eyes.of("Mllama")
     inputs = eyes.prepare([[noise(60, 60)]], "a")
-    from gaze_lens.collation import Text, collate
-
     without = {**inputs.tensors, "input_ids": inputs.input_ids.clone()}
     without["input_ids"][0, inputs.layout.placeholders[0][0]] = 5
     with pytest.raises(InputError, match="Row 0 has 0 image placeholders in its text, and 1 images"):
@@ -182,8 +180,6 @@ def test_mllama_placeholders_are_counted():
 
 
 def test_molmo2_refuses_grids_that_its_settings_do_not_make():
-    from gaze_lens.families import Processed
-
     eyes = Eyes.of("Molmo2")
     inputs = eyes.prepare([[noise(97, 61)]], "a")
     for name, value, match in (("image_num_crops", 5, "made 5 crops"), ("image_grids", 5, "no number of crops")):
