@@ -120,7 +120,7 @@ class VLMInputs:
         positions = tuple(
             self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
         )
-        return Region(", ".join(dict.fromkeys(map(_label, wheres))), positions, self.layout)
+        return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout)
 
     def positions_of(
         self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
@@ -202,7 +202,7 @@ class VLMInputs:
         return tokens.heatmap(values.cpu()[tokens.positions])
 
 
-def _label(where: Any) -> str:
+def label_of(where: Any) -> str:
     """What a region is called in messages and figures."""
     if isinstance(where, str):
         return where

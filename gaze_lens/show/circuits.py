@@ -1,0 +1,210 @@
+"""Whole attention patterns in CircuitsVis, small enough to be read: text tokens, and image tokens pooled by region.
+
+view = gl.show.circuitsvis(model, inputs, heads)
+view                                            # in Jupyter: hover over a head, hover over a cell
+view.save("heads.html")                         # one file, which loads nothing from anywhere
+"""
+
+import html
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaze_lens.attention_hooks import Place, Positions, RowReader
+from gaze_lens.errors import InputError
+from gaze_lens.heads import HeadSet, write_whole
+from gaze_lens.inputs import VLMInputs
+from gaze_lens.show.pooling import Token, tokens_of
+
+CHUNK = 256  # query rows read at a time
+MOST = 100_000  # cells of all heads together: every one is an object in the browser
+BLANK = "\u2800"  # looks like a space and stays: CircuitsVis takes white space out of what it writes along axes
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+PAPER = "background:#fff;color:#222;font-family:system-ui,sans-serif;padding:8px 12px"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CircuitsView:
+    """A CircuitsVis view that shows itself in Jupyter and can be saved; its JavaScript is inside.
+
+    data: "attention" [head, token, token], mass, 0-1; "heads"; "tokens", labels along both axes.
+    text: what is shown, in words.
+    """
+
+    data: Mapping[str, Any]
+    text: str
+
+    def to_html(self) -> str:
+        """`view.to_html()`: a part of a page. Tokens go in as data, so nothing that is in them becomes HTML."""
+        name = f"circuits-{uuid4().hex}"
+        attention = self.data["attention"]
+        props = {
+            "attention": attention.astype(float).round(4).tolist(),
+            "attentionHeadNames": list(self.data["heads"]),
+            "tokens": [label.replace(" ", BLANK) for label in self.data["tokens"]],
+            "maxValue": round(float(attention.max()), 4) or 1.0,
+            "maskUpperTri": False,  # image tokens lie row by row: a region sees some of the regions "behind" it
+        }
+        title = html.escape(self.text.splitlines()[0])
+        legend = html.escape("; ".join(self.text.splitlines()[1:4]))
+        heading = f'<h3 style="margin:0">{title}</h3><p style="margin:4px 0 10px">{legend}</p>'
+        return (
+            f'<div role="group" aria-label="{title}" style="{PAPER}">{heading}<div id="{name}"></div></div>\n'
+            f'<script type="module">{_source()}\n'
+            f'CircuitsVis.render("{name}", CircuitsVis.AttentionHeads, {_quoted(props)});</script>'
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`view.save("heads.html")`: one file that loads nothing; complete or not there at all.
+
+        Raises InputError for another suffix.
+        """
+        if Path(path).suffix.lower() != ".html":
+            raise InputError(f"{path} cannot be written: expected a name that ends in .html.")
+        head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        title = html.escape(self.text.splitlines()[0])
+        head = f'<!doctype html><html lang="en"><head>{head}<title>{title}</title></head>'
+        page = f"{head}<body>{self.to_html()}</body></html>"
+        write_whole(path, page.encode())
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"CircuitsView of {len(self.data['heads'])} heads x {len(self.data['tokens'])} tokens"
+
+
+def circuitsvis(
+    model: Any,
+    inputs: VLMInputs,
+    heads: Any,
+    *,
+    regions: Sequence[Any] | None = None,
+    positions: Sequence[int] | None = None,
+    row: int = 0,
+    fwd_hooks: Sequence[tuple[Any, Any]] = (),
+) -> CircuitsView:
+    """`gl.show.circuitsvis(model, inputs, heads)`: which token attends to which, with one token for every region.
+
+    heads: a HeadSet, or what makes one. regions: what image tokens are pooled by: names, boxes or points in original
+        pixels, shapes, or `Region`s of these inputs; all named regions by default, or each whole image. Image tokens
+        in no region are pooled as the rest of their image.
+    positions: columns of the text tokens to show, negative from the end, such as range(-8, 0); all by default.
+    row: of the batch. fwd_hooks: run under these, a steering for example.
+    Where a region is looked at, attention is summed over its tokens; where it looks, it is the mean over them. So a
+    row adds up to 1 where all text is shown and no token lies in two regions. Patterns are pooled inside the hook, and
+    none is kept.
+    Raises HeadError for heads outside the model, InputError for no heads, positions that are no text, and more than
+    100,000 cells, RegionError for regions without tokens.
+    """
+    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
+    if not len(heads):
+        raise InputError("There are no heads to show: expected at least one, such as scores.top(4).")
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    tokens = tokens_of(inputs, regions, positions, row)
+    cells = len(heads) * len(tokens) ** 2
+    if cells > MOST:
+        raise InputError(
+            f"{len(heads)} heads of {len(tokens)} x {len(tokens)} tokens are {cells} cells: expected at most {MOST}, "
+            "which a browser can draw. Crop the text with positions=range(-20, 0), or show fewer heads."
+        )
+    values = _pooled(model, inputs, heads, tokens, row=row, fwd_hooks=fwd_hooks).numpy()
+    labels = tuple(token.label for token in tokens)
+    data = {"attention": values, "heads": tuple(map(str, heads)), "tokens": labels}
+    return CircuitsView(data, _words(values, data["heads"], labels))
+
+
+@torch.no_grad()
+def _pooled(
+    model: Any,
+    inputs: VLMInputs,
+    heads: HeadSet,
+    tokens: Sequence[Token],
+    *,
+    row: int,
+    fwd_hooks: Sequence[tuple[Any, Any]],
+) -> Float[Tensor, "head token token"]:
+    values = torch.zeros(len(heads), len(tokens), len(tokens))
+    crossed = inputs.layout.crossed
+    by_layer = {layer: [i for i, head in enumerate(heads) if head.layer == layer] for layer in heads.by_layer()}
+
+    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
+        chosen = [heads[index].head for index in by_layer[layer]]
+        into = _into(tokens, place, crossed).to(weights.device)
+        out_of = torch.stack([_share(token.queries, positions) for token in tokens]).to(weights.device)
+        values[by_layer[layer]] += (out_of @ (weights[row, chosen].float() @ into)).cpu()
+
+    queries = sorted({position for token in tokens for position in token.queries})
+    chunks = [queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK)]
+    readers = [RowReader(Positions.of(chunk), read) for chunk in chunks]
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in by_layer for reader in readers]
+    # Some models drop, in later layers, the queries whose logits are not asked for.
+    keep = inputs.layout.length - queries[0]
+    model.run_with_hooks(inputs, fwd_hooks=[*fwd_hooks, *hooks], return_type=None, logits_to_keep=keep, use_cache=False)
+    return values
+
+
+def _into(tokens: Sequence[Token], place: Place, crossed: bool) -> Float[Tensor, "key token"]:
+    """Which keys of a layer belong to which tokens. With cross-attention a layer has the image's keys or the text's."""
+    member = torch.zeros(place.n_keys, len(tokens))
+    for index, token in enumerate(tokens):
+        if place.crossed == (crossed and token.pooled):
+            member[[key - place.key_start for key in token.keys if key in place.keys], index] = 1.0
+    return member
+
+
+def _share(queries: Sequence[int], positions: list[int]) -> Float[Tensor, " position"]:
+    """What each of some positions adds to the mean over a token's queries."""
+    wanted = set(queries)
+    return torch.tensor([position in wanted for position in positions]) / max(1, len(queries))
+
+
+def _words(values: Float[np.ndarray, "head token token"], heads: Sequence[str], labels: Sequence[str]) -> str:
+    n_heads = f"{len(heads)} heads" if len(heads) > 1 else heads[0]
+    lines = [f"Attention of {n_heads} between {len(labels)} tokens"]
+    lines += ["rows look (destination), columns are looked at (source)"]
+    lines += ["a region is summed over its image tokens as a column, averaged over them as a row"]
+    lines += [f"white is 0, blue {values.max():.2f} of a row's attention; (n) counts the tokens shown"]
+    return "\n".join([*lines, *_strongest(values, heads, labels)])
+
+
+def _strongest(
+    values: Float[np.ndarray, "head token token"], heads: Sequence[str], labels: Sequence[str]
+) -> Iterator[str]:
+    """Where the last token looks most, head by head."""
+    for head, pattern in zip(heads, values, strict=True):
+        best = pattern[-1].argsort()[::-1][:3]
+        yield f"{head:>8}  {labels[-1]!r} looks at " + ", ".join(f"{labels[i]!r} {pattern[-1, i]:.2f}" for i in best)
+
+
+def _quoted(props: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script it stands in, whatever a token says."""
+    return json.dumps(props).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _source() -> str:
+    """CircuitsVis' own JavaScript, from the installed package: its Python asks the internet first, and then a CDN."""
+    file = files("circuitsvis") / "dist" / "cdn" / "iife.js"
+    if not file.is_file():
+        raise InputError(
+            f"The installed CircuitsVis {version('circuitsvis')} has no dist/cdn/iife.js, without which its views need "
+            "the internet: expected CircuitsVis 1.43 or later. Run pip install 'circuitsvis>=1.43'."
+        )
+    source = file.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    return "\n".join(line for line in source.splitlines() if not line.startswith("//# sourceMappingURL"))
