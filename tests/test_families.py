@@ -74,7 +74,7 @@ def test_a_model_built_in_memory_has_a_family_and_a_text_only_one_has_none():
 
     assert family_of(Qwen3VLConfig()).name == "Qwen3-VL"
     assert family_of(Qwen3VLMoeConfig()).name == "Qwen3-VL-MoE"
-    with pytest.raises(ModelError, match="LlamaForCausalLM is a text-only model.*works with.*Qwen3VLFor"):
+    with pytest.raises(ModelError, match="LlamaForCausalLM is a text-only model.*works with.*Qwen3-VL,"):
         family_of(LlamaConfig(architectures=["LlamaForCausalLM"]))
     strange = Qwen3VLConfig(architectures=["NewVLForConditionalGeneration"])
     with pytest.raises(ModelError, match="NewVLForConditionalGeneration is an unknown family.*works with"):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+
 from gaze_lens.errors import ModelError
 from gaze_lens.families import (
     anyres,
@@ -25,8 +27,9 @@ from gaze_lens.families import (
 )
 from gaze_lens.families.features import Features, Part, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
+from gaze_lens.families.nearest import nearest
 
-__all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of"]
+__all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of", "register"]
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,41 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+REGISTERED: list[Family] = []  # by users, with `register`
+
+
+def register(family: Family, *, adapter: type | None = None) -> None:
+    """Make a family known: `register(Family("Star-VL", ("StarVLForConditionalGeneration",), token_maps, ...))`.
+
+    adapter: the TransformerLens adapter of its classes, a `PathAdapter` for example; none where TransformerLens has
+        one. A family of a name that was registered before takes its place; ModelError for the name of a built-in one.
+    docs/new_family.md shows it all.
+    """
+    if family.name in {known.name for known in FAMILIES}:
+        raise ModelError(f"gaze_lens has a family {family.name!r} of its own; register this one under another name.")
+    REGISTERED[:] = [*(known for known in REGISTERED if known.name != family.name), family]
+    for architecture in family.architectures if adapter else ():
+        ArchitectureAdapterFactory.register_adapter(architecture, adapter)
+
+
 def family_of(config: Any) -> Family:
     """The family of a model's config; ModelError for a text-only model or a family that is not known."""
     named = type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"  # as for a model built in memory
     architecture = (getattr(config, "architectures", None) or [named])[0]
-    for family in FAMILIES:
+    families = (*REGISTERED, *FAMILIES)
+    for family in families:
         if architecture in family.architectures and family.tower in (None, _tower(config)):
             return family
-    kind = "an unknown family" if hasattr(config, "vision_config") else "a text-only model (its config has no vision)"
-    known = ", ".join(name for family in FAMILIES for name in family.architectures)
-    raise ModelError(f"{architecture} is {kind}. gaze_lens works with vision-language models of: {known}.")
+    works = f"gaze_lens works with vision-language models of: {', '.join(family.name for family in families)}."
+    if not hasattr(config, "vision_config"):
+        raise ModelError(f"{architecture} is a text-only model (its config has no vision). {works}")
+    by_class = {name: family for family in families for name in family.architectures}
+    near = nearest(architecture, config, list(by_class))
+    raise ModelError(
+        f"{architecture} is an unknown family; the nearest that is known is {by_class[near].name} ({near}). A new "
+        f"family is described in some 20 lines and registered with gaze_lens.families.register: docs/new_family.md "
+        f"shows how. {works}"
+    )
 
 
 def _tower(config: Any) -> str | None:
