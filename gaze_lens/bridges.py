@@ -26,6 +26,7 @@ SHARED = "the layer takes its keys and values from an earlier layer; hook that l
 SAME = "the layer's values are its keys; use hook_k"
 SPLIT = ("hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 UNROTATED = "cross-attention has no rotary embedding; use hook_q or hook_k"
+UNFIRED = "TransformerLens has the name and never fires it; use hook_in"
 UNNORMED = "the layer does not normalise its queries and keys"
 
 
@@ -130,6 +131,7 @@ def _delegate(attention: nn.Module) -> None:
 def _silent(attention: nn.Module) -> Iterator[tuple[str, str]]:
     """The hook points of an attention bridge that can never fire, and why."""
     parts = attention._modules
+    yield "hook_hidden_states", UNFIRED
     if "k" not in parts:
         yield from ((name, SHARED) for name in ("hook_k", "hook_v", "hook_rot_k", "hook_k_input", "hook_v_input"))
     elif "v" not in parts:

@@ -114,7 +114,9 @@ class HookedVLM(TransformerBridge):
                 f"The prompt has {inputs.layout.length} tokens, and the model's context holds {limit}; shorten the "
                 "text or give smaller images."
             )
-        return inputs.to(self._input_device())
+        dtype = self.original_model.dtype  # some vision towers take pixels in their own precision only
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.tensors.items()}
+        return replace(inputs, tensors=tensors).to(self._input_device())
 
     def capabilities(self, size: tuple[int, int] = (1536, 256)) -> Capabilities:
         """What can be done with this model: `print(model.capabilities())`.
@@ -202,10 +204,10 @@ class HookedVLM(TransformerBridge):
             explain(self, name)
         return super()._normalize_names_filter(names_filter)
 
-    def _resolve_hook_point(self, name: str, *others: Any) -> tuple[str, Any]:
+    def _check_hook_fireable(self, name: str, *others: str) -> None:
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
         explain(self, name)
-        return super()._resolve_hook_point(name, *others)
+        super()._check_hook_fireable(name, *others)
 
     def _has_positions(self, name: str) -> bool:
         """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
