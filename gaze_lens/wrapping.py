@@ -48,17 +48,6 @@ def _build(hf_model: nn.Module, processor: Any, name: str | None) -> Transformer
 
 
 def _tokenizer(processor: Any) -> Any:
-    """A copy of a processor's tokenizer for TransformerLens, which has it begin texts with a BOS token.
-
-    For that it loads the tokenizer again from its folder; one that was made in memory has none, and stays as it is.
-    """
-    tokenizer = deepcopy(processor.tokenizer)
-    if not tokenizer.name_or_path:
-        tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
-    return tokenizer
-
-
-def _tokenizer(processor: Any) -> Any:
     """A copy of the processor's tokenizer, as TransformerLens gives its tokenizer a BOS token where there is none.
 
     Where there is one, TransformerLens would load the tokenizer a second time, by name, unless it adds the BOS token.
