@@ -58,7 +58,7 @@ def scores(scores: HeadScores, *, statistic: str = "score") -> Plot:
         _bars(right, heads, best, intervals)
         entitle(left, title, f"{MEANING[statistic]}; {n_strips} strip{'s' * (n_strips > 1)}")
         entitle(right, f"Best {len(heads)}", "line: 95 %, over strips" if intervals is not None else "")
-        right.set_xlabel(statistic)
+        right.set_xlabel(UNITS[statistic])
     text = "\n".join([title, *(f"{head!s:>8} {value:7.3f}" for head, value in zip(heads, best, strict=True))])
     names = tuple(map(str, heads))
     return Plot(figure, {"values": values, "heads": names, "best": best, "intervals": intervals}, text)
@@ -130,14 +130,15 @@ def _grid(matrix: Float[np.ndarray, "head asked attended"], titles: list[tuple[s
     columns = min(len(matrix), 4)
     rows = math.ceil(len(matrix) / columns)
     side = {1: 3.2, 2: 2.8}.get(columns, 1.9)
-    figure = new_figure((side + 0.6) * rows + 0.2, width=(side + 0.1) * columns + 1.0)
+    figure = new_figure((side + 0.6) * rows + 0.55, width=max((side + 0.1) * columns + 1.0, 4.6))
+    figure.suptitle("Where heads look when a panel is asked about", x=0.01, ha="left", fontsize=10, weight="bold")
     axes = figure.subplots(rows, columns, squeeze=False)
     top = float(np.nanmax(matrix)) or 1.0
     for index, one in enumerate(axes.flat):
         if index >= len(matrix):
             one.set_visible(False)
             continue
-        image = _matrix(one, matrix[index], top)
+        image = _matrix(one, matrix[index], top, size=6.5 if columns > 2 else 8.5)
         entitle(one, *titles[index])
         one.set_xlabel("panel attended to" if index + columns >= len(matrix) else "")
         one.set_ylabel("panel asked about" if index % columns == 0 else "")
@@ -145,7 +146,7 @@ def _grid(matrix: Float[np.ndarray, "head asked attended"], titles: list[tuple[s
     return figure
 
 
-def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float) -> ScalarMappable:
+def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float, *, size: float) -> ScalarMappable:
     n_panels = len(values)
     image = axes.imshow(values, cmap=MASS, vmin=0, vmax=top, interpolation="nearest")
     axes.set_facecolor("#e4e4e4")  # where no strip had both panels
@@ -157,7 +158,7 @@ def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float)
         for asked, attended in np.argwhere(np.isfinite(values)):
             value = float(values[asked, attended])
             text = f"{value:.2f}".removeprefix("0")
-            axes.text(attended, asked, text, color=_on(image, value), fontsize=6.5, ha="center", va="center_baseline")
+            axes.text(attended, asked, text, color=_on(image, value), fontsize=size, ha="center", va="center_baseline")
     return image
 
 
