@@ -85,7 +85,9 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
             silent[f"blocks.{index}.attn.{name}"] = silent[f"blocks.{index}.{name}"] = reason
             _take_away(bridge, block, name)
         for name in SPLIT if "attn" in block._modules else ():
-            _name_on_block(bridge, block, name, index)
+            _name_on_block(bridge, block, name, f"attn.{name}", index)
+        if "linear_attn" in block._modules:
+            _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
     return seam
 
 
@@ -158,10 +160,10 @@ def _take_away(bridge: Any, block: nn.Module, name: str) -> None:
         del bridge._hook_registry[registered]
 
 
-def _name_on_block(bridge: Any, block: nn.Module, name: str, index: int) -> None:
-    """Give a split input its name on the block, which bridges that delegate do without."""
-    point = block._modules["attn"]._modules.get(name)
+def _name_on_block(bridge: Any, block: nn.Module, name: str, target: str, index: int) -> None:
+    """Give a hook point its usual name on the block, where TransformerLens does without."""
+    point = bridge._hook_registry.get(f"blocks.{index}.{target}")
     if point is not None and name not in block.hook_aliases:
-        block.hook_aliases = {**block.hook_aliases, name: f"attn.{name}"}
+        block.hook_aliases = {**block.hook_aliases, name: target}
         block._register_aliases()
         bridge._hook_registry[f"blocks.{index}.{name}"] = point

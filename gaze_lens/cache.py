@@ -26,6 +26,10 @@ class VLMActivationCache(ActivationCache):
     Image features enter the residual stream after the token embedding ("image"), and again between the first blocks
     where the model has DeepStack ("0_deepstack", ...). `decompose_resid` and `get_full_resid_decomposition` list them
     as components of their own; everything that takes a stack (`logit_attrs`, `apply_ln_to_stack`) works on it.
+
+    Where the blocks of a model do more than add what attention and MLP put out (gates, multipliers, embeddings of each
+    layer), a decomposition would be wrong and is an InputError; so are heads as components where their sum is normed
+    before it is added. As in TransformerLens, attributions are to logits before a soft cap.
     """
 
     @classmethod
@@ -47,6 +51,7 @@ class VLMActivationCache(ActivationCache):
 
         incl_embeds: whether to list the embeddings, and with them everything that the image adds.
         """
+        self._check_blocks(layer, mlp_input)
         stack, labels = super().decompose_resid(
             layer, mlp_input, mode, False, pos_slice=pos_slice, incl_embeds=incl_embeds, return_labels=True
         )
@@ -67,6 +72,8 @@ class VLMActivationCache(ActivationCache):
         project_output_onto: Tensor | None = None,
     ) -> Any:
         """As TransformerLens' method of this name, with "image" and "L_deepstack" components at the end."""
+        self._check_blocks(layer, mlp_input)
+        self._check_heads(layer)
         stack, labels = super().get_full_resid_decomposition(
             layer, mlp_input, expand_neurons, apply_ln, pos_slice, True, project_output_onto
         )
@@ -77,6 +84,40 @@ class VLMActivationCache(ActivationCache):
             added = added @ project_output_onto
         stack, labels = torch.cat([stack, added]), labels + added_labels
         return (stack, labels) if return_labels else stack
+
+    def stack_head_results(self, layer: int = -1, *args: Any, **options: Any) -> Any:
+        """As TransformerLens' method of this name."""
+        self._check_heads(layer)
+        return super().stack_head_results(layer, *args, **options)
+
+    def _check_blocks(self, layer: int | None, mlp_input: bool) -> None:
+        """InputError where what attention and MLP put out is not what a block adds to the stream."""
+        depth = _depth(self.model, layer)
+        if mlp_input and f"blocks.{depth}.hook_resid_mid" not in self.model.hook_dict:
+            raise InputError("Attention and MLP of this model's blocks read the same stream; leave out mlp_input=True.")
+        for block in range(depth + mlp_input):
+            parts = [self._kept("resid_pre", block), self._kept("attn_out", block)]
+            if block < depth:
+                parts.append(self._kept("mlp_out", block))
+            expected = self._kept("resid_post" if block < depth else "resid_mid", block)
+            slack = 4 * torch.finfo(expected.dtype).eps * sum(part.abs() for part in parts)
+            if bool(((sum(parts) - expected).abs() > slack).any()):
+                raise InputError(
+                    f"The residual stream cannot be decomposed: block {block} adds something else than its attention "
+                    "and MLP outputs (gates, multipliers, or embeddings of its own; or a hook edited the stream). "
+                    "cache.accumulated_resid() gives the stream at every layer."
+                )
+
+    def _check_heads(self, layer: int | None) -> None:
+        """InputError where heads are no components of the stream."""
+        for index, block in enumerate(self.model.blocks[: _depth(self.model, layer)]):
+            if "attn" not in block._modules:
+                raise InputError(f"Layer {index} has linear attention and no heads; use decompose_resid instead.")
+            if "ln1_post" in block._modules or block.attn.is_cross_attention:
+                raise InputError(
+                    f"Block {index} norms or gates the sum of its heads before it adds it, so that heads are no "
+                    "components of the stream; use decompose_resid or accumulated_resid instead."
+                )
 
     def _with_injections(self, stack: Tensor, labels: list[str], layer: int | None, pos_slice: Any) -> tuple:
         added, added_labels = self._injections(layer, pos_slice)
@@ -100,8 +141,9 @@ class VLMActivationCache(ActivationCache):
             return self[(name, *layer)]
         except KeyError as error:
             raise InputError(
-                f"This decomposition needs {error} in the cache, to see what the image adds. Keep hook_embed and every "
-                "block's hook_resid_pre and hook_resid_post when you filter names."
+                f"This decomposition needs {error} in the cache, to see what the image adds and that the parts add up. "
+                "Keep hook_embed and every block's hook_resid_pre, hook_attn_out, hook_mlp_out and hook_resid_post "
+                "when you filter names."
             ) from error
 
 

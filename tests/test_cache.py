@@ -1,6 +1,7 @@
 """What is cached of a run on images: decompositions that add up, TransformerLens' options, and the memory limit."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from reference import QWENS, at_real, padded, picture
 from transformer_lens import ActivationCache
 
 import gaze_lens.cache
+from gaze_lens import testing
 from gaze_lens.errors import InputError, MemoryLimitError
 
 
@@ -133,6 +135,59 @@ def test_a_decomposition_that_lacks_activations_is_refused(model):
     _, cache = model.run_with_cache(padded(model), names_filter=lambda name: name.endswith(parts))
     with pytest.raises(InputError, match="blocks.0.hook_resid_pre.*Keep hook_embed"):
         cache.decompose_resid()
+
+
+# Families whose blocks do more than add
+
+PAST = {"Mllama": "block 1 adds something else", "Gemma 4": "block 0 adds something else"}
+NORMED = "norms or gates the sum of its heads"
+HEADLESS = {
+    **dict.fromkeys(("GLM-4V", "GLM-4.6V", "PaliGemma 2", "Gemma 3", "Gemma 3 pan and scan"), NORMED),
+    **dict.fromkeys(("Qwen3.5", "Qwen3.5-MoE"), "Layer 0 has linear attention and no heads"),
+}
+
+
+@pytest.mark.parametrize("family", list(testing.BUILDERS))
+@torch.no_grad()
+def test_a_decomposition_adds_up_or_is_refused(shelf, family):
+    model, _ = shelf.get(family)
+    _, cache = model.run_with_cache(padded(model))
+    last = model.cfg.n_layers - 1
+    for decompose, refused in (
+        (cache.decompose_resid, PAST),
+        (partial(cache.get_full_resid_decomposition, expand_neurons=False), {**HEADLESS, **PAST}),
+    ):
+        if family in refused:
+            with pytest.raises(InputError, match=refused[family]):
+                decompose()
+            continue
+        torch.testing.assert_close(decompose().sum(0), cache["resid_post", last], atol=2e-5, rtol=0)
+        torch.testing.assert_close(decompose(layer=2).sum(0), cache["resid_pre", 2], atol=2e-5, rtol=0)
+    stack = cache.accumulated_resid()
+    assert torch.equal(stack[-1], cache["resid_post", last])
+    if family in {*HEADLESS, *PAST}:
+        with pytest.raises(InputError, match=HEADLESS.get(family, NORMED)):
+            cache.stack_head_results(layer=2)
+    else:
+        heads = cache.stack_head_results(layer=2)[model.cfg.n_heads :].sum(0)
+        bias = model.blocks[1].attn.b_O
+        torch.testing.assert_close(heads if bias is None else heads + bias, cache["attn_out", 1], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_decomposition_of_an_edited_stream_is_refused(model):
+    with model.hooks([("blocks.1.hook_resid_post", lambda stream, hook: stream * 1.01)]):
+        _, cache = model.run_with_cache(padded(model))
+    with pytest.raises(InputError, match="block 1 adds something else.*a hook edited the stream"):
+        cache.decompose_resid()
+    assert len(cache.decompose_resid(layer=1)) == 5
+
+
+def test_blocks_that_are_parallel_have_no_middle(shelf):
+    model, _ = shelf.get("AyaVision")
+    _, cache = model.run_with_cache(padded(model))
+    with pytest.raises(InputError, match="read the same stream; leave out mlp_input"):
+        cache.decompose_resid(layer=1, mlp_input=True)
 
 
 # TransformerLens' options
