@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo serve test lint clean
 
 demo: .venv/demo
 	$(BIN)/gaze-lens demo --out demo
+
+serve: .venv/serve
+	$(BIN)/gaze-lens serve
 
 test: .venv/test
 	$(BIN)/ruff check .
@@ -22,6 +25,10 @@ lint: .venv/test
 
 .venv/demo: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/serve: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[serve]"
 	touch $@
 
 .venv/test: .venv/bin/python pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""The command line: `gaze-lens demo | discover | steer | info`."""
+"""The command line: `gaze-lens demo | discover | steer | serve | info`."""
 
 import sys
 from pathlib import Path
@@ -98,6 +98,33 @@ def steer(
         typer.echo(str(answer))
 
 
+@app.command(epilog="Example: gaze-lens serve --model Qwen/Qwen3-VL-2B-Instruct --heads heads/heads.json --device cuda")
+def serve(
+    model: Model = "tiny",
+    heads: Annotated[
+        Path | None, typer.Option(help="heads.json, from discover; the embedded model's are found.")
+    ] = None,
+    n_heads: Annotated[int | None, typer.Option(help="Use only the first so many heads.")] = None,
+    host: Annotated[str, typer.Option(help="The address to bind to; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8765,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Another host name that browsers use; may be repeated.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer that may be asked for.")] = 200,
+    force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """A page on this machine: hover over a panel, and the model looks there from its next word on."""
+    from gaze_lens import serve as serving
+
+    serving.require_extra()
+    limits = serving.Limits(new_tokens=max_new_tokens)
+    loaded = _load(model, device, dtype)
+    chosen = _heads(loaded, heads, n_heads, force)
+    serving.serve(loaded, chosen, host=host, port=port, names=tuple(name or ()), limits=limits)
+
+
 @app.command(epilog="Example: gaze-lens info Qwen/Qwen3-VL-2B-Instruct --size 1536x256")
 def info(
     model: Annotated[str, typer.Argument(help="A Hugging Face name, a checkpoint folder, or 'tiny'.")],
@@ -123,6 +150,20 @@ def _load(model: str, device: str | None, dtype: str):
     if model == "tiny":
         return load_tiny(device=device or "cpu")
     return HookedVLM.from_pretrained(model, device=device, dtype=dtype)
+
+
+def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):
+    """The heads of a file, or, for the embedded model, the best on a few synthetic strips."""
+    from gaze_lens import HeadSet, comics, score_heads
+    from gaze_lens.tiny import HEADS, NAME
+
+    if path is not None:
+        return HeadSet.load(path, model=loaded.cfg.model_name, fingerprint=loaded.fingerprint, force=force)[:n_heads]
+    if loaded.cfg.model_name != NAME:
+        raise InputError("Which heads? Give --heads heads.json; `gaze-lens discover` finds those of a model.")
+    typer.echo("Finding gaze heads on 12 strips ...")
+    scores = score_heads(loaded, comics.synthetic(12, seed=10_000), batch_size=4, progress=False)
+    return scores.top(n_heads or HEADS)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ FLOORS = [
      "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show"},
-    {"report", "demo", "discovery", "cli"},
+    {"report", "demo", "discovery", "serve", "cli"},
 ]  # fmt: skip
 
 

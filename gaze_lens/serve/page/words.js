@@ -1,0 +1,86 @@
+// Words from tokens, tinted by the region on which the heads' attention was. Text only ever becomes textContent.
+
+const COLOURS = ["#e69f00", "#56b4e9", "#2fbf8f", "#f0e442", "#6a8fe8", "#e8743b", "#d98cba", "#a9a9a9"]; // after Okabe, Ito
+const INSIDE = /^[\p{L}\p{M}\p{N}'’]/u;
+const APART = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
+
+export const colour = (index) => COLOURS[index % COLOURS.length];
+export const percent = (share) => `${(100 * share).toFixed(0)} %`;
+
+export class Words {
+  // stage: knows the colour and the area of every region
+  constructor(place, stage) {
+    Object.assign(this, { place, stage, spans: [], target: null });
+    this.place.replaceChildren();
+  }
+
+  add(event) {
+    if (event.target !== this.target) this.mark(event.target);
+    const last = this.spans.at(-1);
+    if (last && this.continues(last, event.text)) return this.join(last, event);
+    const [, gap, text] = /^(\s*)(.*)$/s.exec(event.text);
+    if (gap) this.place.append(gap);
+    if (!text) return null;
+    const span = document.createElement("span");
+    Object.assign(span, { className: "word", textContent: text, parts: [event] });
+    this.tint(span);
+    this.spans.push(span);
+    this.place.append(span);
+    return span;
+  }
+
+  // Whether a token goes on with a word.
+  continues(span, text) {
+    const open = span === this.place.lastChild && INSIDE.test(span.textContent.slice(-1));
+    return open && INSIDE.test(text) && !APART.test(text);
+  }
+
+  join(span, event) {
+    span.textContent += event.text;
+    span.parts.push(event);
+    this.tint(span);
+    return span;
+  }
+
+  // Where the target changes.
+  mark(target) {
+    const chip = document.createElement("span");
+    chip.className = target === null ? "switch none" : "switch";
+    chip.textContent = target === null ? "▸ no target" : `▸ ${target}`;
+    if (target !== null) chip.style.setProperty("--tint", this.stage.colour(target));
+    this.place.append(chip);
+    this.target = target;
+  }
+
+  // The mean mass of a word's tokens on each region, and on the whole picture.
+  mass(span) {
+    const found = {};
+    for (const part of span.parts) {
+      for (const [name, mass] of Object.entries(part.mass)) found[name] = (found[name] || 0) + mass / span.parts.length;
+    }
+    const image = span.parts.reduce((sum, part) => sum + part.image, 0) / span.parts.length;
+    return { regions: Object.entries(found).sort((a, b) => b[1] - a[1]), image };
+  }
+
+  // Where a box lies in a panel, both may have all of the attention: of regions with about the most, the smallest.
+  strongest(span) {
+    const { regions } = this.mass(span);
+    const most = regions.filter(([, mass]) => mass >= 0.9 * regions[0][1]);
+    return most.sort((a, b) => this.stage.area(a[0]) - this.stage.area(b[0]))[0];
+  }
+
+  tint(span) {
+    const strongest = this.strongest(span);
+    span.classList.toggle("plain", !strongest || strongest[1] < 0.05);
+    if (!strongest) return;
+    span.dataset.region = strongest[0];
+    span.style.setProperty("--tint", this.stage.colour(strongest[0]));
+    span.style.setProperty("--share", strongest[1].toFixed(3));
+  }
+
+  describe(span) {
+    const { regions, image } = this.mass(span);
+    const shown = regions.slice(0, 3).map(([name, mass]) => `${name} ${percent(mass)}`).join(", ");
+    return `“${span.textContent.trim()}”: ${shown}${shown && "; "}whole picture ${percent(image)}`;
+  }
+}

@@ -1,0 +1,52 @@
+"""Binding the address and running the application until the process is interrupted."""
+
+import socket
+from typing import Any
+
+import typer
+import uvicorn
+
+from gaze_lens.errors import InputError
+from gaze_lens.heads import HeadSet
+from gaze_lens.serve.app import Desk, build
+from gaze_lens.serve.guard import LOOPBACK
+from gaze_lens.serve.limits import Limits
+
+ANY = ("0.0.0.0", "::")
+CONNECTIONS = 64  # at the same time; more are turned away
+GOODBYE = 2  # seconds that open connections have when the server stops
+
+
+def run(model: Any, heads: HeadSet, *, host: str, port: int, names: tuple[str, ...], limits: Limits) -> None:
+    """Serve until Ctrl-C; says the address on standard output."""
+    listening = bind(host, port)
+    called = f"[{host}]" if ":" in host else host
+    if called not in LOOPBACK:
+        typer.secho("Everybody who can reach this address can use the model; there is no password.", err=True)
+    reached = "localhost" if host in ANY else called
+    typer.echo(f"http://{reached}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+    server(build(Desk(model, heads, limits), (called, *names))).run(sockets=[listening])
+
+
+def server(app: Any) -> uvicorn.Server:
+    """A uvicorn server of the application; `.run(sockets=[...])` runs it."""
+    config = uvicorn.Config(
+        app, log_level="warning", ws="none", proxy_headers=False, server_header=False,
+        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; InputError where that cannot be."""
+    if not 0 <= port < 65536:
+        raise InputError(f"--port {port} was given; expected 0 (any free one) to 65535.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise InputError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --port.") from error
+    return listening
