@@ -94,7 +94,7 @@ def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pat
         typer.echo(f"{name:<12}{text:<38}(shows: {strip.captions[name]})")
     plot = show.steering(strip, baseline, steered)
     plot.save(out / "steering.png")
-    seen = show.attention(model, inputs, heads)
+    seen = show.attention_map(model, inputs, heads)
     seen.save(out / "attention.png")
     report.section(
         "Steering one strip",

@@ -259,6 +259,11 @@ WRONG = {
         InputError,
         "track takes what model.prepare returns",
     ),
+    "an image to the viewer": (
+        lambda m, i, r: gl.show.attention(m, noise(96, 64), HEADS),
+        InputError,
+        "viewer takes what model.prepare returns",
+    ),
     "an image to generate": (
         lambda m, i, r: m.generate(noise(96, 64)),
         InputError,

@@ -229,7 +229,7 @@ def test_wrong_sets_of_heads_are_refused(scores):
 def test_attention_is_that_of_the_pattern_and_its_shares_are_sums_over_tokens(model, strip):
     inputs = model.prepare(strip, "What is this?")
     heads = ["L2H1", "L0H3"]
-    plot = show.attention(model, inputs, heads)
+    plot = show.attention_map(model, inputs, heads)
     _, cache = model.run_with_cache(inputs, names_filter=lambda name: name.endswith("hook_pattern"))
     for index, (layer, head) in enumerate([(2, 1), (0, 3)]):
         row = cache[f"blocks.{layer}.attn.hook_pattern"][0, head, -1].numpy()
@@ -250,9 +250,9 @@ def test_attention_is_that_of_the_pattern_and_its_shares_are_sums_over_tokens(mo
 def test_attention_of_a_padded_row_an_early_token_and_a_picture_without_regions(model, strip):
     picture = Picture(strip.image.resize((64, 64)))
     inputs = model.prepare([strip, picture], ["What is this, do you think?", "What?"])
-    plot = show.attention(model, inputs, ["L1H0"], position=-3, row=1)
+    plot = show.attention_map(model, inputs, ["L1H0"], position=-3, row=1)
     alone = model.prepare(picture, "What?")
-    single = show.attention(model, alone, ["L1H0"], position=alone.layout.length - 3)
+    single = show.attention_map(model, alone, ["L1H0"], position=alone.layout.length - 3)
     padding = inputs.layout.length - alone.layout.length
     assert padding > 0
     assert (plot.data["attention"][:, :padding] == 0).all()
@@ -264,14 +264,14 @@ def test_attention_of_a_padded_row_an_early_token_and_a_picture_without_regions(
 def test_attention_shows_what_steering_does(model, strip):
     inputs = model.prepare(strip, "What?")
     heads = HeadSet(["L1H0", "L3H2"])
-    plot = show.attention(model, inputs, heads, fwd_hooks=steer(heads, inputs.region("panel 2")))
+    plot = show.attention_map(model, inputs, heads, fwd_hooks=steer(heads, inputs.region("panel 2")))
     np.testing.assert_allclose(plot.data["on_regions"], [[0, 1, 0]] * 2, atol=1e-4)
 
 
 def test_attention_draws_two_images_and_the_first_eight_of_many_heads(model, strip):
     scene = scenes(1, seed=0)[0]
     inputs = model.prepare([[strip, scene]], ["What?"])
-    plot = show.attention(model, inputs, [(layer, head) for layer in range(4) for head in range(3)])
+    plot = show.attention_map(model, inputs, [(layer, head) for layer in range(4) for head in range(3)])
     assert plot.data["attention"].shape == (12, inputs.layout.length)
     assert plot.data["regions"] == (*strip.regions, *scene.regions)
     total = sum(plot.data["attention"][:, tokens.positions.tolist()].sum(1) for tokens in inputs.image_tokens)
@@ -282,23 +282,23 @@ def test_attention_draws_two_images_and_the_first_eight_of_many_heads(model, str
 def test_attention_refuses_what_it_cannot_show(model, strip):
     inputs = model.prepare(strip, "What?")
     with pytest.raises(HeadError, match="no heads"):
-        show.attention(model, inputs, [])
+        show.attention_map(model, inputs, [])
     with pytest.raises(HeadError, match="L9H9 lie outside"):
-        show.attention(model, inputs, ["L9H9"])
+        show.attention_map(model, inputs, ["L9H9"])
     with pytest.raises(InputError, match="Position 500 is no token"):
-        show.attention(model, inputs, ["L0H0"], position=500)
+        show.attention_map(model, inputs, ["L0H0"], position=500)
     with pytest.raises(InputError, match="no row 1"):
-        show.attention(model, inputs, ["L0H0"], row=1)
+        show.attention_map(model, inputs, ["L0H0"], row=1)
     padded = model.prepare([strip, strip], ["What is this?", "What?"])
     with pytest.raises(InputError, match="Position 0 is no token of row 1"):
-        show.attention(model, padded, ["L0H0"], position=0, row=1)
+        show.attention_map(model, padded, ["L0H0"], position=0, row=1)
     with pytest.raises(InputError, match="no image"):
-        show.attention(model, model.prepare(None, "What?"), ["L0H0"])
+        show.attention_map(model, model.prepare(None, "What?"), ["L0H0"])
 
 
 def test_a_region_smaller_than_a_token_has_no_share(model, strip):
     picture = Picture(strip.image, {"all": Box(0, 0, 96, 32), "dot": Box(1, 1, 3, 3)})
-    plot = show.attention(model, model.prepare(picture, "What?"), ["L0H0"])
+    plot = show.attention_map(model, model.prepare(picture, "What?"), ["L0H0"])
     assert np.isnan(plot.data["on_regions"][0, 1])
     assert plot.data["on_regions"][0, 0] == pytest.approx(plot.data["on_image"][0], abs=1e-6)
 

@@ -172,7 +172,7 @@ print(f"\n{len(heads)} of {n_heads} heads: {heads}")
 # Where do they look when the model is asked about the fourth panel?
 
 # %%
-gl.show.attention(model, asked, heads[:4])
+gl.show.attention_map(model, asked, heads[:4])
 
 # %% [markdown]
 # ## Steer them

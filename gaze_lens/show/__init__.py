@@ -3,19 +3,27 @@
     gl.show.picture(strip)                          # the picture with its named regions
     gl.show.scores(scores, statistic="contrast")    # layer-by-head map, best heads named
     gl.show.matrices(scores, scores.top(4))         # asked-by-attended, head by head
-    gl.show.attention(model, inputs, heads)         # over the picture, for one token
+    gl.show.attention(model, inputs, heads)         # interactive: hover a word, or the picture; drag a box to steer
+    gl.show.attention_map(model, inputs, heads)     # over the picture, for one token
+    gl.show.circuitsvis(model, inputs, heads)       # whole patterns, image tokens pooled by region (CircuitsVis)
     gl.show.staircase(gl.track(model, inputs, heads))
     gl.show.steering(strip, baseline, {"panel 4": text, ...})
 
-Each returns a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter and
-words in `print`. pyplot is not used: nothing pops up and nothing accumulates.
+All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter
+and words in `print`; `attention` and `circuitsvis` are interactive and save as HTML. pyplot is not used: nothing pops
+up and nothing accumulates.
 """
 
+from gaze_lens.show.circuits import CircuitsView, circuitsvis
 from gaze_lens.show.comparisons import steering
-from gaze_lens.show.gaze import attention
+from gaze_lens.show.gaze import attention_map
 from gaze_lens.show.head_maps import matrices, scores
 from gaze_lens.show.pictures import picture
 from gaze_lens.show.plot import Plot
 from gaze_lens.show.staircases import staircase
+from gaze_lens.show.viewer import AttentionViewer, attention
 
-__all__ = ["Plot", "attention", "matrices", "picture", "scores", "staircase", "steering"]
+__all__ = [
+    "AttentionViewer", "CircuitsView", "Plot", "attention", "attention_map", "circuitsvis", "matrices", "picture",
+    "scores", "staircase", "steering",
+]  # fmt: skip

@@ -1,7 +1,7 @@
 """The attention of heads over the picture, for one token.
 
-gl.show.attention(model, inputs, heads)                       # what the last prompt token looks at
-gl.show.attention(model, inputs, heads, fwd_hooks=gl.steer(heads, inputs.region("panel 4")))
+gl.show.attention_map(model, inputs, heads)                       # what the last prompt token looks at
+gl.show.attention_map(model, inputs, heads, fwd_hooks=gl.steer(heads, inputs.region("panel 4")))
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class _Gaze:
         return max(self.rows[:, tokens.positions].max().item() for tokens in self.tokens) or 1.0
 
 
-def attention(
+def attention_map(
     model: Any,
     inputs: VLMInputs,
     heads: Any,
@@ -74,7 +74,7 @@ def attention(
     row: int = 0,
     fwd_hooks: Sequence[tuple[Any, Any]] = (),
 ) -> Plot:
-    """`gl.show.attention(model, inputs, heads)`: where heads look for one token, their mean and each by itself.
+    """`gl.show.attention_map(model, inputs, heads)`: where heads look for one token, their mean and each by itself.
 
     heads: a HeadSet, or what makes one; with more than eight, the mean is of all and the first eight are shown singly.
     position: column of the padded prompt whose token looks, negative from the end; the last prompt token by default.
@@ -190,7 +190,7 @@ def _draw(gaze: _Gaze, title: str) -> Figure:
     every = list(range(len(gaze.heads)))
     tiles = [every] + [[index] for index in every[:SINGLE] if len(every) > 1]
     grid = _Grid(gaze.sheet, len(tiles))
-    width = WIDTH if grid.columns > 1 else max(grid.cell + 0.1, 5.0)
+    width = WIDTH if grid.columns > 1 else max(grid.cell + 0.1, 6.4)  # the title needs 6 inches
     figure = new_figure(grid.bottom + 0.55, width=width, layout=None)
     write_at(figure, 0.05, 0.08, title, fontsize=10, weight="bold")
     scale = ScalarMappable(Normalize(0, gaze.highest), HEAT)
