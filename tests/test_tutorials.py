@@ -42,7 +42,7 @@ def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_imports_only_gaze_lens_and_the_standard_library(path):
+def test_a_tutorial_imports_only_gaze_lens_what_it_is_a_plugin_of_and_the_standard_library(path):
     imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -50,7 +50,7 @@ def test_a_tutorial_imports_only_gaze_lens_and_the_standard_library(path):
         if isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
     assert "gaze_lens" in imported
-    assert imported - {"gaze_lens"} <= sys.stdlib_module_names
+    assert imported - {"gaze_lens", "transformer_lens"} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
