@@ -2,6 +2,8 @@
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,9 @@ def test_registering_again_replaces_and_a_built_in_name_is_refused(star, describ
     assert families.family_of(star[0].config) is again
     with pytest.raises(ModelError, match="has a family 'Qwen3-VL' of its own; register this one under another name"):
         families.register(families.FAMILIES[2])
+
+
+def test_the_first_model_of_a_process_is_wrapped_without_a_warning():
+    code = "import gaze_lens as gl; gl.HookedVLM.wrap(*gl.testing.tiny('Qwen2-VL', num_hidden_layers=1))"
+    quiet = "error::UserWarning:transformer_lens.factories.architecture_adapter_factory"
+    subprocess.run([sys.executable, "-W", quiet, "-c", code], check=True, timeout=300)

@@ -25,6 +25,7 @@ from gaze_lens.families import (
     tile_grids,
     tiles,
 )
+from gaze_lens.families.adapters import register_adapters
 from gaze_lens.families.features import Features, Part, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
 from gaze_lens.families.nearest import nearest
@@ -131,6 +132,7 @@ def register(family: Family, *, adapter: type | None = None) -> None:
     if family.name in {known.name for known in FAMILIES}:
         raise ModelError(f"gaze_lens has a family {family.name!r} of its own; register this one under another name.")
     REGISTERED[:] = [*(known for known in REGISTERED if known.name != family.name), family]
+    register_adapters()
     for architecture in family.architectures if adapter else ():
         ArchitectureAdapterFactory.register_adapter(architecture, adapter)
 

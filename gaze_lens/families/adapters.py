@@ -9,6 +9,7 @@ model itself. `adapter_for` gives the name under which TransformerLens finds the
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -181,13 +182,20 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
 }
 
 
+@cache
+def register_adapters() -> None:
+    """Make TransformerLens know every adapter of gaze_lens, also where gaze_lens is not installed; once."""
+    ArchitectureAdapterFactory.discover_entry_points()  # first, as it warns of names that it finds taken
+    for name, adapter in ADAPTERS.items():
+        ArchitectureAdapterFactory.register_adapter(name, adapter)
+
+
 def adapter_for(architecture: str, config: Any) -> str:
     """The name of the adapter for a config, with every adapter of gaze_lens registered.
 
     TransformerLens builds LLaVA with a CLIP or SigLIP tower only; with a Pixtral tower, its adapter for Mistral 3 fits.
     """
-    for name, adapter in ADAPTERS.items():
-        ArchitectureAdapterFactory.register_adapter(name, adapter)
+    register_adapters()
     tower = getattr(getattr(config, "vision_config", None), "model_type", None)
     pixtral = architecture == "LlavaForConditionalGeneration" and tower == "pixtral"
     return "Mistral3ForConditionalGeneration" if pixtral else architecture

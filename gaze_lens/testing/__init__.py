@@ -3,7 +3,7 @@
     hf_model, processor = testing.tiny("Qwen3-VL", seed=0)
     model = HookedVLM.wrap(hf_model, processor)
 
-`families.FAMILIES` names the families.
+`testing.BUILDERS` names the families, some in variants ("PaliGemma 2", "LLaVA padded").
 """
 
 from collections.abc import Callable
