@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measurements import record
 from PIL import Image
 from torch import nn
 
@@ -200,6 +201,7 @@ def check_by_painting(eyes, rows, prompts, at=(0, 0), *, side, taps=2, leak=0, a
         assert change[untouched].max() < STILL * mine[chosen]
         n_far += int((far & ~np.isnan(boxes[:, 0])).sum())
     assert n_far > 0, "every token was in reach; give a size with more tokens"
+    record(eyes.family.name, painted=["{} x {}".format(*tokens.size)])
 
 
 def check_counts(eyes, inputs):

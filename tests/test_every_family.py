@@ -10,6 +10,7 @@ from reference import at_real, picture
 from transformers import AutoModelForImageTextToText
 
 from gaze_lens import HookedVLM
+from gaze_lens.capabilities import ALWAYS_REFUSED
 from gaze_lens.errors import InputError
 from gaze_lens.families import FAMILIES
 
@@ -169,17 +170,16 @@ def test_capabilities_are_the_same_without_weights(case, tmp_path):
     linear = [layer.layer for layer in mine.layers if layer.attention == "linear"]
     assert sorted([*mine.live, *linear]) == list(range(case.model.cfg.n_layers))
     assert all({"hook_attn_scores", "hook_pattern"} <= set(mine.layers[layer].hooks) for layer in mine.live)
-    kinds = {
-        kind: sum(layer.attention == kind for layer in mine.layers)
-        for kind in dict.fromkeys(layer.attention for layer in mine.layers)
-    }
+    kinds = [layer.attention for layer in mine.layers]
     record(
         case.name,
         architecture=mine.architecture,
         family=mine.family,
         layout=mine.image.layout,
-        layers=", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        layers=", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
         hooks=sorted({name for layer in mine.layers for name in layer.hooks}),
+        missing=list(mine.unsupported[: -len(ALWAYS_REFUSED)]),
+        refused=list(ALWAYS_REFUSED),
     )
 
 
