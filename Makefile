@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo serve test lint clean
+.PHONY: demo serve test lint docs clean
 
 demo: .venv/demo
 	$(BIN)/gaze-lens demo --out demo
@@ -18,6 +18,9 @@ test: .venv/test
 lint: .venv/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,5 +38,9 @@ lint: .venv/test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[development]"
 	touch $@
 
+.venv/docs: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[documentation]"
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo docs/_build docs/tutorials
