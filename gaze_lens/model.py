@@ -294,12 +294,24 @@ class HookedVLM(TransformerBridge):
         for block in self.blocks:
             block._teardown_capture_hooks()
 
+    def _input_device(self) -> Any:
+        """Where inputs go: to the embedding's device, though accelerate may keep its weights elsewhere; or to that of
+        the first weights that are anywhere. None for a model without weights."""
+        brought = getattr(getattr(self.embed.original_component, "_hf_hook", None), "execution_device", None)
+        devices = (weight.device for weight in self.original_model.parameters() if weight.device.type != "meta")
+        return next(devices, None) if brought is None else torch.device(brought)
+
     def _accepts_derived_position_ids(self) -> bool:
         """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
         return False
 
     def _validate_attention_fork_supported(self, flag_name: str) -> None:
-        """Every layer serves per-head results and split inputs here; see `projections.py`."""
+        """Every layer serves per-head results and split inputs here; see `projections.py`. Packed weights cannot."""
+        if getattr(self.original_model, "is_quantized", False):
+            raise HookError(
+                f"set_{flag_name}(True) needs the weights of every head, and this model's are packed in few bits; load "
+                "it without quantization_config. All other attention hooks work."
+            )
 
     def generate_stream(self, *_args: Any, **_options: Any) -> None:
         """Not served: pass Hugging Face's `streamer=` to `generate`."""

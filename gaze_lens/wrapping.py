@@ -1,10 +1,13 @@
 """From a loaded Hugging Face model to a TransformerLens bridge, without changing how the model computes attention."""
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import JointGateUpMLPBridge, LinearBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from gaze_lens import loading
@@ -41,7 +44,7 @@ def _build(hf_model: nn.Module, processor: Any, name: str | None) -> Transformer
         hf_config=config,
         tokenizer=_tokenizer(processor),
         model_name=name or getattr(config, "_name_or_path", "") or architecture,
-        post_adapter_hook=_keep_attention,
+        post_adapter_hook=partial(_adapt, packed=getattr(hf_model, "is_quantized", False)),
     )
     bridge.cfg.architecture = architecture
     return bridge
@@ -57,6 +60,11 @@ def _tokenizer(processor: Any) -> Any:
     return tokenizer
 
 
-def _keep_attention(adapter: Any) -> None:
-    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not."""
+def _adapt(adapter: Any, packed: bool) -> None:
+    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not. And
+    from taking fused MLPs apart where weights are packed in few bits: they stay whole."""
     adapter.cfg.attn_implementation = None
+    parts = adapter.component_mapping["blocks"].submodules if adapter.component_mapping else {}
+    if packed and isinstance(parts.get("mlp"), JointGateUpMLPBridge):
+        projections = {"gate_up": LinearBridge("gate_up_proj"), "out": LinearBridge("down_proj")}
+        parts["mlp"] = GeneralizedComponent(parts["mlp"].name, submodules=projections)
