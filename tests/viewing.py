@@ -36,7 +36,7 @@ def opened(browser, path, *, theme="light", **options):
     asked, failed = [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: failed.append(str(error)))
-    tab.on("console", lambda message: message.type in ("error", "warning") and failed.append(message.text))
+    tab.on("console", lambda message: message.type == "error" and failed.append(message.text))
     try:
         tab.goto(path.as_uri())
         tab.wait_for_selector(".gaze-viewer .strip", timeout=30_000)
@@ -76,7 +76,9 @@ def recording_for(n_heads, n_words, grid, *, kind="attention", seed=0):
     if kind == "even":
         rows = noise.square()  # every level as often as any other
     else:
-        rows = (3 * torch.erfinv(0.999 * (2 * noise - 1))).softmax(-1) * torch.rand(n_heads, n_words, 1)
+        rows = (3 * torch.erfinv(0.999 * (2 * noise - 1))).softmax(-1) * torch.rand(
+            n_heads, n_words, 1, generator=generator
+        )
     levels, scales = quantised(rows / rows.sum(-1, keepdim=True) if kind == "even" else rows)
     norms = 0.5 + torch.rand(n_heads, grid[0] * grid[1], generator=generator).numpy()
     heads = HeadSet([(i // 8, i % 8) for i in range(n_heads)])

@@ -18,7 +18,7 @@ from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads import HeadSet
 from gaze_lens.inputs import VLMInputs
 
-LEVELS = 80  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
+LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
 MOST = 100_000_000  # values; a browser holds a byte of each
 
 
