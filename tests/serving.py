@@ -87,12 +87,12 @@ def wait(condition):
 @contextmanager
 def served(model, heads, limits):
     """Serve a model from a thread."""
-    from gaze_lens.serve.app import Desk, build
-    from gaze_lens.serve.server import bind, server
+    from gaze_lens.serve.app import Desk
+    from gaze_lens.serve.server import Server, bind
 
     listening = bind("127.0.0.1", 0)
     desk = Desk(model, heads, limits)
-    running = server(build(desk))
+    running = Server(desk)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     wait(lambda: running.started)

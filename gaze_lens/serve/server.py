@@ -1,6 +1,7 @@
 """Binding the address and running the application until the process is interrupted."""
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -14,7 +15,7 @@ from gaze_lens.serve.limits import Limits
 
 ANY = ("0.0.0.0", "::")
 CONNECTIONS = 64  # at the same time; more are turned away
-GOODBYE = 2  # seconds that open connections have when the server stops
+GOODBYE = 5  # seconds that an answer has for its last token when the server stops
 
 
 def run(model: Any, heads: HeadSet, *, host: str, port: int, names: tuple[str, ...], limits: Limits) -> None:
@@ -25,16 +26,28 @@ def run(model: Any, heads: HeadSet, *, host: str, port: int, names: tuple[str, .
         typer.secho("Everybody who can reach this address can use the model; there is no password.", err=True)
     reached = "localhost" if host in ANY else called
     typer.echo(f"http://{reached}:{listening.getsockname()[1]} (Ctrl-C ends it)")
-    server(build(Desk(model, heads, limits), (called, *names))).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has shut down
+        Server(Desk(model, heads, limits), (called, *names)).run(sockets=[listening])
 
 
-def server(app: Any) -> uvicorn.Server:
-    """A uvicorn server of the application; `.run(sockets=[...])` runs it."""
-    config = uvicorn.Config(
+class Server(uvicorn.Server):
+    """A uvicorn server of the application, whose answers end when it stops; `.run(sockets=[...])` runs it."""
+
+    def __init__(self, desk: Desk, names: tuple[str, ...] = ()) -> None:
+        self.desk = desk
+        super().__init__(_config(build(desk, names)))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Send everybody away, then wait for their connections to close."""
+        self.desk.line.close()
+        await super().shutdown(sockets)
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         app, log_level="warning", ws="none", proxy_headers=False, server_header=False,
         limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE,
     )  # fmt: skip
-    return uvicorn.Server(config)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,7 +7,8 @@ import { Words } from "/words.js";
 const $ = (id) => document.getElementById(id);
 const stage = new Stage($("stage"), steer);
 let about, words = null, running = null; // running: { key, abort } of the answer that is being written
-let read = -1, seed = Math.floor(Math.random() * 1e6);
+let read = -1;
+let seed = Number(new URLSearchParams(location.search).get("seed")) || Math.ceil(Math.random() * 1e6); // /?seed=5
 
 function say(text, bad = false) {
   if ($("status").textContent !== text) $("status").textContent = text; // a screen reader says what changes
@@ -32,13 +33,15 @@ async function show(response, alt) {
 }
 
 const takeSample = () => attempt(async () => {
+  await show(await post("/samples", { seed }), `A strip of panels with coloured shapes, number ${seed}`);
   seed += 1;
-  await show(await post("/samples", { seed }), "A strip of panels with coloured shapes");
 });
 
 const load = (file) => attempt(async () => {
   if (!file) return;
-  if (file.size > about.upload) throw new Error(`${file.name} is larger than ${about.upload / 1e6} MB; choose a smaller one.`);
+  if (file.size > about.upload) {
+    throw new Error(`${file.name} is larger than ${about.upload / 1e6} MB; choose a smaller one.`);
+  }
   say(`Loading ${file.name} …`);
   await show(await post("/pictures", file), file.name);
 });
@@ -61,6 +64,7 @@ function stop() {
 
 function keep() {
   if (!words?.spans.length) return;
+  words.spans[read]?.classList.remove("read");
   const item = document.createElement("li");
   const question = document.createElement("span");
   question.className = "question";
@@ -84,7 +88,8 @@ async function ask() {
     const question = { picture: stage.key, prompt: $("prompt").value, regions: stage.boxes(), target: target(),
       max_new_tokens: Number($("length").value), pause: Number($("pause").value) };
     const mine = words;
-    for await (const event of events(await post("/answers", question, current.abort.signal))) take(event, current, mine);
+    const response = await post("/answers", question, current.abort.signal);
+    for await (const event of events(response)) take(event, current, mine);
   } catch (error) {
     if (running === current) say(error.name === "AbortError" ? "Stopped." : error.message, error.name !== "AbortError");
   } finally {
@@ -158,7 +163,9 @@ $("stop").addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
   if (event.target.matches("input, select") || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (/^[0-9]$/.test(event.key)) stage.hold(event.key === "0" ? null : stage.names()[Number(event.key) - 1] ?? stage.target);
+  if (event.key === "0") stage.hold(null);
+  const named = /^[1-9]$/.test(event.key) && stage.names()[Number(event.key) - 1];
+  if (named) stage.hold(named);
 });
 
 attempt(async () => {

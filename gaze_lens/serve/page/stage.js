@@ -8,7 +8,8 @@ const LINGER = 120; // milliseconds on a region before it becomes the target, so
 export class Stage {
   constructor(element, changed) {
     this.element = element;
-    [this.image, this.targets, this.rubber] = ["#picture", "#targets", "#rubber"].map((id) => element.querySelector(id));
+    const [image, targets, rubber] = ["#picture", "#targets", "#rubber"].map((id) => element.querySelector(id));
+    Object.assign(this, { image, targets, rubber });
     Object.assign(this, { changed, key: null, most: 24, regions: new Map(), target: null, held: false, press: null });
     element.addEventListener("pointerdown", (event) => this.begin(event));
     element.addEventListener("pointermove", (event) => this.move(event));
@@ -33,7 +34,8 @@ export class Stage {
   columns(n) {
     const count = n >= 2 ? Math.min(n, 12, this.width) : 0;
     const edge = (index) => (index * this.width) / count;
-    return Array.from({ length: count }, (_, index) => [`panel ${index + 1}`, [edge(index), 0, edge(index + 1), this.height]]);
+    const box = (index) => [edge(index), 0, edge(index + 1), this.height];
+    return Array.from({ length: count }, (_, index) => [`panel ${index + 1}`, box(index)]);
   }
 
   cut(n) {
@@ -140,7 +142,8 @@ export class Stage {
   // Where an event is, in the picture's pixels.
   at(event) {
     const frame = this.image.getBoundingClientRect();
-    return [((event.clientX - frame.left) / frame.width) * this.width, ((event.clientY - frame.top) / frame.height) * this.height];
+    const [x, y] = [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height];
+    return [x * this.width, y * this.height];
   }
 
   begin(event) {

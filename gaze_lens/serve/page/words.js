@@ -1,7 +1,9 @@
 // Words from tokens, tinted by the region on which the heads' attention was. Text only ever becomes textContent.
 
-const COLOURS = ["#e69f00", "#56b4e9", "#2fbf8f", "#f0e442", "#6a8fe8", "#e8743b", "#d98cba", "#a9a9a9"]; // after Okabe, Ito
+// After Okabe and Ito, for all kinds of colour vision, and bright enough for dark letters on them.
+const COLOURS = ["#e69f00", "#56b4e9", "#2fbf8f", "#f0e442", "#6a8fe8", "#e8743b", "#d98cba", "#a9a9a9"];
 const INSIDE = /^[\p{L}\p{M}\p{N}'’]/u;
+const LONGEST = 8; // tokens in a word; what goes on for longer is no word
 const APART = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
 
 export const colour = (index) => COLOURS[index % COLOURS.length];
@@ -31,8 +33,8 @@ export class Words {
 
   // Whether a token goes on with a word.
   continues(span, text) {
-    const open = span === this.place.lastChild && INSIDE.test(span.textContent.slice(-1));
-    return open && INSIDE.test(text) && !APART.test(text);
+    const open = span === this.place.lastChild && span.parts.length < LONGEST;
+    return open && INSIDE.test(span.textContent.slice(-1)) && INSIDE.test(text) && !APART.test(text);
   }
 
   join(span, event) {
@@ -80,7 +82,8 @@ export class Words {
 
   describe(span) {
     const { regions, image } = this.mass(span);
-    const shown = regions.slice(0, 3).map(([name, mass]) => `${name} ${percent(mass)}`).join(", ");
+    const largest = regions.filter(([, mass]) => mass >= 0.005).slice(0, 3);
+    const shown = largest.map(([name, mass]) => `${name} ${percent(mass)}`).join(", ");
     return `“${span.textContent.trim()}”: ${shown}${shown && "; "}whole picture ${percent(image)}`;
   }
 }
