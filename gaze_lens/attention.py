@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
-from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from gaze_lens.attention_call import Call
 from gaze_lens.attention_hooks import PLACE, AttentionBias, Place, RowReader
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.regions import Layout
@@ -117,49 +116,6 @@ class Layer:
         return self.bridge.hook_attn_scores, self.bridge.hook_pattern
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of the attention function: `[batch, head, position, d_head]`, keys and values per KV head."""
-
-    module: nn.Module
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    place: Place
-    scaling: float
-    softcap: float | None
-    sinks: Tensor | None
-    dropout: float
-    upcast: bool
-    extra: dict[str, Any]
-
-    @property
-    def groups(self) -> int:
-        """Query heads per KV head."""
-        return self.query.shape[1] // self.key.shape[1]
-
-    def visible(self, rows: slice | list[int] = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
-        """What the model lets (some rows of) the queries see; without a mask, the triangle over true positions."""
-        if self.mask is not None:
-            mask = self.mask[..., rows, : self.key.shape[-2]]
-            return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-        keys = self.place.key_start + torch.arange(self.place.n_keys, device=self.query.device)
-        queries = self.place.query_start + torch.arange(self.place.n_queries, device=self.query.device)[rows]
-        causal = self.extra.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if causal is None else causal
-        causal = causal and not self.place.crossed
-        seen = (keys[None, :] <= queries[:, None]) | (not causal)
-        return seen.expand(self.query.shape[0], 1, -1, -1)
-
-    def additive(self, rows: slice | list[int] = slice(None)) -> Float[Tensor, "#batch #head query key"]:
-        """The mask as a number to add to scores: 0, or the dtype's lowest value where the model looks away."""
-        if self.mask is not None and self.mask.dtype != torch.bool:
-            return self.mask[..., rows, : self.key.shape[-2]]
-        zero = torch.zeros((), dtype=self.query.dtype, device=self.query.device)
-        return torch.where(self.visible(rows), zero, torch.finfo(self.query.dtype).min)
-
-
 def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
@@ -250,15 +206,14 @@ def _eager(call: Call, layer: Layer) -> Tensor:
     """The plain computation with both hook points fired on the full matrices, bit for bit Hugging Face's eager one."""
     scores_point, pattern_point = layer.points()
     scores_point.ctx[PLACE] = pattern_point.ctx[PLACE] = call.place
-    weights = _softmax(call, scores_point(_masked_scores(call, call.additive())))
-    weights = nn.functional.dropout(weights, p=call.dropout, training=call.module.training)
-    return _mix(call, pattern_point(weights))
+    weights = call.softmax(scores_point(call.masked_scores(call.additive())))
+    return call.mix(pattern_point(call.dropped(weights)))
 
 
 def _eager_kernel(call: Call, mask: Tensor | None) -> Tensor:
     """The plain computation without hook points, for models whose default is eager."""
-    weights = _softmax(call, _masked_scores(call, call.additive() if mask is None else mask))
-    return _mix(call, nn.functional.dropout(weights, p=call.dropout, training=call.module.training))
+    weights = call.softmax(call.masked_scores(call.additive() if mask is None else mask))
+    return call.mix(call.dropped(weights))
 
 
 def _default_kernel(call: Call, layer: Layer, mask: Tensor | None) -> Tensor:
@@ -267,32 +222,6 @@ def _default_kernel(call: Call, layer: Layer, mask: Tensor | None) -> Tensor:
     mask = call.mask if mask is None else mask
     arguments = {"dropout": call.dropout, "scaling": call.scaling, **call.extra}
     return kernel(call.module, call.query, call.key, call.value, mask, **arguments)[0]
-
-
-def _scores(call: Call, query: Tensor, key: Tensor) -> Float[Tensor, "batch head query key"]:
-    scores = torch.matmul(query, key.transpose(2, 3)) * call.scaling
-    return scores if call.softcap is None else torch.tanh(scores / call.softcap) * call.softcap
-
-
-def _masked_scores(call: Call, mask: Float[Tensor, "#batch #head query key"]) -> Float[Tensor, "batch head query key"]:
-    """Scores with an additive mask; what is masked holds the dtype's lowest value, in half precision too."""
-    scores = _scores(call, call.query, repeat_kv(call.key, call.groups)) + mask
-    return scores.masked_fill_(~call.visible(), torch.finfo(scores.dtype).min)
-
-
-def _softmax(call: Call, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-    """Softmax as in the model's own eager attention; attention sinks take their share and are cut off again."""
-    if call.sinks is None:
-        dtype = torch.float32 if call.upcast else scores.dtype
-        return nn.functional.softmax(scores, dim=-1, dtype=dtype).to(call.query.dtype)
-    sinks = call.sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1)
-    joined = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
-    joined = joined - joined.amax(dim=-1, keepdim=True)
-    return nn.functional.softmax(joined, dim=-1, dtype=joined.dtype)[..., :-1].to(call.query.dtype)
-
-
-def _mix(call: Call, weights: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch query head d_head"]:
-    return torch.matmul(weights, repeat_kv(call.value, call.groups)).transpose(1, 2).contiguous()
 
 
 def _biased_mask(call: Call, layer: Layer, biases: list[AttentionBias]) -> Tensor | None:
@@ -321,6 +250,6 @@ def _read_rows(reader: RowReader, call: Call, layer: Layer, mask: Tensor | None)
     query = call.query[:, :, rows]
     batch, n_heads, n_rows, d_head = query.shape
     grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
-    scores = _scores(call, grouped, call.key).reshape(batch, n_heads, n_rows, -1)
+    scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
     mask = call.additive(rows) if mask is None else mask[:, :, rows]
-    reader.read(_softmax(call, scores + mask), positions, call.place, layer.index)
+    reader.read(call.softmax(scores + mask), positions, call.place, layer.index)

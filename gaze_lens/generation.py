@@ -1,5 +1,6 @@
 """What a generation leaves: its text, its tokens, what was captured on the way, and which edits were reached."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gaze_lens.attention_hooks import AttentionBias
+from gaze_lens.cache import check_memory
+from gaze_lens.errors import HookError
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,3 +47,25 @@ def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> d
         if max_new_tokens is None and options.get("max_length") is None:
             max_new_tokens = 64
     return chosen if max_new_tokens is None else {**chosen, "max_new_tokens": max_new_tokens}
+
+
+def capturing(
+    model: Any, inputs: Any, names_filter: Any, max_bytes: float | None
+) -> tuple[dict[str, list[Tensor]], list[tuple[str, Callable]]]:
+    """Lists that fill as a model generates, and the hooks that fill them; HookError where the filter lets none pass."""
+    if names_filter is None:
+        return {}, []
+    check_memory(model, inputs, max_bytes, names_filter=names_filter)
+    keep = model._normalize_names_filter(names_filter)
+    matched = {name: model._gated_hook_reason(name) for name in model.hook_dict if keep(name)}
+    names = [name for name, switch in matched.items() if switch is None]
+    if not names:
+        switches = " and ".join(f"model.set_{switch}(True)" for switch in sorted(set(matched.values())))
+        way = f"call {switches} first" if switches else "see model.hook_dict for the names"
+        raise HookError(f"names_filter {names_filter!r} matches no hook point that is on; {way}.")
+    captured: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def save(name: str) -> Callable:
+        return lambda tensor, hook: captured[name].append(tensor.detach().clone())  # noqa: ARG005
+
+    return captured, [(name, save(name)) for name in names]

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from gaze_lens import loading
@@ -27,7 +27,7 @@ from gaze_lens.cache import VLMActivationCache, check_memory
 from gaze_lens.capabilities import Capabilities, capabilities
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, crossed, family_of
-from gaze_lens.generation import Generation, generation_options
+from gaze_lens.generation import Generation, capturing, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
 from gaze_lens.video import refuse_video
@@ -252,34 +252,13 @@ class HookedVLM(TransformerBridge):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
         refuse_video(options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
-        captured, capture = self._capturing(inputs, names_filter, max_bytes)
+        captured, capture = capturing(self, inputs, names_filter, max_bytes)
         with watched(self, hooks) as edits, self._running(inputs), super().hooks(hooks + capture):
             sequences = self.original_model.generate(input_ids=inputs.input_ids, **{**inputs.arguments(), **options})
         sequences = getattr(sequences, "sequences", sequences)
         tokens = sequences[:, inputs.layout.length :]
         texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
         return Generation(texts, tokens, sequences, captured, tuple(edits.unreached))
-
-    def _capturing(
-        self, inputs: VLMInputs, names_filter: Any, max_bytes: float | None
-    ) -> tuple[dict[str, list[Tensor]], list]:
-        """Lists that fill as the model runs, and the hooks that fill them."""
-        if names_filter is None:
-            return {}, []
-        check_memory(self, inputs, max_bytes, names_filter=names_filter)
-        keep = self._normalize_names_filter(names_filter)
-        matched = {name: self._gated_hook_reason(name) for name in self.hook_dict if keep(name)}
-        names = [name for name, switch in matched.items() if switch is None]
-        if not names:
-            switches = " and ".join(f"model.set_{switch}(True)" for switch in sorted(set(matched.values())))
-            way = f"call {switches} first" if switches else "see model.hook_dict for the names"
-            raise HookError(f"names_filter {names_filter!r} matches no hook point that is on; {way}.")
-        captured: dict[str, list[Tensor]] = {name: [] for name in names}
-
-        def save(name: str) -> Callable:
-            return lambda tensor, hook: captured[name].append(tensor.detach().clone())  # noqa: ARG005
-
-        return captured, [(name, save(name)) for name in names]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write weights, config and processor as Hugging Face would have before wrapping; `from_pretrained` reads them.

@@ -11,7 +11,7 @@ ROOT = Path(gaze_lens.__file__).parent
 FLOORS = [
     {"errors"},
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
-     "attention_hooks", "attention", "projections", "bridges", "cache"},
+     "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache"},
     {"families", "testing", "shapes"},
     {"comics", "strips", "inputs", "collation", "preparation", "loading", "watching", "generation", "capabilities",
      "video", "wrapping", "model"},
