@@ -32,7 +32,7 @@ SCORED, STEERED = 24, 24  # strips
 
 
 def run_demo(out: Path, *, seed: int = 0) -> None:
-    """Run everything, say what is found, and write report.html, heads.json, scores.csv and figures into `out`.
+    """Run everything, say what is found, and write report.html, attention.html, heads.json, scores.csv and figures.
 
     The strips are drawn from the seed and are none of those that the model was trained on.
     """
@@ -49,7 +49,7 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     measure(model, strips[SCORED:], scores, heads, report, seed=seed)
     schedule(model, strips[SCORED + 1], heads, report, out, seed=seed)
     report.save(out / "report.html")
-    typer.echo(f"\nWritten: {out / 'report.html'}, heads.json, scores.csv and figures.")
+    typer.echo(f"\nWritten: {out / 'report.html'}, attention.html (interactive), heads.json, scores.csv and figures.")
 
 
 def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tuple[HeadScores, HeadSet]:
@@ -96,6 +96,8 @@ def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pat
     plot.save(out / "steering.png")
     seen = show.attention_map(model, inputs, heads)
     seen.save(out / "attention.png")
+    viewer = show.attention(model, inputs, heads, max_new_tokens=15)
+    viewer.save(out / "attention.html", steered=list(strip.regions))
     report.section(
         "Steering one strip",
         f"The question is always {OPEN!r}. The attention scores of {heads} are raised on one panel and lowered on the "

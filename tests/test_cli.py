@@ -203,7 +203,7 @@ def test_demo_writes_a_report_that_needs_nothing_else(run, tmp_path, monkeypatch
     result = run("demo", "--out", tmp_path / "demo", "--seed", 4)
     assert result.exit_code == 0
     written = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert {"report.html", "heads.json", "scores.csv", "scores.png", "steering.png"} <= written
+    assert {"report.html", "attention.html", "heads.json", "scores.csv", "scores.png", "steering.png"} <= written
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     assert "http" not in page.replace("http-equiv", "")

@@ -579,8 +579,8 @@ class Viewer {
   heads() {
     this.who = make("span", { class: "who" });
     const scored = this.header.scores ? `Blue: score, 0 to ${number(this.grid.top)}. ` : "";
-    const help = make("p", { class: "note" }, scored + "Click a framed head to see it alone; with Shift, or the space " +
-      "bar, it joins the mean or leaves it.");
+    const help = make("p", { class: "note" }, scored + "Click a framed head to see it alone; with Shift, or the space" +
+      " bar, it joins the mean or leaves it.");
     const every = make("button", { type: "button", class: "every", onclick: () => this.grid.all() }, "mean of all");
     const summary = make("summary", {}, "Heads: ", this.who);
     return make("details", { class: "heads", open: true }, summary, every, this.grid.node, help);
@@ -756,6 +756,8 @@ function follow(root) {
 
 export async function mount(root, header, bytes, ask) {
   root.classList.add("gaze-viewer");
+  root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, arrow keys and Enter are otherwise the notebook's
+  root.addEventListener("keydown", (event) => event.stopPropagation());
   follow(root);
   return new Viewer(root, header, await unpack(bytes, header), ask);
 }
