@@ -123,6 +123,16 @@ print(repr(answer), "is predicted from positions", words)
 gl.show.attention_map(model, told, heads[:2], position=words[0])
 
 # %% [markdown]
+# All of this, for every word at once and with the mouse: hover over a word and see where it looked, hover over the
+# picture and see which words looked there, pick a head in the grid, drag a box to steer. (In a text editor there is
+# nothing to hover over: open this file as a notebook, or the saved page in a browser. It needs no internet.)
+
+# %%
+viewer = gl.show.attention(model, inputs, heads, scores=scores, max_new_tokens=15)
+viewer.save("attention.html", steered=list(picture.regions))
+viewer
+
+# %% [markdown]
 # While the model generates, `gl.track` records the same for every step, and `gl.show.staircase` draws it: which region
 # do the heads look at, token by token? In a strip whose panels are told one after another, this climbs like stairs.
 
@@ -150,10 +160,10 @@ gl.show.staircase(gl.track(model, narrate, heads[:2], weighted=True, max_new_tok
 view = gl.show.circuitsvis(model, inputs, heads[:3])
 print(view)
 view.save("heads.html")
+view
 
 # %% [markdown]
-# In a notebook, end a cell with `view` to see it: hover over a head, then over a cell. Regions of your own, and less
-# text:
+# Hover over a head, then over a cell. With regions of your own, and less text:
 
 # %%
 print(gl.show.circuitsvis(model, inputs, heads[:1], regions=[(0, 0, 48, 96), (48, 0, 96, 96)], positions=range(-4, 0)))
