@@ -13,7 +13,7 @@ serve: .venv/serve
 test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: .venv/test
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
 """The shipped checkpoint: an ordinary, small Hugging Face folder that answers, looks and can be steered."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -65,17 +66,24 @@ def test_few_heads_look_and_steer(tiny_model):
     assert accuracy(everything).value <= 0.15
 
 
-def test_an_evaluation_goes_on_with_the_parts_that_its_file_lacks(tiny_model, tmp_path, monkeypatch):
+def test_an_evaluation_goes_on_with_the_parts_that_its_file_lacks(tmp_path, monkeypatch):
     out = tmp_path / "evaluation.json"
-    evaluate(tiny_model, out, strips=2, parts=["looking"])
+    evaluate(FOLDER, out, strips=2, parts=["looking"])
     first = json.loads(out.read_text())
-    assert first["looking"]["heads"] == tiny_model.cfg.n_layers * tiny_model.cfg.n_heads
+    assert first["looking"]["heads"] == 72
     monkeypatch.setitem(PARTS, "looking", None)  # measured already
-    evaluate(tiny_model, out, strips=2, parts=["looking", "objects"])
+    evaluate(FOLDER, out, strips=2, parts=["looking", "objects"])
     second = json.loads(out.read_text())
     assert second["looking"] == first["looking"]
     assert all(0 <= second["objects"][k]["low"] <= second["objects"][k]["high"] <= 1 for k in ("1", "2"))
-    with pytest.raises(InputError, match="another evaluation, not on 3 strips"):
-        evaluate(tiny_model, out, strips=3)
+    with pytest.raises(InputError, match="another evaluation, not of .*'strips': 3"):
+        evaluate(FOLDER, out, strips=3)
     with pytest.raises(InputError, match="no part 'steering'"):
-        evaluate(tiny_model, out, strips=2, parts=["steering"])
+        evaluate(FOLDER, out, strips=2, parts=["steering"])
+
+
+def test_the_figures_that_ship_are_of_the_weights_that_ship_and_of_every_part():
+    figures = json.loads((FOLDER.parent / "evaluation.json").read_text())
+    assert figures["weights"] == hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
+    assert (figures["strips"], figures["heads steered"]) == (200, HEADS)
+    assert set(PARTS) <= set(figures)

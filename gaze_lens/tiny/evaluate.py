@@ -5,6 +5,7 @@ Without `--folder` the shipped checkpoint is measured. 200 strips take about an 
 minutes. The file is written part by part; the same command goes on with the parts that it lacks.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -191,18 +192,22 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
 }
 
 
-def evaluate(model: HookedVLM, out: Path, *, strips: int = 200, parts: Sequence[str] = tuple(PARTS)) -> Figures:
+def evaluate(folder: Path, out: Path, *, strips: int = 200, parts: Sequence[str] = tuple(PARTS)) -> Figures:
     """Measure the parts that the JSON file `out` lacks, and write it after each. Slow parts are on fewer strips.
 
-    Raises InputError for an unknown part, and where the file holds figures on another number of strips.
+    folder: a checkpoint of the embedded model.
+    Raises InputError for an unknown part, and where the file holds figures of other weights or of another number of
+    strips.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"There is no part {unknown[0]!r} of the evaluation; there are {', '.join(PARTS)}.")
-    figures: Figures = json.loads(out.read_text()) if out.exists() else {"strips": strips, "heads steered": HEADS}
-    if (figures.get("strips"), figures.get("heads steered")) != (strips, HEADS):
-        raise InputError(f"{out} holds figures of another evaluation, not on {strips} strips; move it away.")
-    bench = Bench.of(model, strips)
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    subject = {"weights": weights, "strips": strips, "heads steered": HEADS}
+    figures: Figures = json.loads(out.read_text()) if out.exists() else subject
+    if {name: figures.get(name) for name in subject} != subject:
+        raise InputError(f"{out} holds figures of another evaluation, not of {subject}; move it away.")
+    bench = Bench.of(HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32"), strips)
     for part in tqdm([part for part in parts if part not in figures], unit="part"):
         figures[part] = PARTS[part](bench)
         write_whole(out, json.dumps(figures, indent=1).encode())
@@ -217,8 +222,7 @@ def main(
 ) -> None:
     """Measure the embedded model and write the figures as JSON."""
     torch.set_flush_denormal(True)
-    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
-    evaluate(model, out, strips=strips, parts=part or tuple(PARTS))
+    evaluate(folder, out, strips=strips, parts=part or tuple(PARTS))
     typer.echo(f"Written: {out}")
 
 

@@ -252,11 +252,9 @@ def main(
     train(trainer, out)
     trainer.export(out / "checkpoint")
     if strips:
-        from gaze_lens.model import HookedVLM
         from gaze_lens.tiny.evaluate import evaluate
 
-        model = HookedVLM.from_pretrained(str(out / "checkpoint"), device=device, dtype="float32")
-        evaluate(model, out / "evaluation.json", strips=strips)
+        evaluate(out / "checkpoint", out / "evaluation.json", strips=strips)
 
 
 if __name__ == "__main__":
