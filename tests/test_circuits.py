@@ -89,7 +89,8 @@ def test_a_padded_row_two_images_and_a_picture_without_names(model, strip):
     inputs = model.prepare([[strip, scene], [plain]], ["What?", "What is this, do you think?"])
     labels = show.circuitsvis(model, inputs, ["L1H0"]).data["tokens"]
     assert "[image 0: panel 1]" in labels
-    assert sum(label.startswith("[image 1: ") for label in labels) == len(scene.regions) + 1  # and the rest: fields without an object
+    n_second = sum(label.startswith("[image 1: ") for label in labels)
+    assert n_second == len(scene.regions) + 1  # and the rest: fields without an object
     view = show.circuitsvis(model, inputs, ["L1H0"], row=1)
     groups = [list(inputs.image_tokens[2].positions.tolist())] + [[p] for p in inputs.text_positions[1]]
     groups.sort(key=min)
