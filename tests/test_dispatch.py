@@ -96,7 +96,6 @@ def test_inputs_go_where_the_embedding_runs_though_the_first_weights_are_away(tm
 @pytest.mark.parametrize("family", ["Qwen3-VL", "LLaVA", "GLM-4V"])
 @torch.no_grad()
 def test_weights_in_few_bits_run_as_in_hugging_face(family, bits, tmp_path):
-    pytest.importorskip("bitsandbytes")
     layouts(family, tmp_path, intermediate_size=128)  # a multiple of 64, the block of 4-bit weights
     packing = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4, llm_int8_skip_modules=UNPACKED)
     options = {"quantization_config": packing, "device_map": "cpu", "dtype": torch.float32}
