@@ -27,6 +27,7 @@ class Seat:
 
     def __init__(self, model: Any, heads: HeadSet, ask: Ask) -> None:
         self.key = secrets.token_urlsafe(16)
+        self.ended = False
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self.turn = Turn(model, heads, ask, self._tell)
@@ -36,7 +37,8 @@ class Seat:
         self._loop.call_soon_threadsafe(self.put, event)
 
     def put(self, event: Event) -> None:
-        """In the event loop."""
+        """In the event loop. The last event may come before the model's thread is done with the turn."""
+        self.ended = self.ended or event["kind"] in LAST
         self._events.put_nowait(event)
 
     async def next(self) -> Event:
@@ -66,7 +68,7 @@ class Line:
     def find(self, key: str) -> Seat:
         """The seat of that name; Refused (404) where its answer has ended."""
         for seat in (self.running, *self.waiting):
-            if seat is not None and seat.key == key:
+            if seat is not None and seat.key == key and not seat.ended:
                 return seat
         raise Refused("This answer has ended, or never began.", 404)
 
