@@ -170,21 +170,29 @@ def check_memory(
     limit = free_memory(model) / 2 if max_bytes is None else max_bytes
     if math.isnan(limit) or limit < 0:
         raise InputError(f"max_bytes={max_bytes} was given; give a number of bytes, or math.inf for no limit.")
-    n_heads, n_layers = model.cfg.n_heads, model.cfg.n_layers
+    n_layers = model.cfg.n_layers
     stop = n_layers if stop_at_layer is None else stop_at_layer + n_layers * (stop_at_layer < 0)
     keep = model._normalize_names_filter(names_filter)
     names = [name for name in model.hook_dict if name.startswith("blocks.") and name.endswith(MATRICES)]
-    n_matrices = sum(keep(name) and int(name.split(".")[1]) < stop for name in names) * (2 if incl_bwd else 1)
-    rows, length = shape
-    queries = len(Slice.unwrap(pos_slice).indices(length))
-    needed = n_matrices * rows * n_heads * queries * length * next(model.original_model.parameters()).element_size()
+    layers = [int(name.split(".")[1]) for name in names if keep(name)]
+    kept = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
+    queries = len(Slice.unwrap(pos_slice).indices(shape[1]))
+    needed = sum(_matrix_bytes(model, tokens, layer, queries) for layer in kept)
     if needed > limit:
         raise MemoryLimitError(
-            f"Caching {n_matrices} attention matrices of {rows} x {n_heads} heads x {queries} x {length} would take "
-            f"{needed:,} bytes, and {int(limit):,} are allowed. Name what you need, for example "
+            f"Caching {len(kept)} attention matrices of {shape[0]} x {model.cfg.n_heads} heads x {queries} queries "
+            f"would take {needed:,} bytes, and {int(limit):,} are allowed. Name what you need, for example "
             'names_filter="blocks.20.attn.hook_pattern" or names_filter=lambda name: "attn.hook_" not in name; read '
             "single rows with gl.RowReader; or lift the limit with max_bytes=math.inf."
         )
+
+
+def _matrix_bytes(model: Any, tokens: Any, layer: int, queries: int) -> int:
+    """What the scores or the pattern of a layer take; the keys of a cross-attention layer are the image's."""
+    rows, keys = tokens.shape
+    if model.blocks[layer].attn.is_cross_attention and hasattr(tokens, "layout"):
+        keys = tokens.layout.n_keys
+    return rows * model.cfg.n_heads * queries * keys * model.original_model.dtype.itemsize
 
 
 def free_memory(model: Any) -> int:

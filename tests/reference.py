@@ -1,5 +1,6 @@
 """What tests of the seam compare with: Hugging Face's eager attention, and computations written out slowly."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -21,6 +22,15 @@ def padded(model):
     """Two rows: one image and a short text, two images and a longer text; the first is padded on the left."""
     first, second = picture(96, 64), picture(64, 64, seed=1)
     return model.prepare([first, [second, first]], ["What?", "a longer question"])
+
+
+@contextlib.contextmanager
+def tower_runs(model):
+    """A list that grows by one whenever a Qwen model's vision tower runs."""
+    runs = []
+    handle = model.original_model.model.visual.register_forward_hook(lambda *_: runs.append(1))
+    yield runs
+    handle.remove()
 
 
 def look(tensor, hook):

@@ -14,7 +14,7 @@ from reference import eager, slow_bias
 
 import gaze_lens as gl
 from gaze_lens.attention_hooks import PLACE, AttentionBias, Place, Positions, RowReader
-from gaze_lens.errors import HookError, InputError, RegionError
+from gaze_lens.errors import HookError, InputError, MemoryLimitError, RegionError
 from gaze_lens.heads import HeadSet
 from gaze_lens.regions import Layout, Picture, panels
 from gaze_lens.steering import Mode
@@ -465,3 +465,12 @@ def test_a_figure_shows_the_attention_to_the_image(model, inputs):
     np.testing.assert_allclose(plot.data["on_regions"][0], masses, atol=1e-6)
     with pytest.raises(InputError, match=r"Position 50 is no token of row 0: expected 0 to"):
         gl.show.attention_map(model, inputs, ["L1H2"], position=50)
+
+
+def test_the_memory_that_matrices_take_counts_the_images_keys(model, batch):
+    patterns = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(batch, names_filter=patterns)
+    needed = sum(cache[name].nbytes for name in patterns)
+    model.run_with_cache(batch, names_filter=patterns, max_bytes=needed)
+    with pytest.raises(MemoryLimitError, match=f"{needed:,} bytes"):
+        model.run_with_cache(batch, names_filter=patterns, max_bytes=needed - 1)

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from PIL import Image
+from reference import tower_runs
 
 from gaze_lens import Box, HeadSet, comics, steer, track
 from gaze_lens.attention_hooks import AttentionBias
@@ -142,3 +143,16 @@ def test_a_wheel_on_the_full_matrix_does_what_its_bias_does(shelf):
     wheel.turn(None)
     assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=wheel.hooks()), free)
     assert isinstance(wheel, AttentionBias)
+
+
+def test_questions_about_one_picture_encode_it_once(tiny_model, strip):
+    def ask(prompt, before=None):
+        told = []
+        turn = Turn(tiny_model, HEADS, Ask(strip, prompt, None, max_new_tokens=8, pause=0.0), told.append)
+        return turn.run(before), said(told)
+
+    with tower_runs(tiny_model) as runs:
+        encoded, _ = ask(comics.OPEN)
+        _, text = ask(comics.ask(2), encoded)
+        assert len(runs) == 1
+    assert text == str(tiny_model.generate(tiny_model.prepare(strip, comics.ask(2)), max_new_tokens=8))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import tower_runs
 from viewing import header_for, page_of
 
 from gaze_lens import Box, HeadScores, HeadSet, Picture, show, steer, suppress_image
@@ -334,6 +335,13 @@ def test_steered_answers_are_those_of_gl_steer(viewer):
         steered = viewer.steer(where, mode=mode)
         assert "".join(steered.words) == str(expected)
         assert steered.positions == region.positions[0]
+
+
+def test_steering_again_does_not_encode_the_image_again(viewer):
+    viewer.steer("panel 1")
+    with tower_runs(viewer.model) as runs:
+        viewer.steer("panel 2")
+    assert not runs
 
 
 def test_a_page_holds_the_steered_answers_that_were_asked_for(viewer):

@@ -90,7 +90,7 @@ class Line:
 
     async def work(self) -> None:
         """Give the model to one seat after the other, until the line is closed."""
-        loop = asyncio.get_running_loop()
+        loop, encoded = asyncio.get_running_loop(), None
         with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
             while not self._closed:
                 if not self.waiting:
@@ -99,10 +99,11 @@ class Line:
                     continue
                 self.running = seat = self.waiting.popleft()
                 self._announce()
-                future = loop.run_in_executor(thread, seat.turn.run)
+                future = loop.run_in_executor(thread, seat.turn.run, encoded)
                 await asyncio.wait([future])
-                self.running = None
-                self._explain(seat, future.exception())
+                self.running, error = None, future.exception()
+                encoded = encoded if error else future.result()
+                self._explain(seat, error)
 
     def _announce(self) -> None:
         """Tell everybody who waits how many are before them."""

@@ -105,9 +105,14 @@ class Turn(StoppingCriteria):
         """Write no further token."""
         self._cancelled.set()
 
-    def run(self) -> None:
-        """Answer. Raises GazeLensError where picture, prompt or the first target cannot be used."""
-        self.inputs: VLMInputs = self.model.prepare(self.ask.picture, self.ask.prompt)
+    def run(self, before: VLMInputs | None = None) -> VLMInputs:
+        """Answer, and return the inputs with the picture encoded.
+
+        before: what an earlier turn returned: the same picture is not encoded again.
+        Raises GazeLensError where picture, prompt or the first target cannot be used.
+        """
+        prepared = self.model.prepare(self.ask.picture, self.ask.prompt)
+        self.inputs: VLMInputs = self.model.encode(prepared, reuse=before)
         self.regions = {name: self.inputs.positions_of(name) for name in self.ask.picture.regions}
         self.gaze = Gaze(self.heads, self.inputs.layout)
         self._point(self.ask.target)
@@ -123,6 +128,7 @@ class Turn(StoppingCriteria):
         full = generation.n_steps >= self.ask.max_new_tokens
         reason = "stopped" if self._cancelled.is_set() else "full" if full else "finished"
         self.tell({"kind": "done", "reason": reason, "tokens": generation.n_steps})
+        return self.inputs
 
     def __call__(self, input_ids: Int[Tensor, "row position"], _scores: Any, **_options: Any) -> Bool[Tensor, " row"]:
         """Between two forwards: hand on what was written, and get ready for what comes."""

@@ -96,8 +96,14 @@ class AttentionViewer:
             raise InputError("This answer was given, not generated; prepare the prompt without answers= to steer.")
         region = self.inputs.region(where, image=image)
         hooks = [*self.fwd_hooks, *steer(self.recording.heads, region, mode=mode)]
-        tokens = self.model.generate(self.inputs, fwd_hooks=hooks, **self.options).tokens[0].tolist()
+        inputs = self.inputs if self.fwd_hooks else self._encoded  # hooks may be on the vision tower
+        tokens = self.model.generate(inputs, fwd_hooks=hooks, **self.options).tokens[0].tolist()
         return Steered(region.name, region.positions[0], self._text(tokens))
+
+    @cached_property
+    def _encoded(self) -> VLMInputs:
+        """The inputs with their images encoded, once for all steered answers."""
+        return self.model.encode(self.inputs)
 
     def _text(self, tokens: Sequence[int]) -> tuple[str, ...]:
         """Tokens as text, without those that are none."""

@@ -47,8 +47,11 @@ QWEN = (
 )  # fmt: skip
 QWEN_CHAT = chat_template("<|vision_start|><|image_pad|><|vision_end|>")
 M_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-
-
+QWEN3_VISION = {
+    "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 16,
+    "out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 64,
+}  # fmt: skip
+QWEN3_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 GLM = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_image|>", "<|image|>", "<|end_of_image|>",
     "<|begin_of_video|>", "<|video|>", "<|end_of_video|>",
@@ -78,22 +81,23 @@ def _image_processor(patch: int) -> Qwen2VLImageProcessor:
     return Qwen2VLImageProcessor(patch_size=patch, merge_size=2, size=size)
 
 
+def _qwen3_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+    """What Qwen3-VL and Qwen3.5 share."""
+    return Qwen3VLProcessor(
+        image_processor=_image_processor(16), tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
+    )  # fmt: skip
+
+
 def _qwen3(changes: dict[str, Any], moe: bool = False) -> tuple[nn.Module, Any]:
     tokenizer = byte_tokenizer(QWEN)
-    vision = {
-        "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 16,
-        "out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
-    }  # fmt: skip
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+    vision = {**QWEN3_VISION, "depth": 3, "deepstack_visual_indexes": [0, 1]}
+    experts = {**QWEN3_EXPERTS, "decoder_sparse_step": 1}
     config_class = Qwen3VLMoeConfig if moe else Qwen3VLConfig
     model_class = Qwen3VLMoeForConditionalGeneration if moe else Qwen3VLForConditionalGeneration
     text = text_config(tokenizer, changes, rope_parameters=M_ROPE, **(experts if moe else {}))
     config = config_class(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    processor = Qwen3VLProcessor(
-        image_processor=_image_processor(16), tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
-    )  # fmt: skip
-    return model_class(config), processor
+    return model_class(config), _qwen3_processor(tokenizer)
 
 
 def _qwen3_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
@@ -102,22 +106,13 @@ def _qwen3_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 
 def _qwen3_5(changes: dict[str, Any], moe: bool = False) -> tuple[nn.Module, Any]:
     tokenizer = byte_tokenizer(QWEN)
-    vision = {
-        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 16,
-        "out_hidden_size": TEXT["hidden_size"], "num_position_embeddings": 64,
-    }  # fmt: skip
-    experts = {
-        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
-    }  # fmt: skip
+    vision = {**QWEN3_VISION, "depth": 2}
+    experts = {**QWEN3_EXPERTS, "shared_expert_intermediate_size": 32}
     config_class = Qwen3_5MoeConfig if moe else Qwen3_5Config
     model_class = Qwen3_5MoeForConditionalGeneration if moe else Qwen3_5ForConditionalGeneration
     text = text_config(tokenizer, changes, **LINEAR, **(experts if moe else {}))
     config = config_class(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    processor = Qwen3VLProcessor(
-        image_processor=_image_processor(16), tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
-    )  # fmt: skip
-    return model_class(config), processor
+    return model_class(config), _qwen3_processor(tokenizer)
 
 
 def _qwen3_5_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:

@@ -8,6 +8,7 @@ pixels.
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -113,42 +114,52 @@ def build_processor(size: Size) -> Qwen3VLProcessor:
     )
 
 
+def text_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The language model's part."""
+    third = size.head_width // 6
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": size.width,
+        "intermediate_size": size.mlp,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.head_width,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 100.0,
+            "mrope_section": [size.head_width // 2 - 2 * third, third, third],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def vision_config(size: Size) -> dict[str, Any]:
+    """The vision tower's part."""
+    return {
+        "depth": size.vision_layers,
+        "hidden_size": size.vision_width,
+        "intermediate_size": size.vision_mlp,
+        "num_heads": size.vision_heads,
+        "patch_size": size.patch,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": size.width,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0],
+    }
+
+
 def build_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """The Hugging Face configuration for these sizes."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    third = size.head_width // 6
     return Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": size.width,
-            "intermediate_size": size.mlp,
-            "num_hidden_layers": size.layers,
-            "num_attention_heads": size.heads,
-            "num_key_value_heads": size.kv_heads,
-            "head_dim": size.head_width,
-            "max_position_embeddings": 4096,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 100.0,
-                "mrope_section": [size.head_width // 2 - 2 * third, third, third],
-                "mrope_interleaved": True,
-            },
-            "tie_word_embeddings": True,
-            "pad_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-        },
-        vision_config={
-            "depth": size.vision_layers,
-            "hidden_size": size.vision_width,
-            "intermediate_size": size.vision_mlp,
-            "num_heads": size.vision_heads,
-            "patch_size": size.patch,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": size.width,
-            "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [0],
-        },
+        text_config=text_config(size, tokenizer),
+        vision_config=vision_config(size),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
