@@ -211,16 +211,25 @@ def page():
 
 
 def blue(png):
-    """Boxes (x0, y0, x1, y1) of the two fully blue cells, the upper one first."""
+    """Boxes (x0, y0, x1, y1) of the fully blue cells, one for each run of rows, the uppermost first."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
     full = (pixels[..., 2] > 240) & (pixels[..., :2].max(-1) < 12)
     rows = np.flatnonzero(full.any(1))
-    cut = int(np.flatnonzero(np.diff(rows) > 1)[0]) + 1
     boxes = []
-    for part in (rows[:cut], rows[cut:]):
+    for part in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []:
         columns = np.flatnonzero(full[part].any(0))
         boxes.append((columns[0], part[0], columns[-1] + 1, part[-1] + 1))
     return boxes
+
+
+def drawn(page, canvas, *, seconds=60):
+    """The two fully blue cells, once they are drawn."""
+    for _ in range(10 * seconds):
+        boxes = blue(canvas.screenshot())
+        if len(boxes) == 2:
+            return boxes
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{boxes} after {seconds} s; two blue cells were expected")
 
 
 def test_a_browser_without_network_draws_the_strongest_cells_where_they_are(page, tmp_path):
@@ -230,10 +239,9 @@ def test_a_browser_without_network_draws_the_strongest_cells_where_they_are(page
     view_of(attention, ["<img src=x onerror=alert(1)>", "[panel 1]", "b", "c"]).save(tmp_path / "heads.html")
     page.goto((tmp_path / "heads.html").as_uri())
     page.wait_for_selector("text=L0H0 Zoomed")
-    page.wait_for_timeout(500)
     canvases = page.locator("canvas")
     assert canvases.count() == 2
-    upper, lower = blue(canvases.nth(1).screenshot())
+    upper, lower = drawn(page, canvases.nth(1))
     width, height = upper[2] - upper[0], upper[3] - upper[1]
     assert min(width, height) > 40
     assert (lower[0] - upper[0]) / width == pytest.approx(1, abs=0.1)

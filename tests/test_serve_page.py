@@ -12,6 +12,7 @@ from gaze_lens import HeadSet, comics
 from gaze_lens.serve import Limits
 
 HEADS = HeadSet(["L2H0", "L1H4"])
+expect.set_options(timeout=1000 * LONGEST)
 SLOW = "0.25"  # seconds a token: time for the mouse
 
 
@@ -36,7 +37,7 @@ def page(server, browser):
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("request", lambda request: None if request.url.startswith(server.origin) else wrong.append(request.url))
     opened.goto(f"{server.origin}/?seed=5")
-    expect(opened.locator(".target")).to_have_count(6, timeout=1000 * LONGEST)
+    expect(opened.locator(".target")).to_have_count(6)
     yield opened
     context.close()
     server.idle()
@@ -56,7 +57,7 @@ def ask(page, *, pause="0", question=None):
 
 
 def finish(page):
-    expect(page.locator("#stop")).to_be_disabled(timeout=1000 * LONGEST)
+    expect(page.locator("#stop")).to_be_disabled()
 
 
 def words(page):
@@ -93,7 +94,7 @@ def test_hovering_over_a_panel_in_mid_sentence_moves_the_description(page):
     chip = page.locator("#answer .switch")
     expect(chip).to_have_text("▸ panel 5")
     assert before < 20
-    expect(page.locator("#answer")).to_contain_text(f"{shown[4]} {shown[4]}", timeout=1000 * LONGEST)
+    expect(page.locator("#answer")).to_contain_text(f"{shown[4]} {shown[4]}")
     head = page.locator("#answer").inner_text().partition("▸ panel 5")[0]
     assert head.strip()
     assert shown[4] not in head, "it spoke of something else before"

@@ -207,6 +207,15 @@ def test_the_picture_can_be_walked_with_the_keyboard(made_up):
     assert selected(tab) == [10 + GRID[1] + 1]
 
 
+WATCH = """() => {
+    window.seen = [];
+    new MutationObserver((changes) => changes
+        .filter(({ target }) => target.getAttribute("aria-selected") === "true")
+        .forEach(({ target }) => window.seen.push(target.dataset.word)),
+    ).observe(document.querySelector(".strip"), { attributeFilter: ["aria-selected"], subtree: true });
+}"""
+
+
 def test_the_slider_and_play_go_through_the_answer(made_up):
     tab, recording = made_up
     boxes, size = boxes_of(GRID)
@@ -214,10 +223,10 @@ def test_the_slider_and_play_go_through_the_answer(made_up):
     tab.keyboard.press("ArrowRight")
     assert tab.get_attribute(".word[aria-selected='true']", "data-word") == "1"
     tab.select_option(".player select", "10")
+    tab.evaluate(WATCH)
     tab.click(".play")
-    tab.wait_for_selector(".word[data-word='4'][aria-selected='true']", timeout=5000)
-    tab.wait_for_selector(".word[data-word='11'][aria-selected='true']", timeout=5000)
-    tab.wait_for_selector(".play:has-text('play')")
+    tab.wait_for_selector(".play:has-text('play')", timeout=60_000)
+    assert tab.evaluate("window.seen") == [str(word) for word in range(2, 12)]
     assert strongest(tab, boxes, size) == mean(recording)[11].argmax()
 
 
