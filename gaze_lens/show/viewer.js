@@ -280,6 +280,9 @@ class Picture {
 
 // --- words, heads, colours -------------------------------------------------------------------------------------------
 
+/** Whether a word brings the space before it: that goes between words, where a line may break and no tint shows. */
+const spaced = (word) => /^ \S/.test(word.text);
+
 /** Prompt and answer as running text, every token a word that can be looked at. */
 class Strip {
   constructor(header, look) {
@@ -287,7 +290,7 @@ class Strip {
     this.look = look;
     this.nodes = this.words.map((word, i) => {
       const kind = `word ${word.kind}${word.special ? " special" : ""}${word.row == null ? " silent" : ""}`;
-      const text = word.text || (word.kind === "image" ? "" : "·");
+      const text = (spaced(word) ? word.text.slice(1) : word.text) || (word.kind === "image" ? "" : "·");
       return make("span", { class: kind, "data-word": i, id: `gaze-${header.id}-${i}`,
         role: word.row == null ? "presentation" : "option", "aria-selected": "false" }, text);
     });
@@ -300,7 +303,8 @@ class Strip {
   }
 
   part(name, belongs) {
-    const nodes = this.nodes.filter((_, i) => belongs(this.words[i]));
+    const nodes = this.nodes.flatMap((node, i) =>
+      (!belongs(this.words[i]) ? [] : spaced(this.words[i]) ? [" ", node] : [node]));
     const tag = make("span", { class: "tag" }, name);
     return make("div", { class: "part", role: "group", "aria-label": name }, tag, ...nodes);
   }
