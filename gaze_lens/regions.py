@@ -6,6 +6,7 @@
 
     cat = inputs.region("cat")            # a Region: token positions, bound to the layout of these inputs
     cat | inputs.region("sky"), cat.others
+    inputs.span("fourth")                 # a Group: positions of any kind, image or text
 
 A shape (`Box`, `Polygon`, `Mask`, `Union`) lives in the picture and knows nothing of tokens. A `Region` is what came
 of a shape in one batch of prompts; it is bound to that batch's `Layout`, so that it cannot be used on another.
@@ -21,7 +22,7 @@ from PIL import Image
 from gaze_lens.areas import Box, Mask, Polygon, Shape, Union, as_shape
 from gaze_lens.errors import RegionError
 
-__all__ = ["Box", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape", "panels"]
+__all__ = ["Box", "Group", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape", "panels"]
 
 Rows = tuple[tuple[int, ...], ...]  # for each batch row some positions: columns of the padded prompt
 
@@ -211,6 +212,57 @@ class Region:
     def __repr__(self) -> str:
         rows = f" in {self.layout.n_rows} rows" if self.layout.n_rows > 1 else ""
         return f"Region '{self.name}': {len(self)} of {_count(self.layout.images)} image tokens{rows}"
+
+
+@dataclass(frozen=True, repr=False)
+class Group:
+    """`inputs.span("fourth")`, `gl.patching.group(inputs, "last")`: some positions of every prompt in a batch.
+
+    name: for tables and messages.
+    rows: for each batch row, columns of the padded prompt; kept ascending and without repeats. Rows may differ.
+    layout: the batch that it belongs to; used with any other it raises.
+    crossed: `rows` are keys of the cross-attention layers, as those of a region in a crossed layout.
+    Raises RegionError where a row has no position, a position lies outside, or the numbers of rows differ.
+    """
+
+    name: str
+    rows: Rows
+    layout: Layout
+    crossed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(tuple(sorted(set(row))) for row in self.rows))
+        if len(self.rows) != self.layout.n_rows:
+            raise RegionError(
+                f"Group '{self.name}' has positions for {len(self.rows)} rows, its layout has {self.layout.n_rows}: "
+                "expected one entry for each batch row."
+            )
+        end = self.layout.n_keys if self.crossed else self.layout.length
+        for i, row in enumerate(self.rows):
+            if not row:
+                raise RegionError(
+                    f"Group '{self.name}' is empty in batch row {i}: expected at least one position in every row. "
+                    "Leave the row out of the batch, or choose other positions."
+                )
+            if row[0] < 0 or row[-1] >= end:
+                raise RegionError(
+                    f"Group '{self.name}' has positions {row[0]} to {row[-1]} in batch row {i}: expected 0 to {end - 1}."
+                )
+
+    def check(self, layout: Layout) -> None:
+        """`group.check(inputs.layout)`: raises RegionError unless that is the layout the group was made for."""
+        if layout is not self.layout and layout != self.layout:
+            raise RegionError(
+                f"Group '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would be other "
+                "tokens there: make it from the inputs that are run."
+            )
+
+    def __len__(self) -> int:
+        return _count(self.rows)
+
+    def __repr__(self) -> str:
+        kind = "image keys" if self.crossed else "positions"
+        return f"Group '{self.name}': {len(self)} {kind} in {len(self.rows)} rows"
 
 
 def _count(rows: Rows) -> int:

@@ -1,0 +1,9 @@
+"""Causal experiments on image and text: patch activations of a clean run into a corrupted one, and what builds on it.
+
+result = gl.patch(model, clean, corrupted, what="z", positions=["panel 4", "last"], metric=metric)
+print(result.table()); heads = result.top(5, positions="last")
+"""
+
+from gaze_lens.patching.groups import Group, group, groups
+
+__all__ = ["Group", "group", "groups"]

@@ -1,0 +1,88 @@
+"""What can be patched: names for activations, the hook points that hold them, and the axes of their tensors.
+
+SITES["z"].hook_name(3)          # "blocks.3.attn.hook_z"
+site("z").heads_in(model, 3)     # 12
+layers_with(model, site("k"))    # the layers that have keys of their own
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gaze_lens.bridges import explain
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.projections import n_heads_of
+
+
+@dataclass(frozen=True)
+class Site:
+    """What `what=` names.
+
+    point: the hook point below `blocks.L.`.
+    position, head: the axes of its tensor that count positions and heads (None: it has no heads). Axis 0 counts rows.
+    kv: its heads are KV heads, fewer than the query heads where these share them. Its positions are keys, those of
+        the image in a cross-attention layer.
+    """
+
+    what: str
+    point: str
+    position: int = 1
+    head: int | None = None
+    kv: bool = False
+
+    def hook_name(self, layer: int) -> str:
+        """`SITES["z"].hook_name(3)`: "blocks.3.attn.hook_z"."""
+        return f"blocks.{layer}.{self.point}"
+
+    def heads_in(self, model: Any, layer: int) -> int:
+        """How many heads the tensor has in a layer: query heads, or KV heads."""
+        return n_heads_of(model.blocks[layer].attn, "k" if self.kv else "q")
+
+    def crossed_in(self, model: Any, layer: int) -> bool:
+        """Whether positions of this site in a layer are keys of the image rather than columns of the prompt."""
+        return self.kv and model.blocks[layer].attn.is_cross_attention
+
+
+SITES: dict[str, Site] = {
+    site.what: site
+    for site in (
+        Site("resid_pre", "hook_resid_pre"),
+        Site("resid_mid", "hook_resid_mid"),
+        Site("resid_post", "hook_resid_post"),
+        Site("attn_out", "hook_attn_out"),
+        Site("mlp_out", "hook_mlp_out"),
+        Site("z", "attn.hook_z", head=2),
+        Site("result", "attn.hook_result", head=2),
+        Site("q", "attn.hook_q", head=2),  # before norm and rotary embedding, as are keys
+        Site("k", "attn.hook_k", head=2, kv=True),
+        Site("v", "attn.hook_v", head=2, kv=True),
+        Site("pattern", "attn.hook_pattern", position=2, head=1),  # positions are queries; all keys come along
+        Site("scores", "attn.hook_attn_scores", position=2, head=1),
+    )
+}
+IMAGE = "image"  # the image features where they enter the language model: no layer and no hook point has them
+
+
+def site(what: str) -> Site:
+    """`site("z")`: what is meant. Raises InputError for a name that is not there, and says which are."""
+    if what not in SITES:
+        raise InputError(f"what={what!r} was given; what can be patched is {', '.join(map(repr, [*SITES, IMAGE]))}.")
+    return SITES[what]
+
+
+def layers_with(model: Any, site: Site) -> list[int]:
+    """The layers that have such an activation: linear attention has no heads, some layers borrow keys and values."""
+    return [layer for layer in range(model.cfg.n_layers) if site.hook_name(layer) in model.hook_dict]
+
+
+def check_layer(model: Any, site: Site, layer: int) -> None:
+    """Raises HookError where the model has no such layer, or the layer no such activation, and tells why."""
+    if not 0 <= layer < model.cfg.n_layers:
+        raise HookError(f"Layer {layer} was given; the model has layers 0 to {model.cfg.n_layers - 1}.")
+    name = site.hook_name(layer)
+    explain(model, name)
+    if name not in model.hook_dict:
+        has = layers_with(model, site)
+        raise HookError(
+            f"{name} does not exist in this model: what={site.what!r} is there in "
+            + (f"layers {has}." if has else "no layer (attention and MLP may read the same stream).")
+        )
