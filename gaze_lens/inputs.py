@@ -18,7 +18,8 @@ from torch import Tensor
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.families import Features, TokenMap
 from gaze_lens.image_tokens import ImageTokens
-from gaze_lens.regions import Box, Layout, Picture, Region
+from gaze_lens.regions import Box, Group, Layout, Picture, Region
+from gaze_lens.spans import span_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +73,30 @@ class VLMInputs:
         images = ", ".join(str(len(tokens)) for tokens in self.image_tokens) or "no"
         return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens)"
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the model's forward, other than `input_ids`."""
+    def arguments(self, copies: int = 1) -> dict[str, Any]:
+        """The keyword arguments of the model's forward, other than `input_ids`.
+
+        copies: how often each row is run; copies of a row follow one another, as beams do. More than one copy needs
+            encoded images, which the copies share.
+        """
+        images = self._images(copies)
+        if copies > 1 and self.maps and self.features is None:
+            raise InputError("Copies of rows share encoded images; give model.encode(inputs) with copies=.")
         rest = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
+        if copies > 1:
+            of_images = [name for name in rest if name.startswith("image_")]  # the others go by row
+            rest = {name: tensor.repeat_interleave(copies, dim=0) for name, tensor in rest.items()} | {
+                name: rest[name][sum(images, [])] for name in of_images
+            }
         if self.features is not None:
-            rest |= self.features.arguments()
+            rest |= self.features.arguments(images)
         return rest
+
+    def _images(self, copies: int) -> list[list[int]]:
+        """For `copies` of every row, the indices of its images."""
+        remaining = iter(range(len(self.maps)))
+        rows = [[next(remaining) for _ in pictures] for pictures in self.pictures]
+        return [row for row in rows for _ in range(copies)]
 
     def to(self, device: Any) -> "VLMInputs":
         """The same inputs with their tensors, and encoded images, on another device."""
@@ -134,6 +153,23 @@ class VLMInputs:
             return tuple(tokens.select(shape, rule=rule).tolist())
         except RegionError as error:
             raise RegionError(f"Region '{where}' in row {row}: {error}") from error
+
+    def span(self, text: str | list[str], *, occurrence: int | None = None) -> Group:
+        """`inputs.span("fourth")`: the tokens of a text in every prompt; a list has one text for each row.
+
+        occurrence: which one where the text is there several times, zero-based; -1 is the last.
+        Raises RegionError where it is not there, or several times and no occurrence is given.
+        """
+        texts = text if isinstance(text, list) else [text] * self.n_rows
+        if len(texts) != self.n_rows:
+            raise RegionError(f"{len(texts)} texts were given for {self.n_rows} rows; give one, or one per row.")
+        found = []
+        for row, wanted in enumerate(texts):
+            positions = self.layout.text[row]
+            ids = self.input_ids[row, list(positions)].tolist()
+            tokens = span_of(self.tokenizer, ids, wanted, occurrence=occurrence)
+            found.append(positions[tokens.start : tokens.stop])
+        return Group(", ".join(dict.fromkeys(texts)), tuple(found), self.layout)
 
     def _row(self, row: int) -> int:
         """The row, checked."""

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -150,15 +149,16 @@ class HookedVLM(TransformerBridge):
             kept = [keys.index(key) for key in new]
             parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
             known.update(zip(new, parts, strict=True))
-        arrange = self.family.arrange
-        if self.family.crossed:
-            arrange = partial(arrange, counts=[len(row) for row in inputs.pictures])
-        features = Features(tuple(known[key] for key in keys), arrange)
+        features = Features(tuple(known[key] for key in keys), self.family.arrange, counted=self.family.crossed)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 
     def forward(self, input: Any, *args: Any, **options: Any) -> Any:
-        """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results."""
+        """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results.
+
+        copies: run every row so many times, copies of a row next to one another; hooks see that many rows, and bind to
+            the layout of `input` as with beams. Encoded inputs only, whose images the copies share.
+        """
         if options.pop("output_attentions", None):
             raise InputError(
                 "output_attentions is not served; read blocks.L.attn.hook_pattern with run_with_cache instead."
@@ -169,8 +169,10 @@ class HookedVLM(TransformerBridge):
         if not isinstance(input, VLMInputs):
             with self._running(None):
                 return super().forward(input, *args, **options)
+        copies = options.pop("copies", 1)
         with self._running(input):
-            return super().forward(input.input_ids, *args, **{**input.arguments(), **options})
+            ids = input.input_ids.repeat_interleave(copies, dim=0)
+            return super().forward(ids, *args, **{**input.arguments(copies), **options})
 
     @contextmanager
     def _running(self, inputs: VLMInputs | None) -> Iterator[None]:

@@ -246,15 +246,16 @@ class Group:
                 )
             if row[0] < 0 or row[-1] >= end:
                 raise RegionError(
-                    f"Group '{self.name}' has positions {row[0]} to {row[-1]} in batch row {i}: expected 0 to {end - 1}."
+                    f"Group '{self.name}' has positions {row[0]} to {row[-1]} in batch row {i}: expected 0 to "
+                    f"{end - 1}."
                 )
 
     def check(self, layout: Layout) -> None:
         """`group.check(inputs.layout)`: raises RegionError unless that is the layout the group was made for."""
         if layout is not self.layout and layout != self.layout:
             raise RegionError(
-                f"Group '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would be other "
-                "tokens there: make it from the inputs that are run."
+                f"Group '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would be "
+                "other tokens there: make it from the inputs that are run."
             )
 
     def __len__(self) -> int:

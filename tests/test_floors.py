@@ -13,7 +13,7 @@ FLOORS = [
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
      "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache"},
     {"families", "testing", "shapes"},
-    {"comics", "strips", "inputs", "collation", "preparation", "loading", "watching", "generation", "capabilities",
+    {"comics", "strips", "spans", "inputs", "collation", "preparation", "loading", "watching", "generation", "capabilities",
      "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show"},

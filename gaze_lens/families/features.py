@@ -12,14 +12,22 @@ Part = Mapping[str, Any]  # of one image: tensors, or lists of tensors, by name
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """parts: one per image, in the order of the inputs. arrange: makes of them what the model's forward takes."""
+    """parts: one per image, in the order of the inputs. arrange: makes of them what the model's forward takes.
+
+    counted: `arrange` is also told how many images each row has, `counts=`.
+    """
 
     parts: tuple[Part, ...]
-    arrange: Callable[[Sequence[Part]], dict[str, Any]]
+    arrange: Callable[..., dict[str, Any]]
+    counted: bool = False
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the model's forward that stand for the pixels."""
-        return self.arrange(self.parts)
+    def arguments(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """The keyword arguments of the model's forward that stand for the pixels.
+
+        rows: for each row to be run, which of the parts it shows.
+        """
+        parts = [self.parts[index] for row in rows for index in row]
+        return self.arrange(parts, counts=[len(row) for row in rows]) if self.counted else self.arrange(parts)
 
     def to(self, device: Any) -> "Features":
         """The same on another device."""
