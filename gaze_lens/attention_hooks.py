@@ -161,6 +161,7 @@ class AttentionBias:
         act in cross-attention layers alone, the others in all other layers alone; queries are positions in both.
     value: added to the scaled scores, in logits; `-math.inf` knocks the connection out, `math.inf` leaves only it.
     layout: where given, running other inputs under the bias is a RegionError.
+    rows: for each batch row, whether the bias acts there; in all of them unless given.
     relative: subtract, per query row, the largest bias among the keys that the row sees. Softmax does not care about
         a constant, float32 and bfloat16 do: added plainly, 1e4 makes all boosted weights equal in bfloat16. False
         adds plainly, on the materialised scores in the model's precision, as the paper's own runs did.
@@ -175,6 +176,7 @@ class AttentionBias:
     keys: Positions | tuple[Positions, ...]
     value: float | tuple[float, ...]
     layout: Layout | None = None
+    rows: tuple[bool, ...] | None = None
     relative: bool = True
     required: bool = True
     acted: dict[int, int] = field(default_factory=dict, repr=False)
@@ -194,11 +196,11 @@ class AttentionBias:
                 "AttentionBias got crossed=True for its queries; queries are positions of the prompt in every layer, "
                 "and keys alone can be crossed."
             )
-        counts = {len(positions.rows) for positions in (self.queries, *self.keys)} - {1}
-        if len(counts) > 1:
+        counts = {len(positions.rows) for positions in (self.queries, *self.keys)} | {len(self.rows or (True,))}
+        if len(counts - {1}) > 1:
             raise InputError(
-                f"AttentionBias got queries and keys for {sorted(counts)} rows; give each for one row (it then holds "
-                "for all) or for the same number of rows."
+                f"AttentionBias got queries, keys and rows for {sorted(counts - {1})} rows; give each for one row (it "
+                "then holds for all) or for the same number of rows."
             )
         if any(math.isnan(value) for value in self.value):
             raise InputError(f"AttentionBias got the value {self.value}; give numbers (math.inf is allowed).")
@@ -257,7 +259,7 @@ class AttentionBias:
     def _parts(self, place: Place) -> tuple[Tensor, Tensor] | None:
         """The query gate `[row, query]` and key values `[row, key]`; None where either is empty. Kept per forward."""
         if self._memo.get(("place", place.crossed)) != place:  # in a forward, two kinds of layers may take turns
-            gate = self.queries.mask(place.queries).float()
+            gate = self.queries.mask(place.queries).float() * torch.tensor(self.rows or (True,))[:, None]
             values = torch.zeros(1, place.n_keys)
             for keys, value in zip(self.keys, self.value, strict=True):
                 if keys.crossed == place.crossed:

@@ -73,6 +73,7 @@ def steer(
     schedule: Schedule | None = None,
     mode: Mode | None = None,
     where: Sequence[str] = ("prefill", "decode"),
+    rows: Sequence[int] | None = None,
     as_published: bool = False,
 ) -> list[tuple[str, AttentionBias]]:
     """Hooks that make heads look at a region, or at regions by a schedule: a list for `run_with_hooks` or `generate`.
@@ -87,6 +88,7 @@ def steer(
     where: "prefill" (all prompt rows, as in the paper), or "after image" (only prompt rows behind the image), and
         "decode"; one or several.
         An answer given to `prepare` (teacher forcing) counts as prompt, in queries and in keys.
+    rows: the batch rows to steer, from 0; all unless given. So one batch holds steered rows and their controls.
     as_published: add the bias plainly in the model's precision on materialised scores, as the paper's runs did,
         instead of relative to the largest bias that a row sees. In bfloat16 that flattens the attention inside the
         target; in float32 the two differ by about 7e-4 relative.
@@ -100,14 +102,16 @@ def steer(
     entries = _entries(region, schedule)
     _check(heads, entries, where)
     mode = _mode(mode)
+    acting = _acting(rows, entries[0][1].layout.n_rows)
     ends = [step for step, _ in entries[1:]] + [math.inf]
     hooks: list[tuple[str, AttentionBias]] = []
     for index, ((start, target), end) in enumerate(zip(entries, ends, strict=True)):
         queries = _queries(target, start, end, where)
         keys, values = _keys(target, mode)
         bias = AttentionBias(
-            heads, queries, keys, values, layout=target.layout, relative=not as_published, required=index == 0
-        )
+            heads, queries, keys, values, layout=target.layout, rows=acting, relative=not as_published,
+            required=index == 0,
+        )  # fmt: skip
         hooks += bias.hooks()
     return hooks
 
@@ -149,6 +153,15 @@ def _check(heads: HeadSet, entries: list[tuple[int, Region]], where: Sequence[st
     unknown = [name for name in ([where] if isinstance(where, str) else where) if name not in WHERE]
     if unknown or isinstance(where, str) or not where:
         raise InputError(f"where={where!r} was given; give a list with one or more of {', '.join(WHERE)}.")
+
+
+def _acting(rows: Sequence[int] | None, n_rows: int) -> tuple[bool, ...] | None:
+    """For each batch row, whether it is steered; None for all."""
+    if rows is None:
+        return None
+    if not rows or not set(rows) <= set(range(n_rows)):
+        raise InputError(f"rows={list(rows)} was given; give one or more of the batch's rows, 0 to {n_rows - 1}.")
+    return tuple(row in rows for row in range(n_rows))
 
 
 def _queries(region: Region, start: int, end: float, where: Sequence[str]) -> Positions:

@@ -263,6 +263,30 @@ def test_a_row_of_a_batch_is_steered_as_it_is_alone(model):
         assert generation.texts[0] == together.texts[row]
 
 
+@pytest.mark.parametrize("make", MODES)
+@pytest.mark.parametrize("as_published", [False, True])
+def test_rows_that_are_not_named_are_left_alone(model, batch, make, as_published):
+    options = {"mode": make(2.0), "as_published": as_published}
+    first = gl.steer(HEADS, batch.region("panel 2"), rows=[0], **options)
+    second = gl.steer(HEADS[1:], batch.region("panel 3"), rows=[1], **options)
+    names = [f"{FIRST}.hook_pattern", "blocks.2.attn.hook_pattern"]
+
+    def run(hooks):
+        return model.generate(batch, fwd_hooks=hooks, names_filter=names, **STEPS).activations
+
+    plain, both = run([]), run([*first, *second])
+    only = [run(first), run(second)]
+    whole = [run(gl.steer(HEADS, batch.region("panel 2"), **options)),
+             run(gl.steer(HEADS[1:], batch.region("panel 3"), **options))]  # fmt: skip
+    for name in names:
+        for step in range(2):  # later steps follow from what these produced
+            for row in (0, 1):
+                near = {"atol": 1e-6, "rtol": 1e-5}
+                torch.testing.assert_close(only[1 - row][name][step][row], plain[name][step][row], **near)
+                torch.testing.assert_close(both[name][step][row], whole[row][name][step][row], **near)
+    assert not torch.equal(both[names[0]][0][0], plain[names[0]][0][0])
+
+
 def test_steering_composes_with_other_hooks_in_any_order(model, inputs):
     region, read = inputs.region("panel 2"), []
 
@@ -375,6 +399,8 @@ def test_the_same_hooks_serve_many_runs(model, inputs):
          "from step 5 to step inf would never act: step 0 is the prefill.*Add \"prefill\" or \"decode\""),
         (lambda r: gl.steer(HEADS, schedule=[(0, r), (1, r)], where=["decode"]), InputError,
          "from step 0 to step 1 would never act"),
+        (lambda r: gl.steer(HEADS, r, rows=[1]), InputError, r"rows=\[1\] was given; .*the batch's rows, 0 to 0"),
+        (lambda r: gl.steer(HEADS, r, rows=[]), InputError, r"rows=\[\] was given"),
         (lambda r: gl.steer(HEADS, r, mode=gl.suppress_image(0)), InputError, "are 0: it would do nothing. Give a str"),
         (lambda r: gl.steer(HEADS, r, mode=gl.suppress_all(math.nan)), InputError, "nan.*give finite strengths"),
         (lambda r: gl.steer(HEADS, r, mode=gl.boost_and_suppress(math.inf)), InputError, "infinities of both signs"),
