@@ -143,7 +143,8 @@ class HookedVLM(TransformerBridge):
             raise InputError("There is no image to encode in these inputs.")
         known = {}
         if reuse is not None and reuse.features is not None:
-            known = dict(zip(pixel_keys(reuse), reuse.features.parts, strict=True))
+            held = zip(pixel_keys(reuse), reuse.features.parts, strict=True)
+            known = {key: part for key, part in held if "edited" not in part}  # not what a counterfactual changed
         new = [key for key in dict.fromkeys(keys) if key not in known]
         if new:
             kept = [keys.index(key) for key in new]

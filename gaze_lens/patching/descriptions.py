@@ -1,0 +1,69 @@
+"""Inputs with one row for each description of a picture, which metrics compare.
+
+inputs = descriptions(model, strip, "What happens in the fourth panel from the left?")
+blocks_of(inputs)               # [("panel 1", ..., "panel 6")]
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gaze_lens.errors import InputError
+from gaze_lens.inputs import VLMInputs
+from gaze_lens.patching.prompts import each_prompt
+from gaze_lens.regions import Picture
+
+Block = tuple[str, ...]  # the described regions of one picture, one a row
+
+
+def descriptions(model: Any, pictures: Picture | Sequence[Picture], prompts: Any) -> VLMInputs:
+    """`descriptions(model, strip, question)`: one row for each caption, the caption being the answer; encoded.
+
+    pictures: one with captions, or a list. prompts: a question, or a list with one for each picture.
+    The rows of a picture lie together, in the order of its captions; its image is encoded once.
+    Raises InputError where a picture has no captions, or their number differs from that of the prompts.
+    """
+    shown = [pictures] if isinstance(pictures, Picture) else list(pictures)
+    asked = each_prompt(prompts, len(shown))
+    if len(asked) != len(shown):
+        raise InputError(f"{len(asked)} prompts were given for {len(shown)} pictures; give one, or one for each.")
+    for picture in shown:
+        if not isinstance(picture, Picture) or not picture.captions:
+            raise InputError(f"{picture!r} has no captions; give gl.Picture(image, regions, captions).")
+    rows = [(picture, prompt, text) for picture, prompt in zip(shown, asked, strict=True)
+            for text in picture.captions.values()]  # fmt: skip
+    images, questions, answers = (list(column) for column in zip(*rows, strict=True))
+    return model.encode(model.prepare(images, questions, answers=answers))
+
+
+def blocks_of(inputs: VLMInputs) -> list[Block]:
+    """Which rows belong together: for each picture the names of the regions that its rows describe.
+
+    Raises InputError where the rows are not, picture by picture, as many as the picture has captions, or where two of
+    a picture have the same answer.
+    """
+    blocks: list[Block] = []
+    row = 0
+    while row < inputs.n_rows:
+        block = tuple(inputs.pictures[row][0].captions) if inputs.pictures[row] else ()
+        _check(inputs, row, block)
+        blocks.append(block)
+        row += len(block)
+    return blocks
+
+
+def _check(inputs: VLMInputs, first: int, block: Block) -> None:
+    """InputError unless the rows from `first` on show one picture and have a different answer for each name."""
+    shown = inputs.pictures[first : first + len(block)]
+    same = all(len(pictures) == 1 and pictures[0] is shown[0][0] for pictures in shown)
+    if not block or len(shown) < len(block) or not same:
+        raise InputError(
+            f"The rows from {first} on are not one for each caption of one picture ({len(block)} captions). Make the "
+            "inputs with gl.metrics.descriptions(model, pictures, prompts)."
+        )
+    answers = [inputs.input_ids[row, inputs.answers[row] :].tolist() for row in range(first, first + len(block))]
+    for index, answer in enumerate(answers):
+        if answer in answers[:index]:
+            raise InputError(
+                f"{block[answers.index(answer)]!r} and {block[index]!r} have the same description; one cannot be told "
+                "from the other. Choose a picture whose captions all differ."
+            )
