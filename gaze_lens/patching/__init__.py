@@ -4,6 +4,11 @@ result = gl.patch(model, clean, corrupted, what="z", positions=["panel 4", "last
 print(result.table()); heads = result.top(5, positions="last")
 """
 
+from gaze_lens.patching import changes, metrics
+from gaze_lens.patching.alignment import aligned_groups, check_aligned
+from gaze_lens.patching.counterfactuals import Pair, counterfactual
 from gaze_lens.patching.groups import Group, group, groups
 
-__all__ = ["Group", "group", "groups"]
+__all__ = [
+    "Group", "Pair", "aligned_groups", "changes", "check_aligned", "counterfactual", "group", "groups", "metrics",
+]  # fmt: skip
