@@ -15,7 +15,7 @@ from gaze_lens.heads import Head, HeadSet
 from gaze_lens.image_tokens import ImageTokens
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.model import HookedVLM
-from gaze_lens.patching import Pair, changes, counterfactual, metrics
+from gaze_lens.patching import Group, Pair, PatchResult, changes, counterfactual, metrics, patch
 from gaze_lens.regions import Box, Mask, Picture, Polygon, Region, Union, panels
 from gaze_lens.scoring import score_heads
 from gaze_lens.steering import Mode, boost_and_suppress, max_suppress_all, steer, suppress_all, suppress_image
@@ -24,15 +24,15 @@ from gaze_lens.tracking import Trajectory, track
 
 __version__ = "0.1.0"
 __all__ = [
-    "AttentionBias", "Box", "GazeLensError", "Head", "HeadScores", "HeadSet", "HookedVLM", "ImageTokens", "Mask",
-    "Mode", "Pair", "Picture", "Place", "Polygon", "Positions", "Region", "RowReader", "Trajectory", "Union",
-    "VLMInputs", "boost_and_suppress", "changes", "comics", "counterfactual", "load_tiny", "max_suppress_all",
-    "metrics", "panels", "score_heads", "steer", "suppress_all", "suppress_image", "track",
+    "AttentionBias", "Box", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM", "ImageTokens",
+    "Mask", "Mode", "Pair", "PatchResult", "Picture", "Place", "Polygon", "Positions", "Region", "RowReader",
+    "Trajectory", "Union", "VLMInputs", "boost_and_suppress", "changes", "comics", "counterfactual", "load_tiny",
+    "max_suppress_all", "metrics", "panels", "patch", "score_heads", "steer", "suppress_all", "suppress_image", "track",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """`gl.show`, `gl.evaluation` and `gl.testing` are imported when they are first used."""
-    if name in ("show", "evaluation", "testing"):
+    """`gl.data`, `gl.evaluation`, `gl.show` and `gl.testing` are imported when they are first used."""
+    if name in ("data", "evaluation", "show", "testing"):
         return import_module(f"gaze_lens.{name}")
     raise AttributeError(f"module 'gaze_lens' has no attribute {name!r}")

@@ -8,7 +8,10 @@ from gaze_lens.patching import changes, metrics
 from gaze_lens.patching.alignment import aligned_groups, check_aligned
 from gaze_lens.patching.counterfactuals import Pair, counterfactual
 from gaze_lens.patching.groups import Group, group, groups
+from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.sweep import patch
 
 __all__ = [
-    "Group", "Pair", "aligned_groups", "changes", "check_aligned", "counterfactual", "group", "groups", "metrics",
+    "Group", "Pair", "PatchResult", "aligned_groups", "changes", "check_aligned", "counterfactual", "group", "groups",
+    "metrics", "patch",
 ]  # fmt: skip

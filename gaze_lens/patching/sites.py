@@ -1,8 +1,8 @@
 """What can be patched: names for activations, the hook points that hold them, and the axes of their tensors.
 
-SITES["z"].hook_name(3)          # "blocks.3.attn.hook_z"
-site("z").heads_in(model, 3)     # 12
-layers_with(model, site("k"))    # the layers that have keys of their own
+site_of("z").hook_name(3)        # "blocks.3.attn.hook_z"
+site_of("z").heads_in(model, 3)  # 12
+layers_with(model, site_of("k")) # the layers that have keys of their own
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from gaze_lens.projections import n_heads_of
 class Site:
     """What `what=` names.
 
-    point: the hook point below `blocks.L.`.
-    position, head: the axes of its tensor that count positions and heads (None: it has no heads). Axis 0 counts rows.
+    point: the hook point below `blocks.L.`; None for the image features, which enter before any layer.
+    position: the axis of its tensor that counts positions; axis 0 counts rows.
+    heads: it has heads, on axis 2, or on axis 1 where positions are on axis 2.
     kv: its heads are KV heads, fewer than the query heads where these share them. Its positions are keys, those of
         the image in a cross-attention layer.
     """
 
     what: str
-    point: str
+    point: str | None
     position: int = 1
-    head: int | None = None
+    heads: bool = False
     kv: bool = False
 
     def hook_name(self, layer: int) -> str:
-        """`SITES["z"].hook_name(3)`: "blocks.3.attn.hook_z"."""
+        """`site_of("z").hook_name(3)`: "blocks.3.attn.hook_z"."""
         return f"blocks.{layer}.{self.point}"
 
     def heads_in(self, model: Any, layer: int) -> int:
@@ -50,22 +51,22 @@ SITES: dict[str, Site] = {
         Site("resid_post", "hook_resid_post"),
         Site("attn_out", "hook_attn_out"),
         Site("mlp_out", "hook_mlp_out"),
-        Site("z", "attn.hook_z", head=2),
-        Site("result", "attn.hook_result", head=2),
-        Site("q", "attn.hook_q", head=2),  # before norm and rotary embedding, as are keys
-        Site("k", "attn.hook_k", head=2, kv=True),
-        Site("v", "attn.hook_v", head=2, kv=True),
-        Site("pattern", "attn.hook_pattern", position=2, head=1),  # positions are queries; all keys come along
-        Site("scores", "attn.hook_attn_scores", position=2, head=1),
+        Site("z", "attn.hook_z", heads=True),
+        Site("result", "attn.hook_result", heads=True),
+        Site("q", "attn.hook_q", heads=True),  # before norm and rotary embedding, as are keys
+        Site("k", "attn.hook_k", heads=True, kv=True),
+        Site("v", "attn.hook_v", heads=True, kv=True),
+        Site("pattern", "attn.hook_pattern", position=2, heads=True),  # positions are queries; all keys come along
+        Site("scores", "attn.hook_attn_scores", position=2, heads=True),
+        Site("image", None),
     )
 }
-IMAGE = "image"  # the image features where they enter the language model: no layer and no hook point has them
 
 
-def site(what: str) -> Site:
-    """`site("z")`: what is meant. Raises InputError for a name that is not there, and says which are."""
+def site_of(what: str) -> Site:
+    """`site_of("z")`: what is meant. Raises InputError for a name that is not there, and says which are."""
     if what not in SITES:
-        raise InputError(f"what={what!r} was given; what can be patched is {', '.join(map(repr, [*SITES, IMAGE]))}.")
+        raise InputError(f"what={what!r} was given; what can be patched is {', '.join(map(repr, SITES))}.")
     return SITES[what]
 
 

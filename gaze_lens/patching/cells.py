@@ -1,0 +1,102 @@
+"""The cells of a sweep: one activation of one layer or head, at one group of positions.
+
+cells_of(model, site_of("z"), HeadSet(["L2H0", "L4H7"]), groups(inputs, ["image", "last"]))     # four cells
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.heads import HeadSet, refuse_other
+from gaze_lens.patching.groups import Group
+from gaze_lens.patching.sites import Site, check_layer, layers_with
+from gaze_lens.projections import n_heads_of
+
+
+class Cell(NamedTuple):
+    """What is patched in one run: a layer, a head of it (a KV head for keys and values), a group of positions.
+
+    layer: None for image features. head: None for what has no heads.
+    """
+
+    layer: int | None
+    head: int | None
+    positions: str
+
+
+def cells_of(model: Any, site: Site, where: Any, groups: Sequence[Group]) -> list[Cell]:
+    """The cells of a sweep, layer by layer; `where` as in `gl.patch`.
+
+    Raises HeadError, HookError and InputError for heads or layers that are not there or have no such activation, and
+    RegionError for a group of positions that this activation does not have.
+    """
+    if site.point is None:
+        if where is not None:
+            raise InputError(f"what={site.what!r} lies before all layers and heads; leave out where=.")
+        _check_border(model, groups)
+        return [Cell(None, None, group.name) for group in groups]
+    chosen = _places(model, site, where)
+    cells = [
+        Cell(layer, head, group.name)
+        for layer, heads in chosen
+        for head in heads
+        for group in groups
+        if group.crossed == site.crossed_in(model, layer)
+    ]
+    _check_met(site, groups, cells, [] if where is None else [layer for layer, _ in chosen])
+    return cells
+
+
+def _places(model: Any, site: Site, where: Any) -> list[tuple[int, Sequence[int | None]]]:
+    """Layers, with the heads meant in each."""
+    if where is None:
+        where = layers_with(model, site)
+    if isinstance(where, int):
+        where = [where]
+    if not isinstance(where, HeadSet) and all(isinstance(layer, int) for layer in where):
+        for layer in where:
+            check_layer(model, site, layer)
+        return [(layer, range(site.heads_in(model, layer)) if site.heads else [None]) for layer in sorted(set(where))]
+    if not site.heads:
+        raise InputError(f"what={site.what!r} has no heads; give where= a list of layers, or leave it out for all.")
+    return _heads(model, site, where if isinstance(where, HeadSet) else HeadSet(where))
+
+
+def _heads(model: Any, site: Site, heads: HeadSet) -> list[tuple[int, Sequence[int]]]:
+    """The heads of a set, by layer; for keys and values the KV heads that they read."""
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    refuse_other("where", heads, model=None, fingerprint=model.fingerprint)
+    chosen = sorted(heads.by_layer().items())
+    for layer, _ in chosen:
+        check_layer(model, site, layer)
+    if not site.kv:
+        return [(layer, sorted(of_layer)) for layer, of_layer in chosen]
+    sharing = {layer: n_heads_of(model.blocks[layer].attn, "q") // site.heads_in(model, layer) for layer, _ in chosen}
+    return [(layer, sorted({head // sharing[layer] for head in of_layer})) for layer, of_layer in chosen]
+
+
+def _check_border(model: Any, groups: Sequence[Group]) -> None:
+    """RegionError for positions that no image feature has."""
+    for group in groups:
+        images = zip(group.rows, group.layout.images, strict=True)
+        if group.crossed != model.family.crossed or any(set(row) - set(image) for row, image in images):
+            raise RegionError(
+                f"Group '{group.name}' has positions that are no image tokens, and what='image' patches image "
+                'features; give "image" or regions.'
+            )
+
+
+def _check_met(site: Site, groups: Sequence[Group], cells: Sequence[Cell], layers: Sequence[int]) -> None:
+    """RegionError for a group without a cell, or a layer that was asked for without one.
+
+    In models with cross-attention the image's keys are no columns of the prompt, and only some layers have them.
+    """
+    idle = [group.name for group in groups if group.name not in {cell.positions for cell in cells}]
+    empty = sorted(set(layers) - {cell.layer for cell in cells})
+    if idle or empty or not cells:
+        raise RegionError(
+            f"what={site.what!r} has none of the positions {idle or [group.name for group in groups]} in "
+            f"{f'layers {empty}' if empty else 'the layers asked for'}. The keys of an image that is reached by "
+            "cross-attention are in what='k', 'v' (of the cross-attention layers) and 'image'; everything else has "
+            'columns of the prompt: "text", "last", "every".'
+        )

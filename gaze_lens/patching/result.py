@@ -1,0 +1,122 @@
+"""What a sweep returns: TransformerLens' `PatchingResult`, with the clean run beside it and tables by name.
+
+result.table()                      # layer, head, positions, mean, low, high, recovery
+result.top(5, positions="last")     # the five heads that restore most there
+result.grid(positions="panel 4")    # [layer, head]
+"""
+
+import os
+from dataclasses import dataclass, replace
+from io import StringIO
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.patching import PatchingResult
+
+from gaze_lens.errors import InputError
+from gaze_lens.heads import HeadSet, write_whole
+
+
+@dataclass
+class PatchResult(PatchingResult):
+    """`values`: the metric of every patched run, `[metric?, cell, row]`; `index_df`: what was patched in each cell.
+
+    The columns of `index_df` are layer, head ("kv_head" for keys and values, whose heads several query heads share)
+    and positions, those that the activation has. `baseline` is the metric of the corrupted run.
+
+    clean: the metric of the clean run, `[metric?, row]`.
+    what: the activation. model, fingerprint, shape: of the model; shape is (layers, heads).
+    """
+
+    clean: Float[Tensor, "*metric row"] | None = None
+    what: str = ""
+    model: str | None = None
+    fingerprint: str | None = None
+    shape: tuple[int, int] = (0, 0)
+
+    def __getitem__(self, metric_name: str) -> "PatchResult":
+        """`result["logit difference"]`: one metric's result. Raises KeyError for a name that is not there."""
+        single = super().__getitem__(metric_name)
+        if single is self:
+            return self
+        index = self.metric_names.index(metric_name)
+        return replace(
+            self, values=single.values, metric_names=[metric_name], baseline=single.baseline,
+            clean=self.clean[index], has_metric_axis=False,
+        )  # fmt: skip
+
+    def recovery(self) -> Float[Tensor, "*metric cell"]:
+        """How much of the way from the corrupted to the clean metric each cell goes: 0 nothing, 1 all of it.
+
+        Of means over rows, so that a row whose two metrics are close does not blow up; `normalized(result.clean)` has
+        it row by row. NaN or infinite where clean and corrupted runs do not differ on average.
+        """
+        corrupted, clean = self.baseline.mean(-1, keepdim=True), self.clean.mean(-1, keepdim=True)
+        return (self.mean() - corrupted) / (clean - corrupted)
+
+    def table(self, *, confidence: float = 0.95) -> pd.DataFrame:
+        """A row for every cell (and metric): its index, the mean over rows, its interval, and the recovery.
+
+        low, high: of the mean, by bootstrap over rows, at this confidence; one row alone has no spread.
+        """
+        low, high = self.bootstrap_ci(confidence=confidence)
+        columns = {"mean": self.mean(), "low": low, "high": high, "recovery": self.recovery()}
+        flat = {name: tensor.flatten().tolist() for name, tensor in columns.items()}
+        index = pd.concat([self.index_df] * len(self.metric_names), ignore_index=True)
+        if self.has_metric_axis:
+            index.insert(0, "metric", [name for name in self.metric_names for _ in range(len(self.index_df))])
+        return index.assign(**flat)
+
+    def top(self, k: int, *, positions: str | None = None) -> HeadSet:
+        """`result.top(5, positions="last")`: the heads that restore most when patched there, best first.
+
+        positions: the name of a group; needed where there are several. Raises InputError where no heads were patched.
+        """
+        if "head" not in self.index_df:
+            unit = "KV heads, which query heads share," if "kv_head" in self.index_df else "no heads"
+            raise InputError(f"what={self.what!r} patches {unit} and has no top heads; result.table() has every cell.")
+        cells, recovery = self._at(positions)
+        best = recovery.argsort(descending=True, stable=True)[:k].tolist()
+        heads = [(int(cells["layer"].iloc[i]), int(cells["head"].iloc[i])) for i in best]
+        found = {
+            "method": f"patching {self.what}",
+            "positions": cells["positions"].iloc[0],
+            "metric": self.metric_names[0],
+        }
+        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, found=found)
+
+    def grid(self, positions: str | None = None) -> Float[Tensor, " layer *head"]:
+        """`result.grid("last")`: the recovery by layer and head, or by layer; NaN where nothing was patched.
+
+        positions: the name of a group; needed where there are several.
+        """
+        if "layer" not in self.index_df:
+            raise InputError(f"what={self.what!r} has no layers; result.table() has every cell.")
+        cells, recovery = self._at(positions)
+        column = next((name for name in ("head", "kv_head") if name in cells), None)
+        layers = torch.tensor(cells["layer"].to_list())
+        if column is None:
+            return torch.full(self.shape[:1], torch.nan).index_put((layers,), recovery)
+        heads = torch.tensor(cells[column].to_list())
+        width = self.shape[1] if column == "head" else int(heads.max()) + 1
+        return torch.full((self.shape[0], width), torch.nan).index_put((layers, heads), recovery)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`result.save("patching.csv")`: the table, as CSV; the file is complete or not there at all."""
+        text = StringIO()
+        self.table().to_csv(text, index=False)
+        write_whole(path, text.getvalue().encode())
+
+    def _at(self, positions: str | None) -> tuple[pd.DataFrame, Float[Tensor, " cell"]]:
+        """The cells of a group of positions, and their recovery."""
+        if self.has_metric_axis:
+            raise InputError(f"There are several metrics; choose one: result[{self.metric_names[0]!r}].")
+        names = list(dict.fromkeys(self.index_df["positions"]))
+        if positions is None and len(names) == 1:
+            positions = names[0]
+        if positions not in names:
+            raise InputError(f"positions={positions!r} was given; name one of the groups that were patched: {names}.")
+        chosen = torch.tensor((self.index_df["positions"] == positions).to_list())
+        return self.index_df[chosen.numpy()], self.recovery()[chosen]

@@ -1,0 +1,229 @@
+"""Activation patching by head, layer and region: `gl.patch`.
+
+result = gl.patch(model, clean, corrupted, what="z", where=heads, positions=["panel 4", "last"], metric=metric)
+print(result.table())
+
+The corrupted inputs are run with one activation replaced by that of the clean run, once for every layer or head and
+every group of positions. Wang et al. 2023 (interpretability in the wild), Zhang and Nanda 2024 (best practices).
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gaze_lens.errors import InputError
+from gaze_lens.inputs import VLMInputs, pixel_keys
+from gaze_lens.patching.alignment import aligned_groups, check_aligned, check_model
+from gaze_lens.patching.cell_log import CellLog
+from gaze_lens.patching.cells import Cell, cells_of
+from gaze_lens.patching.donor import Donor
+from gaze_lens.patching.groups import Group
+from gaze_lens.patching.measuring import Measure
+from gaze_lens.patching.metrics import Metric
+from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.resuming import cannot_resume, keeping, resuming
+from gaze_lens.patching.sites import Site, site_of
+
+Pairs = Sequence[tuple[Group, Group]]
+
+
+@torch.no_grad()
+def patch(
+    model: Any,
+    clean: VLMInputs,
+    corrupted: VLMInputs,
+    *,
+    what: str,
+    where: Any = None,
+    positions: Any = "every",
+    metric: Metric | Mapping[str, Metric],
+    align: bool = False,
+    batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> PatchResult:
+    """Run the corrupted inputs with clean activations patched in, one cell (layer or head, and positions) at a time.
+
+    what: "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"; of heads "z", "result", "q", "k", "v" (before
+        norm and rotary embedding), "pattern", "scores" (positions are queries); or "image", the image features where
+        they enter the language model, DeepStack's included.
+    where: a HeadSet (or a list of heads), or a list of layers; all unless given. Every head, or layer, is patched on
+        its own. Keys and values are patched by KV head: those that the given heads read.
+    positions: what `groups` takes: "every" (with what="image", every image token), "image", "text", "last", "answer",
+        a region's name, a Region, `inputs.span("fourth")`, a list of these, or a mapping of names to them.
+    metric: a function of logits `[batch, pos, d_vocab]` that returns `[batch]`, called for one cell at a time; or a
+        mapping of names to such functions.
+    align: take inputs of different layouts, whose groups have equally many positions in every row; a group may be
+        given as (clean's, corrupted's). Otherwise the layouts must be equal.
+    batch_size: rows run at once, several cells together. All their logits are in memory.
+    resume: a file, "sweep.jsonl", that gets a line for each cell; the same command goes on where it stopped.
+    Images are encoded once, and layers below the patched one are not run again where that is exact. Hooks that are
+    attached around it (`with model.hooks(steering):`) act in all runs, and are taken as one run's.
+    Raises InputError, RegionError, HeadError and HookError, which say what does not fit.
+    """
+    site, measure = site_of(what), Measure.of(metric, _checked(model, clean, corrupted, batch_size))
+    pairs = _pairs(clean, corrupted, site, positions, align=align)
+    cells = cells_of(model, site, where, [theirs for _, theirs in pairs])
+    with _per_head_results(model, site):
+        sweep = Sweep.prepare(model, clean, corrupted, Donor(site, pairs), cells, measure)
+        run = _identity(model, site, clean, corrupted, pairs, measure)
+        log = CellLog.open(resume, run, torch.cat([sweep.clean, sweep.baseline]))
+        done = {**log.done}
+        with tqdm(total=len(cells), disable=not progress, desc=f"patching {what}", unit="cell") as bar:
+            bar.update(len(cells) - len(left := [cell for cell in cells if cell not in done]))
+            for batch in _batches(left, max(1, batch_size // corrupted.n_rows)):
+                measured = sweep.run(batch)
+                log.write(measured)
+                done |= measured
+                bar.update(len(batch))
+    return _result(model, site, cells, [done[cell] for cell in cells], sweep)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What every cell of a sweep needs; inputs are encoded.
+
+    streams: the residual stream of the corrupted run at the layers to be patched; empty where no run resumes there.
+    clean, baseline: the metrics of the unpatched clean and corrupted runs.
+    """
+
+    model: Any
+    corrupted: VLMInputs
+    donor: Donor
+    measure: Measure
+    streams: Mapping[int, Float[Tensor, "batch pos d_model"]]
+    clean: Float[Tensor, "metric batch"]
+    baseline: Float[Tensor, "metric batch"]
+
+    @classmethod
+    def prepare(
+        cls, model: Any, clean: VLMInputs, corrupted: VLMInputs, donor: Donor, cells: Sequence[Cell], measure: Measure
+    ) -> "Sweep":
+        """Encode the images; run both inputs once, and keep what the cells need."""
+        encoded = _encoded(model, clean, None)
+        theirs = _encoded(model, corrupted, encoded if clean.features is None else None)
+        with donor.taking(model, cells):
+            restored = measure(model(encoded), "the clean run")
+        layers = set() if cannot_resume(model) else {cell.layer for cell in cells if cell.layer}
+        with keeping(model, layers) as streams:
+            logits = model(theirs)
+        if layers and not _resumes(model, theirs, max(layers), streams, logits):
+            streams = {}
+        return cls(model, theirs, donor, measure, streams, restored, measure(logits, "the corrupted run"))
+
+    def run(self, cells: Sequence[Cell]) -> dict[Cell, Float[Tensor, "metric batch"]]:
+        """Patch some cells of one layer, in one forward."""
+        layer, stream = cells[0].layer, self.streams.get(cells[0].layer)
+        with ExitStack() as stack:
+            if stream is not None:
+                stack.enter_context(resuming(self.model, layer, stream.repeat_interleave(len(cells), dim=0)))
+            stack.enter_context(self.donor.giving(self.model, cells))
+            logits = self.model(self.corrupted, copies=len(cells))
+        by_cell = logits.unflatten(0, (-1, len(cells))).unbind(1)  # copies of a row follow one another
+        return {cell: self.measure(one, cell) for cell, one in zip(cells, by_cell, strict=True)}
+
+
+def _resumes(
+    model: Any, inputs: VLMInputs, layer: int, streams: Mapping[int, Tensor], logits: Float[Tensor, "batch pos d_vocab"]
+) -> bool:
+    """Whether a run from the highest layer on gives the very logits of the full run."""
+    with resuming(model, layer, streams[layer]):
+        return torch.equal(model(inputs), logits)
+
+
+def _checked(model: Any, clean: Any, corrupted: Any, batch_size: int) -> int:
+    """The number of rows; InputError for anything but inputs of this model, or a batch of nothing."""
+    for name, inputs in (("clean", clean), ("corrupted", corrupted)):
+        if not isinstance(inputs, VLMInputs):
+            raise InputError(f"{name} is {type(inputs).__name__}; give what model.prepare returns.")
+    ours = model.processor.tokenizer
+    if clean.tokenizer is not ours and clean.tokenizer.get_vocab() != ours.get_vocab():
+        raise InputError("The clean inputs were prepared by another model; prepare both with the model to be patched.")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} was given; give the number of rows to run at once, at least 1.")
+    return corrupted.n_rows
+
+
+def _pairs(clean: VLMInputs, corrupted: VLMInputs, site: Site, positions: Any, *, align: bool) -> Pairs:
+    """The groups on both sides, under one name."""
+    if align and site.position != 1:
+        raise InputError(f"what={site.what!r} has keys as well as queries; it needs equal layouts, not align=True.")
+    (check_model if align else check_aligned)(clean, corrupted)
+    if site.point is None and isinstance(positions, str) and positions == "every":
+        positions = "image"
+    return aligned_groups(clean, corrupted, positions)
+
+
+@contextmanager
+def _per_head_results(model: Any, site: Site) -> Iterator[None]:
+    """Have the model compute what every head adds to the stream, where that is patched."""
+    before = model.cfg.use_attn_result
+    if site.what != "result" or before:
+        yield
+        return
+    model.set_use_attn_result(True)
+    try:
+        yield
+    finally:
+        model.set_use_attn_result(before)
+
+
+def _encoded(model: Any, inputs: VLMInputs, reuse: VLMInputs | None) -> VLMInputs:
+    """The inputs with their images encoded, where they have any."""
+    return model.encode(inputs, reuse=reuse) if inputs.maps else inputs
+
+
+def _batches(cells: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
+    """Cells of one layer at a time, so many together."""
+    for _, of_layer in groupby(cells, key=lambda cell: cell.layer):
+        listed = list(of_layer)
+        yield from (listed[start : start + size] for start in range(0, len(listed), size))
+
+
+def _identity(
+    model: Any, site: Site, clean: VLMInputs, corrupted: VLMInputs, pairs: Pairs, measure: Measure
+) -> dict[str, Any]:
+    """What tells a sweep from another: a file may go on with other heads, and with nothing else."""
+    return {
+        "model": [model.cfg.model_name, model.fingerprint],
+        "what": site.what,
+        "clean inputs": _digest(clean),
+        "corrupted inputs": _digest(corrupted),
+        "positions": {ours.name: [ours.rows, theirs.rows] for ours, theirs in pairs},
+        "metrics": list(measure.metrics),
+    }
+
+
+def _digest(inputs: VLMInputs) -> str:
+    """The same for inputs of equal tokens and pictures."""
+    return hashlib.sha256(repr((inputs.input_ids.tolist(), pixel_keys(inputs))).encode()).hexdigest()
+
+
+def _result(model: Any, site: Site, cells: Sequence[Cell], values: Sequence[Tensor], sweep: Sweep) -> PatchResult:
+    """The values of all cells, with names."""
+    index = pd.DataFrame([cell._asdict() for cell in cells]).dropna(axis="columns", how="all")
+    stacked, several = torch.stack(values, dim=1), sweep.measure.named
+    return PatchResult(
+        values=stacked if several else stacked[0],
+        axis_names=[],
+        index_df=index.rename(columns={"head": "kv_head"}) if site.kv else index,
+        metric_names=list(sweep.measure.metrics),
+        reduced=False,
+        baseline=sweep.baseline if several else sweep.baseline[0],
+        has_metric_axis=several,
+        clean=sweep.clean if several else sweep.clean[0],
+        what=site.what,
+        model=model.cfg.model_name,
+        fingerprint=model.fingerprint,
+        shape=(model.cfg.n_layers, model.cfg.n_heads),
+    )
