@@ -60,6 +60,7 @@ def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tu
     heads.save(out / "heads.json")
     scores.to_csv(out / "scores.csv")
     typer.echo(str(scores))
+    typer.echo(str(scores.verdict()))
     best = heads[0]
     typer.echo(f"\n{best}: attention mass on each panel (columns) when asked about each (rows)")
     typer.echo(_matrix(scores.matrix[best.layer, best.head].tolist()))

@@ -6,6 +6,7 @@
     scores.controls(100, seed=0)                     # as many random heads of the lower half
     scores.interval("contrast")                      # bootstrap over strips
     scores.null("contrast")                          # p-values from permuted questions
+    print(scores.verdict())                          # is there a mechanism at all?
     scores.table(); scores.to_csv("scores.csv"); scores.save("scores.safetensors")
 
 Source: Gandikota and Bau 2026 (arXiv 2606.14703), gaze score. The score is raw attention mass, so a head that looks at
@@ -27,6 +28,7 @@ from torch import Tensor
 from gaze_lens.errors import HeadError
 from gaze_lens.head_statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads import Head, HeadSet, refuse_other, to_json, write_whole
+from gaze_lens.verdict import Verdict, judge_samples
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -119,6 +121,20 @@ class HeadScores:
             raise HeadError(f"permutations={permutations}: expected at least one, such as 1000.")
         return chance(self.samples, _statistic(statistic), permutations=permutations, seed=seed)
 
+    def verdict(self, *, level: float = 0.05, least: float = 0.01, seed: int = 0) -> Verdict:
+        """`print(scores.verdict())`: how many heads track the panel asked about, or "None found"; see `Verdict`.
+
+        level: the share of false discoveries. least: the smallest contrast that counts. seed: of the split halves,
+        and of the labellings where there are too many to try all.
+        Raises HeadError for a level that is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise HeadError(f"level={level}: expected a share of false discoveries between 0 and 1, such as 0.05.")
+        told = judge_samples(self.samples, level=level, least=least, seed=seed)
+        marked = told.pop("found")
+        heads = [head for head in self.ranked("contrast") if marked[head]]
+        return Verdict(self._set(heads, {"verdict": "contrast", "level": level, "least": least}), **told)
+
     def ranked(self, by: str = "score") -> list[Head]:
         """`scores.ranked("contrast")`: all heads, best first; ties by layer and head."""
         values = _statistic(by)(self.matrix)
@@ -150,6 +166,28 @@ class HeadScores:
         chosen = np.random.default_rng(seed).choice(len(pool), k, replace=False)
         how = {"rank_by": by, "controls": k, "seed": seed, "below": below}
         return self._set([Head(*pool[i].tolist()) for i in chosen], how)
+
+    def layer_controls(self, heads: HeadSet, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
+        """`scores.layer_controls(heads, seed=0)`: random heads, in every layer as many as `heads` has there.
+
+        Drawn without replacement from the layer's heads at or below its percentile `below` that are not in `heads`.
+        Raises HeadError where a layer has fewer of these.
+        """
+        values, rng = _statistic(by)(self.matrix).numpy(), np.random.default_rng(seed)
+        heads.check(*values.shape)
+        chosen: list[Head] = []
+        for layer, taken in heads.by_layer().items():
+            low = np.flatnonzero(values[layer] <= np.percentile(values[layer], below))
+            pool = np.setdiff1d(low, taken)
+            if len(pool) < len(taken):
+                raise HeadError(
+                    f"Layer {layer} has {len(taken)} of the heads, and {len(pool)} others at or below percentile "
+                    f"{below:g} of its {by} to draw controls from: give fewer heads, or raise below="
+                )
+            drawn = rng.choice(pool, len(taken), replace=False)
+            chosen += [Head(layer, int(head)) for head in drawn]
+        how = {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below}
+        return self._set(chosen, how)
 
     def _set(self, heads: list[Head], how: dict[str, Any]) -> HeadSet:
         return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, found={**self.found, **how})
