@@ -51,7 +51,7 @@ class VLMActivationCache(ActivationCache):
 
         incl_embeds: whether to list the embeddings, and with them everything that the image adds.
         """
-        self._check_blocks(layer, mlp_input)
+        self.check_blocks(layer, mlp_input)
         stack, labels = super().decompose_resid(
             layer, mlp_input, mode, False, pos_slice=pos_slice, incl_embeds=incl_embeds, return_labels=True
         )
@@ -72,7 +72,7 @@ class VLMActivationCache(ActivationCache):
         project_output_onto: Tensor | None = None,
     ) -> Any:
         """As TransformerLens' method of this name, with "image" and "L_deepstack" components at the end."""
-        self._check_blocks(layer, mlp_input)
+        self.check_blocks(layer, mlp_input)
         self._check_heads(layer)
         stack, labels = super().get_full_resid_decomposition(
             layer, mlp_input, expand_neurons, apply_ln, pos_slice, True, project_output_onto
@@ -90,7 +90,7 @@ class VLMActivationCache(ActivationCache):
         self._check_heads(layer)
         return super().stack_head_results(layer, *args, **options)
 
-    def _check_blocks(self, layer: int | None, mlp_input: bool) -> None:
+    def check_blocks(self, layer: int | None = None, mlp_input: bool = False) -> None:
         """InputError where what attention and MLP put out is not what a block adds to the stream."""
         depth = _depth(self.model, layer)
         if mlp_input and f"blocks.{depth}.hook_resid_mid" not in self.model.hook_dict:

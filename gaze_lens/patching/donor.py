@@ -50,6 +50,10 @@ class Donor:
         n_heads = self.site.heads_in(model, layer) if self.site.heads else 0
         return self._attached(model, {layer: partial(self._give, cells, n_heads)})
 
+    def starts(self, _model: Any, cell: Cell) -> int | None:
+        """The layer of a cell."""
+        return cell.layer
+
     @contextmanager
     def _attached(self, model: Any, functions: Mapping[int | None, Callable[[Tensor, Any], Any]]) -> Iterator[None]:
         if self.site.point is None:

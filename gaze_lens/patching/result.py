@@ -6,8 +6,10 @@ result.grid(positions="panel 4")    # [layer, head]
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,6 +19,7 @@ from transformer_lens.patching import PatchingResult
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads import HeadSet, write_whole
+from gaze_lens.patching.measuring import Measure
 
 
 @dataclass
@@ -120,3 +123,31 @@ class PatchResult(PatchingResult):
             raise InputError(f"positions={positions!r} was given; name one of the groups that were patched: {names}.")
         chosen = torch.tensor((self.index_df["positions"] == positions).to_list())
         return self.index_df[chosen.numpy()], self.recovery()[chosen]
+
+
+def result_of(
+    model: Any,
+    what: str,
+    index: pd.DataFrame,
+    values: Sequence[Float[Tensor, "metric row"]],
+    measure: Measure,
+    *,
+    clean: Float[Tensor, "metric row"],
+    baseline: Float[Tensor, "metric row"],
+) -> PatchResult:
+    """The result of a sweep over a model; one metric without a name has no axis of its own."""
+    stacked, several = torch.stack([*values], dim=1), measure.named
+    return PatchResult(
+        values=stacked if several else stacked[0],
+        axis_names=[],
+        index_df=index,
+        metric_names=list(measure.metrics),
+        reduced=False,
+        baseline=baseline if several else baseline[0],
+        has_metric_axis=several,
+        clean=clean if several else clean[0],
+        what=what,
+        model=model.cfg.model_name,
+        fingerprint=model.fingerprint,
+        shape=(model.cfg.n_layers, model.cfg.n_heads),
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -30,11 +30,25 @@ from gaze_lens.patching.donor import Donor
 from gaze_lens.patching.groups import Group
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.metrics import Metric
-from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.result import PatchResult, result_of
 from gaze_lens.patching.resuming import cannot_resume, keeping, resuming
 from gaze_lens.patching.sites import Site, site_of
 
 Pairs = Sequence[tuple[Group, Group]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the edits of a sweep come from: a `Donor`, for one, whose cells are of the type `Cell`."""
+
+    def taking(self, model: Any, cells: Sequence[Any]) -> Any:
+        """A context in which the clean inputs are run once."""
+
+    def giving(self, model: Any, cells: Sequence[Any]) -> Any:
+        """A context in which the corrupted inputs are run, with a copy of every row for each cell, and are edited."""
+
+    def starts(self, model: Any, cell: Any) -> int | None:
+        """The first layer that a cell's edit changes anything in; None where it is before all layers."""
 
 
 @torch.no_grad()
@@ -71,7 +85,7 @@ def patch(
     attached around it (`with model.hooks(steering):`) act in all runs, and are taken as one run's.
     Raises InputError, RegionError, HeadError and HookError, which say what does not fit.
     """
-    site, measure = site_of(what), Measure.of(metric, _checked(model, clean, corrupted, batch_size))
+    site, measure = site_of(what), Measure.of(metric, check_inputs(model, clean, corrupted, batch_size))
     pairs = _pairs(clean, corrupted, site, positions, align=align)
     cells = cells_of(model, site, where, [theirs for _, theirs in pairs])
     with _per_head_results(model, site):
@@ -86,7 +100,7 @@ def patch(
                 log.write(measured)
                 done |= measured
                 bar.update(len(batch))
-    return _result(model, site, cells, [done[cell] for cell in cells], sweep)
+    return _result(site, cells, [done[cell] for cell in cells], sweep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +113,7 @@ class Sweep:
 
     model: Any
     corrupted: VLMInputs
-    donor: Donor
+    source: Source
     measure: Measure
     streams: Mapping[int, Float[Tensor, "batch pos d_model"]]
     clean: Float[Tensor, "metric batch"]
@@ -107,30 +121,35 @@ class Sweep:
 
     @classmethod
     def prepare(
-        cls, model: Any, clean: VLMInputs, corrupted: VLMInputs, donor: Donor, cells: Sequence[Cell], measure: Measure
+        cls, model: Any, clean: VLMInputs, corrupted: VLMInputs, source: Source, cells: Sequence[Any], measure: Measure
     ) -> "Sweep":
         """Encode the images; run both inputs once, and keep what the cells need."""
-        encoded = _encoded(model, clean, None)
-        theirs = _encoded(model, corrupted, encoded if clean.features is None else None)
-        with donor.taking(model, cells):
-            restored = measure(model(encoded), "the clean run")
-        layers = set() if cannot_resume(model) else {cell.layer for cell in cells if cell.layer}
+        ours = encoded(model, clean)
+        theirs = encoded(model, corrupted, reuse=ours if clean.features is None else None)
+        with source.taking(model, cells):
+            restored = measure(model(ours), "the clean run")
+        layers = set() if cannot_resume(model) else {source.starts(model, cell) or 0 for cell in cells} - {0}
         with keeping(model, layers) as streams:
             logits = model(theirs)
         if layers and not _resumes(model, theirs, max(layers), streams, logits):
             streams = {}
-        return cls(model, theirs, donor, measure, streams, restored, measure(logits, "the corrupted run"))
+        return cls(model, theirs, source, measure, streams, restored, measure(logits, "the corrupted run"))
 
-    def run(self, cells: Sequence[Cell]) -> dict[Cell, Float[Tensor, "metric batch"]]:
-        """Patch some cells of one layer, in one forward."""
-        layer, stream = cells[0].layer, self.streams.get(cells[0].layer)
+    def run(self, cells: Sequence[Any]) -> dict[Any, Float[Tensor, "metric batch"]]:
+        """Patch some cells that start in one layer, in one forward."""
+        layer = self.source.starts(self.model, cells[0]) or 0
+        stream = self.streams.get(layer)
         with ExitStack() as stack:
             if stream is not None:
                 stack.enter_context(resuming(self.model, layer, stream.repeat_interleave(len(cells), dim=0)))
-            stack.enter_context(self.donor.giving(self.model, cells))
+            stack.enter_context(self.source.giving(self.model, cells))
             logits = self.model(self.corrupted, copies=len(cells))
         by_cell = logits.unflatten(0, (-1, len(cells))).unbind(1)  # copies of a row follow one another
         return {cell: self.measure(one, cell) for cell, one in zip(cells, by_cell, strict=True)}
+
+    def result(self, what: str, index: pd.DataFrame, values: Sequence[Float[Tensor, "metric batch"]]) -> PatchResult:
+        """The values of all cells, with names."""
+        return result_of(self.model, what, index, values, self.measure, clean=self.clean, baseline=self.baseline)
 
 
 def _resumes(
@@ -141,7 +160,7 @@ def _resumes(
         return torch.equal(model(inputs), logits)
 
 
-def _checked(model: Any, clean: Any, corrupted: Any, batch_size: int) -> int:
+def check_inputs(model: Any, clean: Any, corrupted: Any, batch_size: int) -> int:
     """The number of rows; InputError for anything but inputs of this model, or a batch of nothing."""
     for name, inputs in (("clean", clean), ("corrupted", corrupted)):
         if not isinstance(inputs, VLMInputs):
@@ -178,7 +197,7 @@ def _per_head_results(model: Any, site: Site) -> Iterator[None]:
         model.set_use_attn_result(before)
 
 
-def _encoded(model: Any, inputs: VLMInputs, reuse: VLMInputs | None) -> VLMInputs:
+def encoded(model: Any, inputs: VLMInputs, *, reuse: VLMInputs | None = None) -> VLMInputs:
     """The inputs with their images encoded, where they have any."""
     return model.encode(inputs, reuse=reuse) if inputs.maps else inputs
 
@@ -209,21 +228,8 @@ def _digest(inputs: VLMInputs) -> str:
     return hashlib.sha256(repr((inputs.input_ids.tolist(), pixel_keys(inputs))).encode()).hexdigest()
 
 
-def _result(model: Any, site: Site, cells: Sequence[Cell], values: Sequence[Tensor], sweep: Sweep) -> PatchResult:
+def _result(site: Site, cells: Sequence[Cell], values: Sequence[Tensor], sweep: Sweep) -> PatchResult:
     """The values of all cells, with names."""
     index = pd.DataFrame([cell._asdict() for cell in cells]).dropna(axis="columns", how="all")
-    stacked, several = torch.stack(values, dim=1), sweep.measure.named
-    return PatchResult(
-        values=stacked if several else stacked[0],
-        axis_names=[],
-        index_df=index.rename(columns={"head": "kv_head"}) if site.kv else index,
-        metric_names=list(sweep.measure.metrics),
-        reduced=False,
-        baseline=sweep.baseline if several else sweep.baseline[0],
-        has_metric_axis=several,
-        clean=sweep.clean if several else sweep.clean[0],
-        what=site.what,
-        model=model.cfg.model_name,
-        fingerprint=model.fingerprint,
-        shape=(model.cfg.n_layers, model.cfg.n_heads),
-    )
+    index = index.rename(columns={"head": "kv_head"}) if site.kv else index
+    return sweep.result(site.what, index, values)

@@ -1,0 +1,230 @@
+"""Path patching: what heads tell later heads directly, with everything between them held as it was.
+
+    result = gl.path_patch(model, clean, corrupted, None, gaze_heads, into="q", positions="last", metric=metric)
+    hooks = gl.path_hooks(model, clean, corrupted, ["L1H5"], gaze_heads, into="q", positions="last")
+
+Wang et al. 2022, "Interpretability in the Wild". What a receiver reads of the residual stream changes by what the
+senders add to the stream in the clean run minus what they add in the corrupted run; nothing else may change on the
+way. So the receivers' queries, keys or values follow from two runs, without a third: the stream before the receiver in
+the corrupted run, plus that difference, through the receiver's own norm and projection. The modules are the model's
+own, so that norms of attention's output, biases and gates among the queries are in it.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaze_lens.errors import InputError
+from gaze_lens.heads import Head, HeadSet
+from gaze_lens.inputs import VLMInputs
+from gaze_lens.patching.edits import Hooks, checked_heads, position_mask
+from gaze_lens.patching.groups import Group, group
+from gaze_lens.patching.sites import SITES, check_layer, layers_with
+
+LOGITS = "logits"
+Stream = Float[Tensor, "batch pos d_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Where paths end: the queries ("q"), keys ("k") or values ("v") of heads of one layer, or the final stream.
+
+    letter: what is read; "" for the final stream, whose layer is the number of layers. heads: query heads for "q",
+        KV heads for "k" and "v", of the `n_heads` that the layer has.
+    """
+
+    layer: int
+    letter: str = ""
+    heads: tuple[int, ...] = ()
+    n_heads: int = 0
+
+    def __str__(self) -> str:
+        heads = ", ".join(str(Head(self.layer, head)) for head in self.heads)
+        return f"{self.letter} of {'' if self.letter == 'q' else 'KV heads '}{heads}" if self.letter else LOGITS
+
+    @property
+    def hook_name(self) -> str:
+        """The hook point that is patched."""
+        point = f"{self.layer}.attn.hook_{self.letter}" if self.letter else f"{self.layer - 1}.hook_resid_post"
+        return f"blocks.{point}"
+
+    @property
+    def stream_name(self) -> str:
+        """The hook point of the residual stream that is read."""
+        return f"blocks.{self.layer}.hook_resid_pre" if self.letter else self.hook_name
+
+    def read(self, model: Any, stream: Stream) -> Tensor:
+        """What becomes of the residual stream: `[batch, pos, head, d_head]`; the final stream is itself."""
+        if not self.letter:
+            return stream
+        block = model.blocks[self.layer]
+        projected = getattr(block.attn, self.letter).original_component(block.ln1.original_component(stream))
+        return projected.unflatten(-1, (self.n_heads, -1))[:, :, list(self.heads)]  # gates lie behind their queries
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """Two runs, kept where paths begin and end.
+
+    clean, corrupted: `hook_z` of each layer that has a sender. streams: the corrupted run's residual stream before
+        each layer that has a receiver; the number of layers stands for the final one.
+    """
+
+    model: Any
+    readers: tuple[Reader, ...]
+    clean: dict[int, Float[Tensor, "batch pos head d_head"]]
+    corrupted: dict[int, Float[Tensor, "batch pos head d_head"]]
+    streams: dict[int, Stream]
+
+    def added(self, layer: int, heads: Sequence[int], where: Group) -> Stream:
+        """What heads of a layer add to the stream in the clean run, minus what they add in the corrupted one."""
+        z = self.corrupted[layer]
+        mask = position_mask(where, z)
+        patched = z.clone()
+        for head in heads:
+            patched[:, :, head] = torch.where(mask[..., None], self.clean[layer][:, :, head], z[:, :, head])
+        return written(self.model, layer, patched) - written(self.model, layer, z)
+
+    def value(self, reader: Reader, senders: HeadSet, where: Group) -> Tensor:
+        """What a reader has once the paths into it are patched: `[batch, pos, head, d_head]`, or the final stream."""
+        below = [(layer, heads) for layer, heads in senders.by_layer().items() if layer < reader.layer]
+        stream = sum((self.added(layer, heads, where) for layer, heads in below), start=self.streams[reader.layer])
+        return reader.read(self.model, stream)
+
+    def hooks(self, cells: Sequence[tuple[HeadSet, Group]]) -> Hooks:
+        """Hooks for one forward with a copy of every row for each cell: its senders, at its positions."""
+        hooks: Hooks = []
+        for reader in self.readers:
+            values = [self.value(reader, senders, where) for senders, where in cells]
+            put = partial(_put, reader=reader, values=torch.stack(values, dim=1).flatten(0, 1))
+            hooks.append((reader.hook_name, put))
+        return hooks
+
+
+def written(model: Any, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Stream:
+    """What a layer's attention adds to the residual stream where its heads have gathered `z`."""
+    block = model.blocks[layer]
+    out = block.attn.o.original_component(z.flatten(-2))
+    return block.ln1_post.original_component(out) if "ln1_post" in block._modules else out
+
+
+def _put(activation: Tensor, hook: Any, *, reader: Reader, values: Tensor) -> Tensor:
+    """The hook function: the reader's values in place of what it has."""
+    if activation.shape[:2] != values.shape[:2]:
+        raise InputError(
+            f"Paths were patched for {values.shape[0]} rows x {values.shape[1]} positions, and {hook.name} has "
+            f"{activation.shape[0]} x {activation.shape[1]}. Run the corrupted inputs that the hooks were made for, in "
+            "one forward."
+        )
+    if not reader.letter:
+        return values
+    edited = activation.flatten(2).unflatten(-1, (reader.n_heads, -1)).clone()
+    edited[:, :, list(reader.heads)] = values
+    return edited.view_as(activation)
+
+
+def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str | Sequence[str]) -> tuple[Reader, ...]:
+    """The readers that receivers are: `LOGITS`, or heads whose queries, keys or values (or several of them) are meant.
+
+    Query heads that share a KV head share its keys and values: where only some of them are receivers, a warning says
+    which others are patched with them.
+    """
+    if isinstance(receivers, str):
+        if receivers != LOGITS:
+            raise InputError(f"receivers={receivers!r} was given; expected heads, or {LOGITS!r} for the final stream.")
+        return (Reader(model.cfg.n_layers),)
+    if not into or set(into) - set("qkv"):
+        raise InputError(f"into={into!r} was given; expected 'q', 'k', 'v' or several of them, such as 'kv'.")
+    heads = checked_heads(model, receivers)
+    return tuple(_reader(model, layer, letter, chosen) for layer, chosen in heads.by_layer().items() for letter in into)
+
+
+def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Reader:
+    check_layer(model, SITES[letter], layer)
+    if SITES[letter].crossed_in(model, layer):
+        raise InputError(
+            f"Layer {layer} is cross-attention: its keys and values read the image, not the residual stream; no path "
+            "from a head leads there. Patch into its queries: into='q'."
+        )
+    n_heads = SITES[letter].heads_in(model, layer)
+    share = SITES["q"].heads_in(model, layer) // n_heads
+    kept = tuple(sorted({head // share for head in heads}))
+    others = [head for head in range(min(kept) * share, (max(kept) + 1) * share) if head // share in kept]
+    others = HeadSet((layer, head) for head in others if head not in heads)
+    if len(others):
+        named = HeadSet((layer, head) for head in heads)
+        warnings.warn(
+            f"{named} share KV heads with {others}: into={letter!r} patches KV heads {list(kept)} of layer {layer}, "
+            "which are those of all of them.",
+            stacklevel=2,
+        )
+    return Reader(layer, letter, kept, n_heads)
+
+
+def paths_between(
+    model: Any,
+    clean: VLMInputs,
+    corrupted: VLMInputs,
+    senders: HeadSet | Sequence[Any] | None,
+    receivers: HeadSet | Sequence[Any] | str,
+    into: str | Sequence[str],
+) -> tuple[HeadSet, Paths]:
+    """The senders (all heads before the last receiver, where None was given) and both runs.
+
+    Raises InputError where a sender has no receiver after it, where the pair does not fit together, and for models
+    whose blocks do more than add what attention and MLP put out: there is no direct path to speak of then.
+    """
+    readers = readers_of(model, receivers, into)
+    last = max(reader.layer for reader in readers)
+    if senders is None:
+        z = SITES["z"]
+        layers = [layer for layer in layers_with(model, z) if layer < last]
+        senders = [(layer, head) for layer in layers for head in range(z.heads_in(model, layer))]
+    senders = checked_heads(model, senders)
+    late = HeadSet(head for head in senders if head.layer >= last)
+    if len(late):
+        raise InputError(f"No receiver comes after {late}, so there is no path; the last ones are in layer {last}.")
+    points = [SITES["z"].hook_name(layer) for layer in senders.by_layer()]
+    streams = {reader.layer: reader.stream_name for reader in readers}
+    _check_blocks(model, corrupted, last)
+    with torch.no_grad():
+        _, kept_clean = model.run_with_cache(clean, names_filter=points)
+        _, kept = model.run_with_cache(corrupted, names_filter=points + list(streams.values()))
+    z = [{layer: run[SITES["z"].hook_name(layer)] for layer in senders.by_layer()} for run in (kept_clean, kept)]
+    return senders, Paths(model, readers, *z, {layer: kept[name] for layer, name in streams.items()})
+
+
+@torch.no_grad()
+def _check_blocks(model: Any, inputs: VLMInputs, depth: int) -> None:
+    """InputError where the blocks below a depth do more than add; seen at the last position."""
+    points = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+    names = [SITES[point].hook_name(layer) for layer in range(depth) for point in points]
+    _, cache = model.run_with_cache(inputs, names_filter=names, pos_slice=-1)
+    try:
+        cache.check_blocks(depth)
+    except InputError as error:
+        raise InputError(f"Direct paths are not defined in this model. {error}") from error
+
+
+def path_hooks(
+    model: Any,
+    clean: VLMInputs,
+    corrupted: VLMInputs,
+    senders: HeadSet | Sequence[Any],
+    receivers: HeadSet | Sequence[Any] | str,
+    *,
+    into: str | Sequence[str] = "q",
+    positions: Any = "every",
+) -> Hooks:
+    """`gl.path_hooks(model, clean, corrupted, ["L1H5"], gaze_heads)`: hooks that patch the paths from all senders to
+    all receivers together, for one forward of `corrupted`. Arguments and errors as for `path_patch`.
+    """
+    senders, paths = paths_between(model, clean, corrupted, senders, receivers, into)
+    with torch.no_grad():
+        return paths.hooks([(senders, group(corrupted, positions))])
