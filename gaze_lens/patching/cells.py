@@ -51,8 +51,9 @@ def _places(model: Any, site: Site, where: Any) -> list[tuple[int, Sequence[int 
     """Layers, with the heads meant in each."""
     if where is None:
         where = layers_with(model, site)
-    if isinstance(where, int):
-        where = [where]
+    where = [where] if isinstance(where, int) else where
+    if not len(where):
+        raise InputError("where= holds no heads and no layers; leave it out for all.")
     if not isinstance(where, HeadSet) and all(isinstance(layer, int) for layer in where):
         for layer in where:
             check_layer(model, site, layer)
