@@ -41,9 +41,12 @@ def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed o
 )
 def discover(
     model: Model,
-    strips: Annotated[Path, typer.Option(help="<comic>/p1.png, p2.png, ...; or wide images, with --panels.")],
+    strips: Annotated[str, typer.Option(help="<comic>/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
     out: Out,
     panels: Annotated[int | None, typer.Option(help="Panels of each image, where strips are single images.")] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="With --panels: find them by the gutters.")] = False,
+    windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from <comic>/<page>_<panel>.jpg.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only the first so many strips.")] = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
@@ -52,9 +55,9 @@ def discover(
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
     from gaze_lens.discovery import discover as run
-    from gaze_lens.strips import read_strips
 
-    found = read_strips(strips, panels=panels, limit=limit)
+    found = _strips(strips, panels, detect, windows, seed, limit).check()
+    typer.echo(str(found))
     loaded = _load(model, device, dtype)
     try:
         scores = run(loaded, found, out, top=top, resume=resume)
@@ -62,6 +65,7 @@ def discover(
         typer.secho(f"Stopped; the strips done so far are in {out}. Add --resume to go on.", err=True)
         raise typer.Exit(130) from None
     typer.echo(str(scores))
+    typer.echo(str(scores.verdict()))
     typer.echo(f"Written: {out / 'heads.json'} and more beside it.")
 
 
@@ -152,6 +156,21 @@ def _load(model: str, device: str | None, dtype: str):
     return HookedVLM.from_pretrained(model, device=device, dtype=dtype)
 
 
+def _strips(source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None):
+    """The strips that the options name."""
+    from gaze_lens import data
+
+    if (panels is not None and windows is not None) or (detect and panels is None):
+        raise InputError("Give --panels N (with or without --detect) for single images, or --windows N, not both.")
+    if windows is not None:
+        return data.read_comics(source, seed=seed, panels=windows, limit=limit)
+    if panels is not None:
+        return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
+    if source.startswith("hf:"):
+        return data.read_dataset(source.removeprefix("hf:"), limit=limit)
+    return data.read_strips(source, limit=limit)
+
+
 def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):
     """The heads of a file, or, for the embedded model, the best on a few synthetic strips."""
     from gaze_lens import HeadSet, comics, score_heads
@@ -177,15 +196,15 @@ def _size(text: str) -> tuple[int, int]:
 def _target(image: Path, box: str | None, panel: int | None, panels: int | None):
     """The picture and the region in it that the options name."""
     from gaze_lens import Box, Picture
+    from gaze_lens.data import read_page
     from gaze_lens.images import read_image
-    from gaze_lens.strips import wide_strip
 
     if (box is None) == (panel is None):
         raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
     if panel is not None:
         if panels is None or not 1 <= panel <= panels:
             raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
-        return wide_strip(image, panels), f"panel {panel}"
+        return read_page(image, panels), f"panel {panel}"
     try:
         x, y, width, height = (float(part) for part in box.split(","))
     except ValueError as error:

@@ -1,6 +1,7 @@
 """Comic strips and scenes: pictures whose regions have names, from panels or from a seed, and questions about them.
 
     picture = strip(["p1.png", "p2.png", "p3.png"])       # regions "panel 1", "panel 2", "panel 3"
+    picture = grid(paths, (2, 3))                         # six panels on a page, in reading order
     pictures = synthetic(20, seed=7, panels=6)            # strips that the embedded model can read, with captions
     ask(0)                                                # "What happens in the first panel from the left?"
     best_match("a red ring above a pink bar", pictures[0].captions)     # "panel 4", or None
@@ -16,11 +17,11 @@ from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.images import read_image
-from gaze_lens.regions import Box, Picture
+from gaze_lens.regions import Box, Picture, Shape
 from gaze_lens.shapes import SIDE, describe, draw_cells, draw_content, render_panels, render_scenes
 
 OPEN = "What is going on in this picture?"
@@ -32,6 +33,7 @@ ONE_THING = "What is one thing in this picture?"
 LIST_THINGS = "List the things in this picture."
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 GAP = 2  # pixels: the white gap between synthetic panels
+Panel = str | Path | bytes | Image.Image | np.ndarray
 
 
 def ask(index: int) -> str:
@@ -62,7 +64,7 @@ def caption(content: Sequence[SupportsIndex] | np.ndarray) -> str:
 
 
 def strip(
-    panels: Sequence[str | Path | Image.Image | np.ndarray],
+    panels: Sequence[Panel],
     *,
     height: int = 256,
     multiple: int = 32,
@@ -71,7 +73,7 @@ def strip(
 ) -> Picture:
     """Panels side by side, left to right, with regions "panel 1", "panel 2", ...
 
-    panels: paths, PIL images or arrays; EXIF orientation is applied, colours become RGB.
+    panels: paths, bytes of files, PIL images or arrays; EXIF orientation is applied, colours become RGB.
     height: pixels that every panel is resized to, aspect kept; then its width is rounded to a multiple of `multiple`
     pixels (at least one), so that borders fall on the token grid. gap: pixels of white painted over each inner border.
     captions: one per panel.
@@ -81,12 +83,55 @@ def strip(
         raise InputError("A strip needs at least one panel; an empty list was given.")
     if height < 1 or multiple < 1 or gap < 0:
         raise InputError(f"height={height} and multiple={multiple} must be at least 1, and gap={gap} at least 0.")
-    if captions is not None and len(captions) != len(panels):
-        raise InputError(f"{len(captions)} captions were given for {len(panels)} panels; give one for each.")
+    _check_captions(captions, len(panels))
     resized = [_fit(read_image(panel), height, multiple) for panel in panels]
     ends = np.cumsum([image.width for image in resized]).tolist()
     pixels = np.concatenate([np.asarray(image) for image in resized], axis=1)
     return _picture(paint_gaps(pixels, ends[:-1], gap), ends, captions)
+
+
+def grid(
+    panels: Sequence[Panel],
+    shape: tuple[int, int],
+    *,
+    cell: tuple[int, int] = (256, 256),
+    gap: int = 6,
+    captions: Sequence[str] | None = None,
+) -> Picture:
+    """`grid(paths, (2, 3))`: panels on a page of (rows, columns) equal cells, "panel 1", ... in reading order.
+
+    cell: (width, height) in pixels; multiples of 32 keep borders on the token grid. A panel keeps its aspect, and
+    white fills the rest of its cell. gap: pixels of white painted over each inner border. captions: one per panel.
+    Raises ImageError where a panel cannot be read, InputError for sizes or numbers that do not fit together.
+    """
+    (rows, columns), (width, height) = shape, cell
+    if min(rows, columns, width, height) < 1 or gap < 0 or len(panels) != rows * columns:
+        raise InputError(
+            f"{len(panels)} panels were given for a grid of shape={shape}, cell={cell}, gap={gap}; expected rows x "
+            "columns panels, at least one cell of at least one pixel, and a gap of 0 or more."
+        )
+    padded = [np.asarray(ImageOps.pad(read_image(panel), cell, color="white")) for panel in panels]
+    pixels = np.concatenate([np.concatenate(padded[r * columns :][:columns], axis=1) for r in range(rows)])
+    pixels = paint_gaps(pixels, range(width, columns * width, width), gap)
+    pixels = paint_gaps(pixels.swapaxes(0, 1), range(height, rows * height, height), gap).swapaxes(0, 1)
+    corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
+    return with_panels(Image.fromarray(pixels), [Box.from_xywh(x, y, width, height) for x, y in corners], captions)
+
+
+def with_panels(image: Image.Image, boxes: Sequence[Shape], captions: Sequence[str] | None = None) -> Picture:
+    """A picture whose regions "panel 1", "panel 2", ... are the boxes, in the order given.
+
+    captions: one per panel. Raises InputError for another number of them.
+    """
+    _check_captions(captions, len(boxes))
+    names = [f"panel {i + 1}" for i in range(len(boxes))]
+    described = dict(zip(names, captions, strict=True)) if captions is not None else {}
+    return Picture(image, dict(zip(names, boxes, strict=True)), described)
+
+
+def _check_captions(captions: Sequence[str] | None, n_panels: int) -> None:
+    if captions is not None and len(captions) != n_panels:
+        raise InputError(f"{len(captions)} captions were given for {n_panels} panels; give one for each.")
 
 
 def _fit(panel: Image.Image, height: int, multiple: int) -> Image.Image:
@@ -109,10 +154,8 @@ def paint_gaps(
 def _picture(
     pixels: UInt8[np.ndarray, "height width 3"], ends: Sequence[int], captions: Sequence[str] | None
 ) -> Picture:
-    names = [f"panel {i + 1}" for i in range(len(ends))]
     boxes = [Box(x0, 0, x1, pixels.shape[0]) for x0, x1 in zip([0, *ends[:-1]], ends, strict=True)]
-    described = dict(zip(names, captions, strict=True)) if captions is not None else {}
-    return Picture(Image.fromarray(pixels), dict(zip(names, boxes, strict=True)), described)
+    return with_panels(Image.fromarray(pixels), boxes, captions)
 
 
 def synthetic(n: int, *, seed: int, panels: int = 6, width: int = SIDE) -> list[Picture]:

@@ -1,11 +1,10 @@
 """Finding gaze heads on a folder of strips: results in files, and a run that can be broken off and resumed.
 
-discover(model, read_strips("comics"), Path("out"), top=100)
+discover(model, gl.data.read_strips("comics"), Path("out"), top=100)
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from gaze_lens import show
 from gaze_lens.comics import ask
+from gaze_lens.data import Pictures
 from gaze_lens.errors import InputError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import write_whole
@@ -26,7 +26,7 @@ from gaze_lens.scoring import collect_scores, score_strips
 
 def discover(
     model: Any,
-    strips: Mapping[str, Picture],
+    strips: Pictures,
     out: Path,
     *,
     top: int = 100,
@@ -36,8 +36,9 @@ def discover(
     """Score every head on the strips and write what was found into `out`.
 
     heads.json (the `top` heads), gaze_head_ranking.json (all, in the paper authors' layout), scores.csv,
-    scores.safetensors, and figures. Each strip's samples are written as soon as they are made; a run that was broken
-    off goes on with `resume`. Raises InputError where `out` holds another run, or one that you did not ask to resume.
+    scores.safetensors, verdict.json, and figures. Each strip's samples are written as soon as they are made; a run
+    that was broken off goes on with `resume`. Raises InputError where `out` holds another run, or one that you did not
+    ask to resume.
     """
     out.mkdir(parents=True, exist_ok=True)
     partial = out / "strips"
@@ -47,6 +48,7 @@ def discover(
     scores.save(out / "scores.safetensors")
     scores.to_csv(out / "scores.csv")
     scores.save_ranking(out / "gaze_head_ranking.json")
+    scores.verdict().save(out / "verdict.json")
     heads = scores.top(min(top, model.cfg.n_layers * model.cfg.n_heads), by=rank_by)
     heads.save(out / "heads.json")
     show.scores(scores).save(out / "scores.png")
@@ -54,7 +56,7 @@ def discover(
     return scores
 
 
-def _describe(model: Any, strips: Mapping[str, Picture]) -> dict[str, Any]:
+def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
     """What a run is of; a resumed run must agree in all of it."""
     digest = hashlib.sha256()
     for name, strip in strips.items():

@@ -1,10 +1,13 @@
 """Reading images: every source becomes one upright RGB picture, once.
 
 read_image("page.jpg"); read_image(Image.open("page.jpg")); read_image(array)
+read_size("page.jpg")         # (width, height), from the header alone
 """
 
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,10 +17,12 @@ from gaze_lens.errors import ImageError
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises on damaged data
 LARGE = (Image.DecompressionBombError, MemoryError)
+ORIENTATION = 0x0112  # the EXIF tag; values of 5 and more turn a picture by a quarter
+Read = TypeVar("Read")
 
 
 def read_image(source: Any) -> Image.Image:
-    """An RGB image with its EXIF orientation applied, from a path, a PIL image or an array.
+    """An RGB image with its EXIF orientation applied, from a path, the bytes of a file, a PIL image or an array.
 
     Arrays are `[height, width]`, `[height, width, 1]` or `[height, width, 3]`; integers 0-255 or floats 0-1.
     Transparency is dropped; 16-bit grey is scaled to 8 bits.
@@ -29,7 +34,9 @@ def read_image(source: Any) -> Image.Image:
         except BROKEN as error:
             raise ImageError(f"The PIL image is damaged or cut short ({error}); save its file again.") from error
     if isinstance(source, str | Path):
-        return _open(source)
+        return _open(source, _upright)
+    if isinstance(source, bytes):
+        return _open(BytesIO(source), _upright)
     if isinstance(source, Tensor):
         source = source.detach().cpu()
         source = source.float() if source.is_floating_point() else source
@@ -40,26 +47,42 @@ def read_image(source: Any) -> Image.Image:
     )
 
 
-def _open(source: str | Path) -> Image.Image:
-    path = Path(source)
+def read_size(source: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels of what `read_image` makes of a file; reads its header, not its pixels.
+
+    Raises ImageError for what is no image. A file that is cut short behind its header passes.
+    """
+    return _open(source, _upright_size)
+
+
+def _open(source: str | Path | BytesIO, read: Callable[[Image.Image], Read]) -> Read:
+    path = f"of {source.getbuffer().nbytes} bytes" if isinstance(source, BytesIO) else Path(source)
     if str(source).startswith(("http:", "https:", "data:")):
         raise ImageError(f"{str(source)[:80]} is a web address; download the image and give the path of the file.")
     try:
-        with Image.open(path) as image:
-            return _upright(image)
+        with Image.open(source) as image:
+            return read(image)
     except FileNotFoundError as error:
         raise ImageError(f"There is no image file {path}; give the path of a PNG or JPEG file.") from error
     except (IsADirectoryError, PermissionError) as error:
         raise ImageError(f"{path} cannot be opened ({error.strerror}); give the path of a PNG or JPEG file.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image that Pillow can read; give a PNG or JPEG file.") from error
+        raise ImageError(f"The file {path} is not an image that Pillow can read; give a PNG or JPEG file.") from error
     except LARGE as error:
         raise ImageError(f"The image file {path} is too large to open ({error}); make it smaller.") from error
     except BROKEN as error:
         raise ImageError(f"The image file {path} is damaged or cut short ({error}); save it again.") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    _check_frames(image)
+    if image.format == "PNG" and "exif" not in image.info:  # `getexif` would read all its pixels to look for it
+        return image.size
+    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    return (image.height, image.width) if turned else image.size
+
+
+def _check_frames(image: Image.Image) -> None:
     if 0 in image.size:
         raise ImageError(f"An image of {image.width} x {image.height} pixels was given; it needs one pixel or more.")
     if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph and its previews
@@ -67,6 +90,10 @@ def _upright(image: Image.Image) -> Image.Image:
             f"An image file with {image.n_frames} frames was given; gaze_lens takes single pictures. Choose a frame: "
             "image.seek(n), then image.convert('RGB')."
         )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    _check_frames(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("F", "I"):
         return _from_array(np.asarray(upright))

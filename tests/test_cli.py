@@ -7,10 +7,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from gaze_lens import HeadSet, cli, comics, discovery
+from gaze_lens import HeadSet, cli, comics, data, discovery
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, ModelError, RegionError
 from gaze_lens.head_scores import HeadScores
-from gaze_lens.strips import read_strips
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -49,7 +48,7 @@ def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
 
     result = discover(run, folder, "--top", 5)
     assert result.exit_code == 0
-    expected = score_heads(tiny_model, list(read_strips(folder / "strips", panels=3).values()), progress=False)
+    expected = score_heads(tiny_model, data.read_pages(folder / "strips", 3), progress=False)
     scores = HeadScores.load(folder / "out" / "scores.safetensors")
     assert (scores.samples - expected.samples).abs().max() < 1e-6
     heads = HeadSet.load(folder / "out" / "heads.json", model=tiny_model.cfg.model_name)
@@ -60,6 +59,28 @@ def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
     lines = (folder / "out" / "scores.csv").read_text().splitlines()
     assert len(lines) == 1 + tiny_model.cfg.n_layers * tiny_model.cfg.n_heads
     assert (folder / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_discover_takes_other_layouts_of_strips(run, tmp_path):
+    strip = comics.synthetic(1, seed=50, panels=3)[0].image
+    panels = [strip.crop((32 * k, 0, 32 * k + 32, 32)).resize((256, 256)) for k in range(3)]
+    wide = comics.strip(panels, gap=20).image
+    for name in ("wide", "corpus/7"):
+        (tmp_path / name).mkdir(parents=True)
+    wide.save(tmp_path / "wide" / "strip.png")
+    comics.synthetic(1, seed=50, panels=2)[0].image.save(tmp_path / "wide" / "two panels.png")
+    for k, panel in enumerate(panels):
+        panel.save(tmp_path / "corpus" / "7" / f"0_{k}.png")
+    options = {"wide": ("--panels", 3, "--detect"), "corpus": ("--windows", 3, "--seed", 2)}
+    for name, more in options.items():
+        result = run(
+            "discover", "--model", "tiny", "--strips", tmp_path / name, "--out", tmp_path / f"of {name}", *more
+        )  # fmt: skip
+        assert f"1 pictures from {tmp_path / name}" in result.output
+        assert (tmp_path / f"of {name}" / "heads.json").exists()
+    for more in (("--detect",), ("--panels", 3, "--windows", 3)):
+        with pytest.raises(InputError, match="Give --panels N"):
+            run("discover", "--model", "tiny", "--strips", tmp_path / "wide", "--out", tmp_path / "none", *more)
 
 
 def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch):
@@ -120,10 +141,9 @@ def steer(run, strip_file, heads_file, *more):
 
 def test_steer_prints_both_answers(run, strip_file, heads_file, tiny_model):
     from gaze_lens import steer as steering
-    from gaze_lens.strips import wide_strip
 
     result = steer(run, strip_file, heads_file, "--panel", 4, "--panels", 6, "--max-new-tokens", 12)
-    inputs = tiny_model.prepare(wide_strip(strip_file, 6), comics.OPEN)
+    inputs = tiny_model.prepare(data.read_page(strip_file, 6), comics.OPEN)
     hooks = steering(["L3H1", "L4H0"], inputs.region("panel 4"))
     assert str(tiny_model.generate(inputs, max_new_tokens=12)) in result.output
     assert str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=12)) in result.output
@@ -178,7 +198,7 @@ def test_info_reads_no_weights(run, tmp_path, tiny_model, monkeypatch):
 def test_an_empty_folder_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_load", lambda *_: pytest.fail("loaded"))
     arguments = ["discover", "--model", "tiny", "--strips", str(tmp_path), "--out", str(tmp_path / "out")]
-    with pytest.raises(GazeLensError, match="holds no strips"):
+    with pytest.raises(GazeLensError, match="There are no pictures in"):
         raise CliRunner().invoke(cli.app, arguments).exception
     assert not (tmp_path / "out").exists()
 
@@ -191,7 +211,7 @@ def test_main_says_in_one_line_what_is_wrong(monkeypatch, capsys, tmp_path):
         cli.main()
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert error.startswith("gaze-lens: The folder")
+    assert error.startswith("gaze-lens: There are no pictures in")
     assert "Traceback" not in error
 
 
@@ -217,10 +237,11 @@ def test_help_has_examples():
         assert "Example: gaze-lens" in output.replace("\n", " ")
 
 
-def test_a_truncated_strip_in_the_folder_stops_before_anything_is_written(run, folder):
+def test_a_truncated_strip_in_the_folder_is_left_out_and_told(run, folder):
     Image.new("RGB", (96, 32)).save(folder / "strips" / "z.png")
-    data = (folder / "strips" / "z.png").read_bytes()
-    (folder / "strips" / "z.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ImageError, match="z.png"):
-        discover(run, folder)
-    assert not (folder / "out").exists()
+    written = (folder / "strips" / "z.png").read_bytes()
+    (folder / "strips" / "z.png").write_bytes(written[: len(written) // 2])
+    result = discover(run, folder)
+    assert "3 pictures" in result.output
+    assert "left out: an image cannot be read (1)" in result.output
+    assert len(HeadScores.load(folder / "out" / "scores.safetensors").samples) == 3

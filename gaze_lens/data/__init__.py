@@ -1,0 +1,24 @@
+"""Pictures from disk and from public data sets, with the regions that they come with.
+
+strips = gl.data.read_strips("comics")                              # <comic>/p1.png, p2.png, ...
+strips = gl.data.read_comics("COMICS", seed=0, limit=100)           # <comic>/<page>_<panel>.jpg, random windows
+pages = gl.data.read_pages("pages", gl.data.gutters((2, 3)))        # single images, their gutters detected
+strips = gl.data.read_dataset("baulab/openai-comic-strips")         # through the `datasets` library
+photos = gl.data.read_coco("instances_val2017.json", "val2017", min_area=32 * 32, unique=True, n_objects=(2, 6))
+scores = gl.score_heads(model, strips)
+
+All are `Pictures`: a sequence that reads a picture when it is asked for, and counts what it left out.
+"""
+
+from gaze_lens.data.coco import read_coco
+from gaze_lens.data.gutters import find_panels, gutters
+from gaze_lens.data.hub import read_dataset
+from gaze_lens.data.pages import borders, read_page, read_pages
+from gaze_lens.data.pictures import Pictures
+from gaze_lens.data.strips import read_strips
+from gaze_lens.data.windows import read_comics
+
+__all__ = [
+    "Pictures", "borders", "find_panels", "gutters", "read_coco", "read_comics", "read_dataset", "read_page",
+    "read_pages", "read_strips",
+]  # fmt: skip

@@ -1,0 +1,137 @@
+"""Photographs with the boxes or masks of objects, from COCO's instances_*.json.
+
+photos = read_coco("annotations/instances_val2017.json", "val2017", min_area=32 * 32, unique=True, n_objects=(2, 6))
+photos[0].regions                 # {"dog": Box(...), "bench": Box(...)}; captions are the names of the categories
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaze_lens.data.files import existing, fault
+from gaze_lens.data.objects import Choice, choose, shape_of
+from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.errors import ImageError, InputError
+from gaze_lens.images import read_image, read_size
+from gaze_lens.regions import Picture
+
+Record = Mapping[str, Any]
+
+
+def read_coco(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    min_area: float = 0.0,
+    unique: bool = False,
+    n_objects: tuple[int, int] = (1, 1000),
+    crowds: bool = False,
+    masks: bool = False,
+    seed: int | None = None,
+    limit: int | None = None,
+) -> Pictures:
+    """The images with objects, by file name without suffix; regions "dog", "dog 2", ..., captions "dog".
+
+    annotations: the JSON file, with images, annotations and categories. images: the folder of the image files.
+    categories: only objects of these become regions; without it, of all. min_area: in square pixels, of COCO's own
+    "area". unique: only objects whose category occurs once in the image, crowds and small ones counted. n_objects:
+    (least, most) objects that an image may have after all this. crowds: keep objects with `iscrowd`.
+    masks: regions are the outlines (polygons, or run-length encoded masks), not the boxes.
+    seed: images in random order, without it in the file's. limit: no more than so many images.
+    Left out, and counted: objects without area or outside of their image, images that are missing, cannot be read, or
+    are not as large as the file says (its boxes are in pixels of the image as it is seen upright). Boxes are cut at
+    the image's edge.
+    Raises InputError for a file that is not of this kind, unknown categories, and where no image is left.
+    """
+    content = _load(Path(annotations))
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    _check_categories(categories, set(names.values()))
+    choice = Choice(names, None if categories is None else set(categories), min_area, unique, crowds, masks)
+    folder = existing(images, "the image files")
+    left_out: dict[str, list[str]] = defaultdict(list)
+    objects = _by_image(content, left_out)
+    readers = {}
+    for record in _in_order(content["images"], seed):
+        if len(readers) == limit:
+            break
+        name = str(Path(record["file_name"]).with_suffix(""))
+        size = record["width"], record["height"]
+        chosen = choose(objects[record["id"]], choice, size, name, left_out)
+        path = folder / record["file_name"]
+        if reason := _image_fault(path, size, len(chosen), n_objects):
+            left_out[reason].append(name)
+        else:
+            readers[name] = partial(_picture, path, size, chosen, choice)
+    return collected(readers, left_out, source=str(annotations), expected="images with the objects asked for")
+
+
+def _load(path: Path) -> Mapping[str, Sequence[Record]]:
+    expected = "expected COCO's instances_*.json, with the lists images, annotations and categories"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}; {expected}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); {expected}.") from error
+    needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ("id",)}
+    for part, keys in needed.items():
+        records = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(records, list) or not all(key in record for record in records for key in keys):
+            raise InputError(f"{path} has no list '{part}' whose members all have {', '.join(keys)}; {expected}.")
+    return content
+
+
+def _check_categories(wanted: Sequence[str] | None, known: set[str]) -> None:
+    if isinstance(wanted, str):
+        raise InputError(f"categories={wanted!r} was given; give a list: [{wanted!r}].")
+    for name in wanted or ():
+        if name not in known:
+            near = get_close_matches(name, known, n=3) or sorted(known)[:10]
+            raise InputError(f"The file has no category '{name}'; it has {len(known)}, such as {', '.join(near)}.")
+
+
+def _by_image(content: Mapping[str, Sequence[Record]], left_out: dict[str, list[str]]) -> Mapping[Any, list[Record]]:
+    """Image id -> its annotations."""
+    known = {record["id"] for record in content["images"]}
+    objects = defaultdict(list)
+    for annotation in content["annotations"]:
+        if annotation.get("image_id") in known:
+            objects[annotation["image_id"]].append(annotation)
+        else:
+            left_out["an object belongs to no image"].append(f"annotation {annotation['id']}")
+    return objects
+
+
+def _in_order(records: Sequence[Record], seed: int | None) -> list[Record]:
+    if seed is None:
+        return list(records)
+    return [records[index] for index in np.random.default_rng(seed).permutation(len(records))]
+
+
+def _image_fault(path: Path, size: tuple[int, int], found: int, n_objects: tuple[int, int]) -> str | None:
+    least, most = n_objects
+    if not least <= found <= most:
+        return "an image has fewer or more objects than asked for"
+    if reason := fault([path]):
+        return reason
+    return None if read_size(path) == size else "an image is not as large as the annotations say"
+
+
+def _picture(path: Path, size: tuple[int, int], objects: Sequence[Record], choice: Choice) -> Picture:
+    image = read_image(path)
+    if image.size != size:
+        raise ImageError(f"{path} has {image.size} pixels; the annotations are for {size}.")
+    regions, captions, seen = {}, {}, Counter()
+    for annotation in objects:
+        category = choice.names[annotation["category_id"]]
+        seen[category] += 1
+        name = category if seen[category] == 1 else f"{category} {seen[category]}"
+        regions[name], captions[name] = shape_of(annotation, size, masks=choice.masks), category
+    return Picture(image, regions, captions)

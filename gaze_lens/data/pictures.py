@@ -1,0 +1,101 @@
+"""A lazy sequence of pictures: it knows their names, reads them when asked, and counts what was left out.
+
+pictures = gl.data.read_strips("comics")
+len(pictures), pictures[0], pictures["batman"], pictures[:10], pictures.names
+print(pictures)                       # 498 pictures from comics; left out: an image cannot be read (2)
+pictures = pictures.check()           # reads every picture once, and leaves out those that cannot be read
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import overload
+
+from tqdm import tqdm
+
+from gaze_lens.errors import ImageError, InputError, RegionError
+from gaze_lens.regions import Picture
+
+Reader = Callable[[], Picture]
+
+
+class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would read a picture to look at it
+    """Pictures that are read when they are asked for: by index, by slice (again lazy), or by name.
+
+    readers: name -> a function that reads the picture. source: where they come from, for messages.
+    left_out: reason -> the names of what was left out for it.
+    Nothing is kept in memory. Reading raises ImageError or RegionError, with the picture's name, where a file is
+    damaged or has no such panels; `check` leaves such pictures out.
+    """
+
+    def __init__(
+        self, readers: Mapping[str, Reader], *, source: str = "", left_out: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.source = source
+        self.left_out = {reason: tuple(names) for reason, names in (left_out or {}).items()}
+        self._readers = dict(readers)
+        self.names = tuple(self._readers)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> how many were left out for it; their names are in `left_out`."""
+        return {reason: len(names) for reason, names in self.left_out.items()}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int | str) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Pictures": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            chosen = {name: self._readers[name] for name in self.names[index]}
+            return Pictures(chosen, source=self.source, left_out=self.left_out)
+        if isinstance(index, str) and index not in self._readers:
+            raise InputError(f"There is no picture '{index}' in {self}; `names` holds the names of all.")
+        name = index if isinstance(index, str) else self.names[index]
+        try:
+            return self._readers[name]()
+        except (ImageError, RegionError) as error:
+            raise type(error)(f"Picture '{name}' of {self.source} cannot be used: {error}") from error
+
+    def items(self) -> Iterator[tuple[str, Picture]]:
+        """(name, picture), in order, each read when it is its turn."""
+        return ((name, self[name]) for name in self.names)
+
+    def check(self, *, progress: bool = False) -> "Pictures":
+        """Read every picture once; the same pictures without those that cannot be read, which count as left out.
+
+        Raises InputError where none is left.
+        """
+        left_out = defaultdict(list, {reason: list(names) for reason, names in self.left_out.items()})
+        good = {}
+        for name in tqdm(self.names, desc="checking pictures", disable=not progress):
+            try:
+                self[name]
+            except ImageError:
+                left_out["an image cannot be read"].append(name)
+            except RegionError:
+                left_out["panels or regions do not fit the image"].append(name)
+            else:
+                good[name] = self._readers[name]
+        return collected(good, left_out, source=self.source, expected="pictures that can be read")
+
+    def __repr__(self) -> str:
+        return f"{len(self)} pictures from {self.source}" + _told(self.skipped)
+
+
+def collected(
+    readers: Mapping[str, Reader], left_out: Mapping[str, Sequence[str]], *, source: str, expected: str
+) -> Pictures:
+    """The pictures that were found. Raises InputError, with what was expected and left out, where there are none."""
+    if not readers:
+        told = _told({reason: len(names) for reason, names in left_out.items()})
+        raise InputError(f"There are no pictures in {source}: expected {expected}{told}.")
+    return Pictures(readers, source=source, left_out=left_out)
+
+
+def _told(skipped: Mapping[str, int]) -> str:
+    if not skipped:
+        return ""
+    return "; left out: " + ", ".join(f"{why} ({count})" for why, count in skipped.items())

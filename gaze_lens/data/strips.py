@@ -1,0 +1,54 @@
+"""Comic strips in the paper authors' layout: a folder for each comic, a file for each panel.
+
+strips = read_strips("comics")                # comics/<comic>/p1.png, p2.png, ...
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from gaze_lens.comics import strip
+from gaze_lens.data.files import existing, fault, image_files, subfolders
+from gaze_lens.data.pictures import Pictures, collected
+
+LAYOUT = "<comic>/p1.png, p2.png, ..."
+
+
+def read_strips(
+    folder: str | Path, *, captions: Mapping[str, Sequence[str]] | None = None, limit: int | None = None
+) -> Pictures:
+    """The strips of a folder, by name of comic, with regions "panel 1", "panel 2", ...
+
+    Every subfolder is a comic whose panels are its images p1, p2, ... or, failing such names, all its images in order
+    of name. captions: name of comic -> what each of its panels shows. limit: no more than so many strips.
+    Comics with fewer than two panels, with gaps in their numbers or with files that are no images are left out.
+    Raises InputError where no strip is left.
+    """
+    root = existing(folder, LAYOUT)
+    readers, left_out = {}, defaultdict(list)
+    for comic in subfolders(root):
+        if len(readers) == limit:
+            break
+        numbers, files = _panels(comic)
+        if reason := _misnumbered(numbers) or fault(files):
+            left_out[reason].append(comic.name)
+        else:
+            readers[comic.name] = partial(strip, files, captions=(captions or {}).get(comic.name))
+    expected = f"{LAYOUT} (for panels in one image see read_pages, or --panels)"
+    return collected(readers, left_out, source=str(root), expected=expected)
+
+
+def _panels(comic: Path) -> tuple[list[int], list[Path]]:
+    """The numbers and files of a comic's panels, in order."""
+    files = image_files(comic)
+    numbered = [(int(found[1]), path) for path in files if (found := re.fullmatch(r"p(\d+)", path.stem))]
+    pairs = sorted(numbered) or list(enumerate(files, start=1))
+    return [number for number, _ in pairs], [path for _, path in pairs]
+
+
+def _misnumbered(numbers: list[int]) -> str | None:
+    if len(numbers) < 2:
+        return "fewer than two panels"
+    return None if numbers == list(range(1, len(numbers) + 1)) else "panels are not numbered 1, 2, 3, ..."
