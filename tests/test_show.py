@@ -40,12 +40,13 @@ def model(shelf):
     return shelf.get()[0]
 
 
-def trajectory(mass, tokens=None, regions=("left", "right"), weighted=False):
-    n_steps = len(mass)
+def trajectory(mass, tokens=None, regions=("left", "right"), weighted=False, seed=0):
+    n_steps, n_heads, _ = mass.shape
     tokens = tuple(f" t{i}" for i in range(n_steps)) if tokens is None else tokens
-    generation = Generation(("".join(tokens),), torch.zeros(1, n_steps).long(), torch.zeros(1, n_steps).long())
-    heads = HeadSet([(0, i) for i in range(mass.shape[1])])
-    return Trajectory(mass, heads, regions, tokens, generation, weighted)
+    ids = torch.zeros(1, n_steps).long()
+    rest = torch.rand(3, n_steps, n_heads, generator=torch.Generator().manual_seed(seed))
+    heads = HeadSet([(0, i) for i in range(n_heads)])
+    return Trajectory(mass, *rest, heads, regions, tokens, Generation(("".join(tokens),), ids, ids), weighted)
 
 
 def written(figure):
@@ -347,12 +348,47 @@ def test_a_long_text_has_its_tokens_thinned():
 def test_a_staircase_refuses_steps_without_data_and_strange_schedules():
     with pytest.raises(InputError, match="0 steps"):
         show.staircase(trajectory(torch.zeros(0, 1, 2)))
-    with pytest.raises(InputError, match="3 steps of 2 regions and 2 tokens"):
-        show.staircase(trajectory(torch.rand(3, 1, 2), tokens=("a", "b")))
     with pytest.raises(InputError, match="no NaN"):
         show.staircase(trajectory(torch.tensor([[[0.1, float("nan")]]])))
     with pytest.raises(RegionError, match=r"names \['middle'\]"):
         show.staircase(trajectory(torch.rand(3, 1, 2)), schedule=[(0, "middle")])
+
+
+def test_what_the_text_is_about_is_a_bar_under_its_tokens():
+    plot = show.staircase(trajectory(torch.rand(6, 1, 2)), described=["left", "left", None, "left", "right", None])
+    bars = plot.figure.axes[0].collections[-1].get_segments()
+    np.testing.assert_allclose(bars, [[[-0.4, 0.36], [3.4, 0.36]], [[3.6, 1.36], [4.4, 1.36]]])
+    assert plot.data["described"] == ("left", "left", None, "left", "right", None)
+    with pytest.raises(RegionError, match=r"about \['middle'\]: expected some of \['left', 'right'\]"):
+        show.staircase(trajectory(torch.rand(1, 1, 2)), described=["middle"])
+
+
+def test_a_course_shows_the_mean_and_the_span_of_the_heads():
+    made = trajectory(torch.rand(4, 3, 2))
+    made.entropy[1] = float("nan")
+    plot = show.course(made, described=["left", None, "right", "right"])
+    above, middle, below = plot.figure.axes
+    image, described = above.lines
+    np.testing.assert_allclose(image.get_ydata(), made.on_image.mean(1), rtol=1e-6)
+    expected = np.stack([made.mass[0, :, 0], np.full(3, np.nan), made.mass[2, :, 1], made.mass[3, :, 1]])
+    np.testing.assert_allclose(plot.data["described"], expected)
+    np.testing.assert_allclose(described.get_ydata().filled(np.nan), expected.mean(1), rtol=1e-6)
+    assert np.isnan(middle.lines[0].get_ydata().filled(np.nan)).tolist() == [False, True, False, False]
+    span = below.collections[0].get_paths()[0].vertices
+    assert span[:, 1].min() == pytest.approx(made.sink.min().item())
+    assert span[:, 1].max() == pytest.approx(made.sink.max().item())
+    assert str(plot).splitlines()[1] == f"  on_image: {made.on_image.mean():.2f} on average"
+    assert above.get_ylabel() == "attention mass, 0-1"
+    plot.render()
+
+
+def test_a_course_of_heads_that_never_see_the_image_and_of_nothing(recwarn):
+    blind = trajectory(torch.zeros(2, 1, 2))
+    blind.entropy[:] = float("nan")
+    assert "entropy" not in str(show.course(blind))
+    assert not recwarn.list
+    with pytest.raises(InputError, match="no steps to show"):
+        show.course(trajectory(torch.zeros(0, 1, 2)))
 
 
 def test_a_tracked_narration_can_be_shown(model, strip):

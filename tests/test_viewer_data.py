@@ -21,7 +21,8 @@ from gaze_lens.comics import OPEN, scenes, synthetic
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.show.page import page
 from gaze_lens.show.recording import LEVELS, quantised, record
-from gaze_lens.show.words import pieces, words_of
+from gaze_lens.show.words import words_of
+from gaze_lens.token_texts import pieces
 
 HEADS = ["L2H1", "L0H3"]
 

@@ -7,6 +7,7 @@
     gl.show.attention_map(model, inputs, heads)     # over the picture, for one token
     gl.show.circuitsvis(model, inputs, heads)       # whole patterns, image tokens pooled by region (CircuitsVis)
     gl.show.staircase(gl.track(model, inputs, heads))
+    gl.show.course(gl.track(model, inputs, heads))  # how much they look at all, how narrowly, and how much they rest
     gl.show.steering(strip, baseline, {"panel 4": text, ...})
 
 All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter
@@ -16,6 +17,7 @@ up and nothing accumulates.
 
 from gaze_lens.show.circuits import CircuitsView, circuitsvis
 from gaze_lens.show.comparisons import steering
+from gaze_lens.show.courses import course
 from gaze_lens.show.gaze import attention_map
 from gaze_lens.show.head_maps import matrices, scores
 from gaze_lens.show.pictures import picture
@@ -24,6 +26,6 @@ from gaze_lens.show.staircases import staircase
 from gaze_lens.show.viewer import AttentionViewer, attention
 
 __all__ = [
-    "AttentionViewer", "CircuitsView", "Plot", "attention", "attention_map", "circuitsvis", "matrices", "picture",
-    "scores", "staircase", "steering",
+    "AttentionViewer", "CircuitsView", "Plot", "attention", "attention_map", "circuitsvis", "course", "matrices",
+    "picture", "scores", "staircase", "steering",
 ]  # fmt: skip

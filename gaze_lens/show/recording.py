@@ -17,6 +17,7 @@ from gaze_lens.attention_hooks import Place, Positions, RowReader
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads import HeadSet
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.value_norms import ValueNorms
 
 LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
 MOST = 100_000_000  # values; a browser holds a byte of each
@@ -122,28 +123,20 @@ class _Recorder:
     """Hooks that cut rows to image tokens and quantise them, and keep the norms of the prompt's value vectors."""
 
     def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
-        self.heads, self.by_layer, self.n_heads = heads, heads.by_layer(), model.cfg.n_heads
+        self.heads, self.by_layer = heads, heads.by_layer()
         self.crossed = inputs.layout.crossed
         self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
         self.rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {layer: {} for layer in self.by_layer}
-        self.norms: dict[int, Tensor] = {}
+        self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
         self.blind: set[int] = set()  # layers that do not see images
-        names = [f"blocks.{layer}.attn.hook_v" for layer in self.by_layer]
-        self.unweighted = "; ".join(f"{name}: {model.silent[name]}" for name in names if name in model.silent)
+        silent = self.norms.silent.items()
+        self.unweighted = "; ".join(f"blocks.{layer}.attn.hook_v: {reason}" for layer, reason in silent)
 
     def hooks(self, queries: Positions) -> list[tuple[str, Any]]:
         """The hooks to run with."""
         reader = RowReader(queries, self._read)
         hooks: list[tuple[str, Any]] = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in self.by_layer]
-        if not self.unweighted:
-            hooks += [(f"blocks.{layer}.attn.hook_v", self._keep_norms) for layer in self.by_layer]
-        return hooks
-
-    def _keep_norms(self, values: Tensor, hook: Any) -> None:
-        """Values `[batch, pos, kv_head, d_head]` of the prefill; later forwards hold generated tokens only."""
-        if hook.layer() not in self.norms:
-            norms = values[0].float().norm(dim=-1).T.cpu()
-            self.norms[hook.layer()] = norms.repeat_interleave(self.n_heads // norms.shape[0], 0)
+        return hooks if self.unweighted else hooks + self.norms.hooks()
 
     def _read(self, weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
         if len(weights) != 1:
@@ -190,4 +183,4 @@ class _Recorder:
     def _norms_of(self, head: Any) -> Float[np.ndarray, " token"]:
         if head.layer in self.blind:
             return np.zeros(len(self.keys), np.float32)
-        return self.norms[head.layer][head.head, self.keys].numpy()
+        return self.norms.of(head.layer)[head.head].cpu()[self.keys].numpy()

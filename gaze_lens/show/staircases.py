@@ -2,6 +2,7 @@
 
 gl.show.staircase(trajectory)
 gl.show.staircase(trajectory, schedule=[(0, r4), (50, r2)])
+gl.show.staircase(trajectory, described=trajectory.described_by_markers())
 """
 
 import itertools
@@ -14,61 +15,67 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from gaze_lens.errors import InputError, RegionError
+from gaze_lens.errors import InputError
 from gaze_lens.regions import Region
 from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, entitle, house_style, new_figure, shorten
 from gaze_lens.tracking import Trajectory
+from gaze_lens.tracking.agreement import turns
 
 LABELLED = 64  # tokens written along the axis, at most
 
 
-def staircase(trajectory: Trajectory, *, schedule: Sequence[tuple[int, str | Region]] | None = None) -> Plot:
+def staircase(
+    trajectory: Trajectory,
+    *,
+    schedule: Sequence[tuple[int, str | Region]] | None = None,
+    described: Sequence[str | None] | None = None,
+) -> Plot:
     """`gl.show.staircase(gl.track(model, inputs, heads))`: the heads' mean attention by region, token by token.
 
     The line runs through the region with the most attention, and is faint where that is little.
     schedule: what the text was steered by, [(step, region or its name), ...]: a dashed line at every switch, and the
         target's row framed until the next. Switches behind the end of the text are left out.
+    described: the region that each token is about, or None, as `trajectory.described_by_markers()` gives it: a bar at
+        the foot of its row.
     data: "mass" [step, region], attention mass, 0-1 (times value norms where weighted); "looked_at" [step], index of
-        the region; "regions"; "tokens"; "switches", the steps drawn.
+        the region; "regions"; "tokens"; "switches", the steps drawn; "described", where given.
     Raises InputError for a trajectory without steps or with steps that have no data, RegionError for a schedule with
-    other regions.
+    other regions, and both as `trajectory.agreement` does for `described`.
     """
     mass = trajectory.mean.numpy()
-    if not mass.size or not np.isfinite(mass).all() or len(mass) != len(trajectory.tokens):
+    if not mass.size or not np.isfinite(mass).all():
         raise InputError(
-            f"The trajectory has {len(mass)} steps of {len(trajectory.regions)} regions and {len(trajectory.tokens)} "
-            "tokens: expected at least one of each, a token for every step, and no NaN. Make it with gl.track."
+            f"The trajectory has {len(mass)} steps of {len(trajectory.regions)} regions: expected at least one of "
+            "each, and no NaN. Make it with gl.track."
         )
-    entries = _entries(trajectory, schedule or ())
-    looked_at = mass.argmax(1)
+    entries = [turn for turn in turns(schedule or (), trajectory.regions, len(mass)) if turn[0] < len(mass)]
+    told = () if described is None else tuple(described)
+    title = f"Where {who(trajectory)} while the model writes"
     with house_style():
         figure = new_figure(float(np.clip(0.32 * mass.shape[1] + 1.5, 2.4, 8.0)))
         axes = figure.subplots()
         image = axes.imshow(mass.T, cmap=MASS, vmin=0, aspect="auto", interpolation="nearest")
-        unit = "attention mass x value norm" if trajectory.weighted else "attention mass, 0-1"
-        figure.colorbar(image, ax=axes, label=unit, fraction=0.03, pad=0.01)
-        _line(axes, mass, looked_at)
+        figure.colorbar(image, ax=axes, label=unit(trajectory), fraction=0.03, pad=0.01)
+        _line(axes, mass, mass.argmax(1))
         _targets(axes, entries, len(mass))
+        _bars(axes, trajectory, told)
         _ticks(axes, trajectory)
-        who = f"{len(trajectory.heads)} heads look" if len(trajectory.heads) > 1 else f"{trajectory.heads} looks"
-        title = f"Where {who} while the model writes"
         note = "mean over heads; line: the region looked at most, fainter where little"
-        entitle(axes, title, note + "; frames: the region steered to" * bool(entries))
-    data = {"mass": mass, "looked_at": looked_at, "regions": trajectory.regions, "tokens": trajectory.tokens}
-    switches = tuple(start for start, _, _ in entries)
-    return Plot(figure, {**data, "switches": switches}, _words(trajectory, title))
+        note += "; frames: the region steered to" * bool(entries) + "; bars: the region described" * bool(told)
+        entitle(axes, title, note)
+    data = {"mass": mass, "looked_at": mass.argmax(1), "regions": trajectory.regions, "tokens": trajectory.tokens}
+    data |= {"switches": tuple(start for start, _, _ in entries)} | ({"described": told} if told else {})
+    return Plot(figure, data, _words(trajectory, title))
 
 
-def _entries(trajectory: Trajectory, schedule: Sequence[tuple[int, str | Region]]) -> list[tuple[int, int, int]]:
-    """(first step, first step after, index of the region) of every entry that the text reached."""
-    n_steps, known = len(trajectory.tokens), trajectory.regions
-    named = [(int(step), getattr(region, "name", region)) for step, region in schedule]
-    strangers = [name for _, name in named if name not in known]
-    if strangers:
-        raise RegionError(f"The schedule names {strangers}, which were not tracked: expected some of {list(known)}.")
-    ends = [step for step, _ in named[1:]] + [n_steps]
-    entries = zip(named, ends, strict=False)
-    return [(start, min(end, n_steps), known.index(name)) for (start, name), end in entries if start < n_steps]
+def unit(trajectory: Trajectory) -> str:
+    """What its masses are measured in."""
+    return "attention mass x value norm" if trajectory.weighted else "attention mass, 0-1"
+
+
+def who(trajectory: Trajectory) -> str:
+    """The heads, in a title."""
+    return f"{len(trajectory.heads)} heads look" if len(trajectory.heads) > 1 else f"{trajectory.heads} looks"
 
 
 def _line(axes: Axes, mass: Float[np.ndarray, "step region"], looked_at: Int[np.ndarray, " step"]) -> None:
@@ -89,14 +96,29 @@ def _targets(axes: Axes, entries: list[tuple[int, int, int]], n_steps: int) -> N
     axes.set_xlim(-0.5, n_steps - 0.5)
 
 
+def _bars(axes: Axes, trajectory: Trajectory, told: Sequence[str | None]) -> None:
+    """A bar at the foot of a region's row under each stretch of text about it."""
+    if not told:
+        return
+    found = trajectory.stretches(told)
+    ends = zip(found["region"], found["start"], found["stop"], strict=True)
+    feet = [(trajectory.regions.index(name) + 0.36, start - 0.4, stop - 0.6) for name, start, stop in ends]
+    lines = [[(start, foot), (stop, foot)] for foot, start, stop in feet]
+    axes.add_collection(LineCollection(lines, colors=INK, linewidths=2.5, capstyle="butt"))
+
+
 def _ticks(axes: Axes, trajectory: Trajectory) -> None:
-    n_steps = len(trajectory.tokens)
-    every = math.ceil(n_steps / LABELLED)
-    steps = range(0, n_steps, every)
-    axes.set_xticks(steps, [visible(trajectory.tokens[step]) for step in steps], rotation=90, fontsize=7.5)
+    token_ticks(axes, trajectory.tokens)
     axes.set_yticks(range(len(trajectory.regions)), [shorten(name, 1.6, size=8) for name in trajectory.regions])
-    axes.set_xlabel(f"token (one in {every} of {n_steps} is written)" if every > 1 else "token")
     axes.tick_params(axis="y", length=0)
+
+
+def token_ticks(axes: Axes, tokens: Sequence[str]) -> None:
+    """Tokens along the x axis, or where they are many some of them."""
+    every = math.ceil(len(tokens) / LABELLED)
+    steps = range(0, len(tokens), every)
+    axes.set_xticks(steps, [visible(tokens[step]) for step in steps], rotation=90, fontsize=7.5)
+    axes.set_xlabel(f"token (one in {every} of {len(tokens)} is written)" if every > 1 else "token")
 
 
 def visible(token: str) -> str:

@@ -19,8 +19,8 @@ from gaze_lens.heads import HeadSet, write_whole
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.show.page import header_of, packed, page
 from gaze_lens.show.recording import Recording, record
-from gaze_lens.show.words import pieces
 from gaze_lens.steering import MODES, Mode, boost_and_suppress, steer
+from gaze_lens.token_texts import pieces
 
 STRENGTHS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 10_000.0)
 

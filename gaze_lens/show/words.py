@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.token_texts import pieces
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,6 @@ def _image_runs(inputs: VLMInputs) -> dict[int, str]:
             name = f"image {image + 1}" if len(inputs.image_tokens) > 1 else "image"
             runs[position] = f"{name}: {end - position} tokens"
     return runs
-
-
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token; a character that several tokens make up stands at the last of them."""
-    texts, open_ids = [], []
-    for token, name in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
-        open_ids.append(token)
-        text = tokenizer.decode(open_ids)
-        if text.endswith("\ufffd") and len(open_ids) < 4:  # UTF-8 has no longer ones
-            texts.append("")
-            continue
-        # Sentencepiece tokenizers drop the space that a single token begins with.
-        texts.append(" " + text if str(name).startswith("▁") and not text.startswith(" ") else text)
-        open_ids = []
-    return texts
 
 
 def special_ids(tokenizer: Any) -> set[int]:

@@ -1,0 +1,111 @@
+"""Which region a text is about, token by token.
+
+    told = by_markers(tokens, regions)                       # ("panel 1", "panel 1", ..., "panel 2", ...)
+    told = by_words(tokens, regions, captions)               # (None, "panel 1", None, ...)
+    told = in_ranges(30, regions, [(range(0, 12), "panel 1")])
+
+`tokens` are texts that join to the whole text; a place in the text belongs to the token that holds it.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+from gaze_lens.errors import InputError, RegionError
+
+Described = tuple[str | None, ...]  # for each token a region's name, or None
+
+
+def by_markers(tokens: Sequence[str], regions: Sequence[str], markers: Mapping[str, str] | None = None) -> Described:
+    """From each marker on, the region that it opens; None before the first. See `Trajectory.described_by_markers`."""
+    markers = {name: name for name in regions} if markers is None else markers
+    _check(markers, regions)
+    texts = {name: " ".join(marker.lower().split()) for name, marker in markers.items()}
+    if len(set(texts.values())) < len(texts) or not all(texts.values()):
+        raise InputError(f"The markers are {dict(markers)}: expected a text for each region, and no two alike.")
+    places = _places(tokens, {text: name for name, text in texts.items()})
+    if not places:
+        raise InputError(
+            f"None of the markers {list(texts.values())} is in the text {_beginning(tokens)}: give "
+            "markers={region: its marker}, or use described_by_words or described_in."
+        )
+    told: list[str | None] = [None] * len(tokens)
+    for (start, _, name), (stop, _, _) in pairwise([*places, (len(tokens), 0, "")]):
+        told[start:stop] = [name] * (stop - start)
+    return tuple(told)
+
+
+def by_words(
+    tokens: Sequence[str],
+    regions: Sequence[str],
+    captions: Mapping[str, str],
+    words: Mapping[str, Sequence[str]] | None = None,
+) -> Described:
+    """At each word that is one region's alone, that region; else None. See `Trajectory.described_by_words`."""
+    words = _own_words(captions) if words is None else words
+    _check(words, regions)
+    owners: dict[str, str] = {}
+    for name, its in words.items():
+        for word in its:
+            if owners.setdefault(word.lower(), name) != name:
+                raise InputError(f"{word!r} is a word of {owners[word.lower()]!r} and {name!r}: give it to one region.")
+    places = _places(tokens, owners)
+    if not places:
+        raise InputError(
+            f"None of the words {sorted(owners)} is in the text {_beginning(tokens)}: expected words that are one "
+            "region's alone. Give words={region: its words}, or captions in the gl.Picture."
+        )
+    told: list[str | None] = [None] * len(tokens)
+    for start, stop, name in places:
+        told[start:stop] = [name] * (stop - start)
+    return tuple(told)
+
+
+def in_ranges(n_tokens: int, regions: Sequence[str], ranges: Sequence[tuple[range, str]]) -> Described:
+    """In each range of tokens its region, elsewhere None. See `Trajectory.described_in`."""
+    _check([name for _, name in ranges], regions)
+    told: list[str | None] = [None] * n_tokens
+    for steps, name in ranges:
+        if not (steps and set(steps) <= set(range(n_tokens))):
+            raise InputError(f"{steps} is no range of the text: expected some of its tokens, 0 to {n_tokens - 1}.")
+        for step in steps:
+            if told[step] is not None:
+                raise InputError(f"Token {step} is in two of the ranges; give each token one region at most.")
+            told[step] = name
+    return tuple(told)
+
+
+def _check(names: Sequence[str] | Mapping[str, object], regions: Sequence[str]) -> None:
+    strangers = [name for name in names if name not in regions]
+    if strangers:
+        raise RegionError(f"{strangers} were not tracked: expected some of {list(regions)}.")
+
+
+def _own_words(captions: Mapping[str, str]) -> dict[str, set[str]]:
+    """The words of each caption that no other has."""
+    found = {name: set(re.findall(r"\w+", line.lower())) for name, line in captions.items()}
+    return {name: its - set().union(*(found[other] for other in found if other != name)) for name, its in found.items()}
+
+
+def _places(tokens: Sequence[str], owners: Mapping[str, str]) -> list[tuple[int, int, str]]:
+    """(first token, one past the last, region) of each whole word or run of words in the text, the longest first."""
+    if not owners:
+        return []
+    starts = list(accumulate(map(len, tokens), initial=0))[:-1]
+    texts = sorted(owners, key=len, reverse=True)
+    pattern = "|".join("(" + r"\s+".join(map(re.escape, text.split())) + ")" for text in texts)
+    found = re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", "".join(tokens), re.IGNORECASE)
+    return [
+        (
+            bisect_right(starts, match.start()) - 1,
+            bisect_right(starts, match.end() - 1),
+            owners[texts[match.lastindex - 1]],
+        )
+        for match in found
+    ]
+
+
+def _beginning(tokens: Sequence[str]) -> str:
+    text = "".join(tokens)
+    return repr(text if len(text) <= 60 else text[:60] + "...")
