@@ -69,8 +69,7 @@ def score_strips(
     progress: bool = True,
 ) -> Iterator[Float[Tensor, "layer head asked attended"]]:
     """The samples of `score_heads`, strip by strip, as they are made: for runs that are saved on the way."""
-    _check(strips, at, batch_size)
-    questions = _questions(prompts, max(len(strip.regions) for strip in strips))
+    questions = _questions(prompts, _check(strips, at, batch_size))
     with tqdm(total=len(strips), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for group in batched_strips(strips, batch_size):
             inputs = _inputs(model, group, questions, at)
@@ -86,19 +85,23 @@ def batched_strips(strips: Sequence[Picture], batch_size: int) -> Iterator[tuple
     yield from (tuple(strips[start : start + batch_size]) for start in range(0, len(strips), batch_size))
 
 
-def _check(strips: Sequence[Picture], at: str, batch_size: int) -> None:
+def _check(strips: Sequence[Picture], at: str, batch_size: int) -> int:
+    """The largest number of regions; each strip is looked at once, since it may be read from disk for it."""
     if isinstance(strips, Picture) or not len(strips):
         raise InputError("There is no list of strips to score on; give at least one picture with regions: [picture].")
     if at not in ("prompt", "answer"):
         raise InputError(f'at={at!r} was given; give "prompt" or "answer".')
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
+    widest = 0
     for index, strip in enumerate(strips):
         if len(getattr(strip, "regions", ())) < 2:
             raise RegionError(f"Strip {index} has fewer than two named regions; make strips with gl.comics.strip.")
         missing = [name for name in strip.regions if not strip.captions.get(name)] if at == "answer" else []
         if missing:
             raise InputError(f'Strip {index} has no caption for {missing}; at="answer" needs one for every region.')
+        widest = max(widest, len(strip.regions))
+    return widest
 
 
 def _questions(prompts: Prompts, n_regions: int) -> list[str]:

@@ -36,6 +36,30 @@ def test_a_strip_takes_paths_arrays_and_turned_photographs(tmp_path):
     assert not strip.captions
 
 
+def test_a_grid_has_equal_cells_in_reading_order():
+    sizes = [(80, 40), (40, 80), (40, 40)] * 2
+    panels = [Image.new("RGB", size, (40 * k, 0, 0)) for k, size in enumerate(sizes)]
+    page = comics.grid(panels, (2, 3), cell=(64, 96), gap=4, captions=list("abcdef"))
+    assert page.image.size == (192, 192)
+    assert page.regions["panel 5"] == Box(64, 96, 128, 192)
+    assert page.captions["panel 5"] == "e"
+    for k in range(6):
+        row, column = divmod(k, 3)
+        assert (pixels(page)[96 * row + 48, 64 * column + 32] == (40 * k, 0, 0)).all()
+    red = (pixels(page)[:96, 64:128] == (40, 0, 0)).all(-1)
+    assert red.sum() == 48 * (96 - 2)  # 40 x 80 as 48 x 96: aspect kept, the gap painted over its last two rows
+    for line in (pixels(page)[:, 62:66], pixels(page)[:, 126:130], pixels(page)[94:98]):
+        assert (line == 255).all()
+
+
+def test_grids_of_other_numbers_are_refused():
+    for shape, cell in (((2, 2), (64, 64)), ((1, 3), (0, 64)), ((0, 3), (64, 64))):
+        with pytest.raises(InputError, match="3 panels were given for a grid"):
+            comics.grid([np.zeros((8, 8))] * 3, shape, cell=cell)
+    with pytest.raises(InputError, match="1 captions were given for 3 panels"):
+        comics.grid([np.zeros((8, 8))] * 3, (1, 3), captions=["one"])
+
+
 @pytest.mark.parametrize(
     ("panels", "options", "words"),
     [

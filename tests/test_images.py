@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from gaze_lens.errors import ImageError
-from gaze_lens.images import read_image
+from gaze_lens.images import read_image, read_size
 
 ORIENTED = {  # EXIF orientation -> what makes the stored pixels upright (EXIF 2.3, section 4.6.4, tag 274)
     1: lambda a: a,
@@ -132,3 +132,34 @@ def test_an_image_too_large_to_open(tmp_path, monkeypatch):
 def test_arrays_and_objects_that_are_no_images(array, message):
     with pytest.raises(ImageError, match=message):
         read_image(array)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_size_from_the_header_is_that_of_the_picture(tmp_path, ending, orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(noise(80, 60)).save(path, exif=exif)
+    assert read_size(path) == read_image(path).size
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(80, 60)).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    assert read_size(path) == (80, 60)
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        read_image(path)
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"notes\.png is not an image"):
+        read_size(tmp_path / "notes.png")
+
+
+def test_the_bytes_of_a_file_are_read_as_the_file_is(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise(80, 60)).save(path)
+    assert read_image(path.read_bytes()).tobytes() == read_image(path).tobytes()
+    with pytest.raises(ImageError, match="of 3 bytes is not an image"):
+        read_image(b"abc")
