@@ -62,7 +62,7 @@ def counterfactual(
     model: Any,
     pictures: Any,
     prompts: Any,
-    change: Change | Sequence[Change],
+    change: Any,
     *,
     answers: str | Sequence[str] | None = None,
     image: int | None = None,

@@ -18,7 +18,7 @@ from gaze_lens.families.features import Part
 from gaze_lens.image_tokens import ImageTokens
 from gaze_lens.inputs import VLMInputs
 
-Rows = Float[Tensor, "token feature"]
+Rows = Float[Tensor, "_ _"]  # [token, feature]: of an image, a region or many images
 KNOWN = {"tokens", "levels", "padding", "edited"}  # what a part may hold; `padding` belongs to no image
 
 

@@ -29,12 +29,10 @@ __all__ = [
 
 Metric = Callable[[Tensor], Tensor]  # logits [batch, pos, d_vocab] -> [batch]
 Word = str | int  # a text, of which the first token is meant, or a token id
-Rows = Sequence[Sequence[int]]
+At = int | Sequence[int | Sequence[int]]  # a column, negative from the end; or for each row one, or several
 
 
-def logit_difference(
-    model: Any, right: Word | Sequence[Word], wrong: Word | Sequence[Word], *, at: int | Sequence[int] = -1
-) -> Metric:
+def logit_difference(model: Any, right: Word | Sequence[Word], wrong: Word | Sequence[Word], *, at: At = -1) -> Metric:
     """`logit_difference(model, "red", "green")`: the logit of one token minus that of another.
 
     right, wrong: texts, of which the first token counts, as the tokenizer writes it at the beginning of a text; or
@@ -54,10 +52,13 @@ def logit_difference(
 
     def metric(logits: Tensor) -> Tensor:
         _check(logits)
-        columns = [row[0] for row in _columns(at, logits)]
+        columns = _columns(at, logits)
+        if any(len(row) != 1 for row in columns):
+            raise InputError(f"at={at!r} was given; a logit difference is taken at one column for each row.")
         rows = torch.arange(len(logits), device=logits.device)
         high, low = (_one_each(tokens, len(logits)) for tokens in (rights, wrongs))
-        return _precise(logits[rows, columns, high]) - _precise(logits[rows, columns, low])
+        here = _precise(logits[rows, [row[0] for row in columns]])
+        return here[rows, high] - here[rows, low]
 
     return metric
 
@@ -90,7 +91,7 @@ def _log_probability(
     return tokens.mean() if per_token else tokens.sum()
 
 
-def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: int | Sequence[int] | Rows = -1) -> Metric:
+def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: At = -1) -> Metric:
     """`kl(model(clean))`: the Kullback-Leibler divergence from the reference's next token to the patched run's, nats.
 
     It is the sum over the vocabulary of p log(p / q), with p the reference's probabilities and q those of the logits.
@@ -186,7 +187,7 @@ def _one_each(tokens: Sequence[int], n_rows: int) -> list[int]:
     return list(tokens) * (n_rows // len(tokens))
 
 
-def _columns(at: int | Sequence[int] | Rows, logits: Tensor) -> list[list[int]]:
+def _columns(at: At, logits: Tensor) -> list[list[int]]:
     """For each row of logits the columns meant by `at`."""
     n_rows, length = logits.shape[:2]
     listed = [at] * n_rows if isinstance(at, int) else list(at)
