@@ -2,20 +2,21 @@
 
 answers = steer_to_every_panel(model, strips, heads)
 print(accuracy(answers))
+
+The engine's protocols with one condition, in memory; `gl.evaluate` runs several and keeps what they say.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from gaze_lens.comics import OPEN, ask
 from gaze_lens.evaluation.answers import Answer, answer
+from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.engine import generate_answers
+from gaze_lens.evaluation.protocols import Protocol, asking, question
 from gaze_lens.heads import HeadSet
 from gaze_lens.regions import Picture
-from gaze_lens.steering import steer
-
-Pair = tuple[int, Picture, str]
+from gaze_lens.steering import Mode, boost_and_suppress
 
 
 def steer_to_every_panel(
@@ -24,24 +25,19 @@ def steer_to_every_panel(
     heads: HeadSet | None,
     *,
     prompt: str = OPEN,
+    mode: Mode | None = None,
     max_new_tokens: int = 15,
     batch_size: int = 24,
     progress: bool = True,
-    **steering: Any,
 ) -> list[Answer]:
     """The answers to one question, with every region of every picture as the target once.
 
-    heads: the heads to steer, or None for the unsteered answers. steering: `mode=`, `where=`, ... of `steer`.
+    heads: the heads to steer, or None for the unsteered answers. mode: as for `gl.steer`.
     Gandikota and Bau 2026, "Question steering": 15 new tokens, greedy, every (strip, target) pair.
     """
-
-    def run(pairs: Sequence[Pair]) -> tuple[str, ...]:
-        inputs = model.encode(model.prepare([picture for _, picture, _ in pairs], prompt))
-        region = inputs.region([name for _, _, name in pairs])
-        hooks = [] if heads is None else steer(heads, region, **steering)
-        return model.generate(inputs, fwd_hooks=hooks, max_new_tokens=max_new_tokens).texts
-
-    return _in_batches(pictures, run, batch_size, progress)
+    condition = Condition("steered" if heads else "none", heads, mode or boost_and_suppress())
+    protocol = question(prompt, max_new_tokens=max_new_tokens)
+    return _answers(model, pictures, condition, protocol, batch_size=batch_size, progress=progress)
 
 
 def ask_every_panel(
@@ -54,24 +50,14 @@ def ask_every_panel(
     progress: bool = True,
 ) -> list[Answer]:
     """The unsteered answers to the question about each region. prompts: the question for region k, zero-based."""
-
-    def run(pairs: Sequence[Pair]) -> tuple[str, ...]:
-        questions = [prompts(list(picture.regions).index(name)) for _, picture, name in pairs]
-        inputs = model.encode(model.prepare([picture for _, picture, _ in pairs], questions))
-        return model.generate(inputs, max_new_tokens=max_new_tokens).texts
-
-    return _in_batches(pictures, run, batch_size, progress)
+    most = max((len(picture.regions) for picture in pictures), default=0)
+    protocol = asking([prompts(index) for index in range(most)], max_new_tokens=max_new_tokens)
+    return _answers(model, pictures, Condition("none"), protocol, batch_size=batch_size, progress=progress)
 
 
-def _in_batches(
-    pictures: Sequence[Picture], run: Callable[[Sequence[Pair]], tuple[str, ...]], batch_size: int, progress: bool
+def _answers(
+    model: Any, pictures: Sequence[Picture], condition: Condition, protocol: Protocol, **options: Any
 ) -> list[Answer]:
-    pairs = [(index, picture, name) for index, picture in enumerate(pictures) for name in picture.regions]
-    answers: list[Answer] = []
-    with tqdm(total=len(pairs), desc="answers", disable=not progress) as bar:
-        for start in range(0, len(pairs), batch_size):
-            chunk = pairs[start : start + batch_size]
-            texts = run(chunk)
-            answers += [answer(*pair, text) for pair, text in zip(chunk, texts, strict=True)]
-            bar.update(len(chunk))
-    return answers
+    made = generate_answers(model, list(pictures), [condition], protocol=protocol, **options)
+    numbers = ((int(record.picture), record) for record in made.records)
+    return [answer(n, pictures[n], record.targets[0], record.text) for n, record in numbers]

@@ -12,7 +12,6 @@ thread, it hands on the word, takes up a new target, and stops. Hooks and model 
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,41 +19,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gaze_lens.attention_hooks import AttentionBias, Place, Positions, RowReader
+from gaze_lens.attention_hooks import Place, Positions, RowReader
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads import HeadSet
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.regions import Layout
 from gaze_lens.serve.asks import Aim, Ask
-from gaze_lens.steering import boost_and_suppress, steer
+from gaze_lens.steering import Wheel, boost_and_suppress, steer
 
 Event = dict[str, Any]
 UNFINISHED = "\ufffd"  # what a tokenizer writes for the first bytes of a character
-
-
-@dataclass(frozen=True, eq=False)
-class Wheel(AttentionBias):
-    """A bias that is another one, exchanged between forwards: `wheel.turn(bias)`; None leaves the heads alone.
-
-    The seam takes it for what it is, so that the fast kernel stays on whatever it holds.
-    """
-
-    held: list[AttentionBias] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, heads: HeadSet) -> "Wheel":
-        """A wheel that holds nothing yet."""
-        return cls(heads, Positions.everything(), keys=(), value=(), required=False)
-
-    def turn(self, bias: AttentionBias | None) -> None:
-        """Hold another bias, from the next forward on. Not while a forward runs: its layers would disagree."""
-        self.held[:] = [] if bias is None else [bias]
-
-    def dense(
-        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
-    ) -> Float[Tensor, "#batch #head query key"] | None:
-        """What the bias in the wheel adds."""
-        return self.held[0].dense(layer, place, visible, dtype) if self.held else None
 
 
 class Gaze:

@@ -1,0 +1,147 @@
+"""What is asked of every picture, and what the answer should be about.
+
+    question()              one question about the whole picture, every region as the target once
+    static_narration()      the same with a question about "this panel" and a long answer
+    dynamic_narration()     a narration during which the target moves on, in a random order
+    regions()               photographs: one question, every object as the target once
+    asking()                no steering needed: the question about every region in turn
+
+Gandikota and Bau 2026, "Protocols"; the questions are our own, and `prompt=` takes any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gaze_lens.comics import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
+from gaze_lens.errors import InputError
+from gaze_lens.regions import Box, Picture
+
+TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A question, and how the answers to it are steered.
+
+    name: for files and reports. prompt: one text, or one for each region in order.
+    max_new_tokens: length of an answer; greedy. where: as for `gl.steer`.
+    every, end: for a narration, where the target moves on: every so many tokens, or when the text brings `end`
+        (".", say); at most one of the two. Neither: one target for the whole answer.
+    """
+
+    name: str
+    prompt: str | tuple[str, ...]
+    max_new_tokens: int
+    where: tuple[str, ...] = ("prefill", "decode")
+    every: int | None = None
+    end: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or (self.every is not None and self.every < 1) or self.end == "":
+            raise InputError(f"{self} was given; give at least one new token, and every= or end= that can be reached.")
+        if self.every is not None and self.end is not None:
+            raise InputError("A narration moves on every so many tokens, or at an end; give every= or end=, not both.")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the target moves on during an answer."""
+        return self.every is not None or self.end is not None
+
+    def targets(self, picture: Picture, *, seed: Sequence[int]) -> list[tuple[str, ...]]:
+        """For each answer about a picture, the regions it should be about, in turn: every region, or one order."""
+        if self.moves:
+            return [tuple(random_order(picture, seed=seed))]
+        if not picture.regions:
+            raise InputError("A picture has no named regions, so there is no target to steer to; name some.")
+        return [(name,) for name in picture.regions]
+
+    def prompt_for(self, picture: Picture, target: str) -> str:
+        """The question whose answer should be about a region."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        index = list(picture.regions).index(target)
+        if index >= len(self.prompt):
+            raise InputError(f"There are {len(self.prompt)} prompts, and a picture has {len(picture.regions)} regions.")
+        return self.prompt[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        given = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> "Protocol":
+        """What `to_dict` wrote."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def question(prompt: str = OPEN, *, max_new_tokens: int = 15) -> Protocol:
+    """Question steering: one question about the picture as a whole, every region as the target once."""
+    return Protocol("question", prompt, max_new_tokens)
+
+
+def static_narration(prompt: str = THIS, *, max_new_tokens: int = 100) -> Protocol:
+    """Static narration: a question about "this panel", which the steering alone points at."""
+    return Protocol("static", prompt, max_new_tokens)
+
+
+def dynamic_narration(
+    prompt: str = NARRATE_ANY_ORDER,
+    *,
+    every: int | None = None,
+    end: str | None = None,
+    max_new_tokens: int = 300,
+    where: Sequence[str] = ("decode",),
+) -> Protocol:
+    """Dynamic narration: the target moves on every 50 tokens, or when a sentence ends (`end="."`), in a random order.
+
+    The text is cut where the target moves on, and every piece is judged by its own target.
+    """
+    every = 50 if every is None and end is None else every
+    return Protocol("dynamic", prompt, max_new_tokens, tuple(where), every, end)
+
+
+def regions(prompt: str = ONE_THING, *, max_new_tokens: int = 15) -> Protocol:
+    """Photographs with named objects, such as COCO's: one question, every object as the target once."""
+    return Protocol("regions", prompt, max_new_tokens)
+
+
+def asking(prompts: Sequence[str] = tuple(map(ask, range(len(ORDINALS)))), *, max_new_tokens: int = 15) -> Protocol:
+    """A question about every region in turn: what the model can see, before anything is steered."""
+    return Protocol("asking", tuple(prompts), max_new_tokens)
+
+
+PROTOCOLS = {
+    "question": question, "static": static_narration, "dynamic": dynamic_narration, "regions": regions,
+    "asking": asking,
+}  # fmt: skip
+
+
+def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
+    """The picture's regions in a seeded random order in which none keeps its place."""
+    names = list(picture.regions)
+    if len(names) < 2:
+        raise InputError("A random order needs two named regions or more.")
+    rng = np.random.default_rng(seed)
+    while True:
+        order = [names[index] for index in rng.permutation(len(names))]
+        if all(name != before for name, before in zip(order, names, strict=True)):
+            return order
+
+
+def elsewhere(picture: Picture, name: str, *, seed: int | Sequence[int]) -> Box | None:
+    """A box of a region's size, at a seeded random place of the picture that does not touch the region's box.
+
+    None where the region's box is too large for that.
+    """
+    box, (width, height) = picture.region(name).bounds, picture.image.size
+    x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)
+    wide, high = x1 - x0, y1 - y0
+    rng = np.random.default_rng(seed)
+    for x, y in rng.uniform(0, 1, (TRIES, 2)) * (width - wide, height - high):
+        if x + wide <= x0 or x1 <= x or y + high <= y0 or y1 <= y:
+            return Box(float(x), float(y), float(x) + wide, float(y) + high)
+    return None

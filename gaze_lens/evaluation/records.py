@@ -1,0 +1,170 @@
+"""What an evaluation writes down: every picture, and every answer, with all that judging it needs.
+
+run = describe(model, pictures, protocol, conditions, seed=0)
+generations = Generations.read("out/generations.jsonl")
+generations.records[0].text, generations.captions["strip 1"]
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.journal import Line, read
+from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.regions import Picture
+
+KIND = "generations"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer.
+
+    picture: its name. condition, draw: what was steered; see the run's conditions. heads: their digest. mode: the four
+    numbers. targets: the regions that the answer should be about, in turn. aims: where it was steered to, where that is
+    another place. pieces: the parts of the text, one for each target whose turn came. steps: where each begins, as
+    tokens. skipped: why there is no answer, or None.
+    """
+
+    picture: str
+    condition: str
+    draw: int
+    targets: tuple[str, ...]
+    prompt: str
+    seed: int
+    heads: str = ""
+    mode: tuple[float, ...] = ()
+    aims: tuple[Any, ...] = ()
+    text: str = ""
+    pieces: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    skipped: str | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from the other answers of a run."""
+        return self.picture, self.condition, self.draw, self.targets
+
+    def to_line(self) -> Line:
+        """For a journal."""
+        return {"kind": "answer", **asdict(self)}
+
+    @classmethod
+    def from_line(cls, line: Line) -> "Record":
+        """What `to_line` wrote."""
+        values = {each.name: line[each.name] for each in fields(cls)}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(eq=False)
+class Generations:
+    """All that a run has written so far.
+
+    run: its settings. records: the answers. captions: picture -> region -> caption, in reading order, "" where the
+    region has none. expected: picture -> answers that it should have; answered: picture -> keys of those that it has.
+    skipped: picture -> why it could not be used.
+    """
+
+    run: Line
+    records: list[Record] = field(default_factory=list)
+    captions: dict[str, dict[str, str]] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    answered: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Line, lines: Sequence[Line]) -> "Generations":
+        """From the lines of a journal."""
+        made = cls(run)
+        for line in lines:
+            made.add(line)
+        return made
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Generations":
+        """From a file, which may still be growing. Raises InputError for a file that is none of `gl.evaluate`."""
+        return cls.of(*read(path, kind=KIND))
+
+    def add(self, line: Line) -> None:
+        """Take one more line in."""
+        if line["kind"] == "answer":
+            record = Record.from_line(line)
+            self.records.append(record)
+            self.answered[record.picture].add(record.key)
+        elif line["kind"] == "picture":
+            self.answered[line["picture"]] = set()
+            self.captions[line["picture"]] = line["captions"]
+            self.expected[line["picture"]] = line["answers"]
+            self.skipped.pop(line["picture"], None)
+        else:
+            self.skipped[line["picture"]] = line["why"]
+
+    @property
+    def protocol(self) -> Protocol:
+        """What was asked."""
+        return Protocol.from_dict(self.run["protocol"])
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """What was steered."""
+        return [Condition.from_dict(given) for given in self.run["conditions"]]
+
+    def finished(self) -> set[str]:
+        """The pictures that have all their answers."""
+        return {name for name, expected in self.expected.items() if len(self.answered[name]) == expected}
+
+
+def picture_line(name: str, picture: Picture, answers: int) -> Line:
+    """The line that comes before a picture's answers."""
+    bounds = {key: shape.bounds for key, shape in picture.regions.items()}
+    return {
+        "kind": "picture", "picture": name, "size": list(picture.image.size), "answers": answers,
+        "regions": {key: [box.x0, box.y0, box.x1, box.y1] for key, box in bounds.items()},
+        "captions": {key: picture.captions.get(key, "") for key in picture.regions},
+    }  # fmt: skip
+
+
+def skipped_line(name: str, why: str) -> Line:
+    """The line for a picture that cannot be used."""
+    return {"kind": "skipped", "picture": name, "why": why}
+
+
+def names_of(pictures: Sequence[Picture]) -> list[str]:
+    """The pictures' names where they have any, as those of `gl.data` do; else "0", "1", ..."""
+    return [str(name) for name in getattr(pictures, "names", range(len(pictures)))]
+
+
+def describe(
+    model: Any, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
+) -> Line:
+    """The settings of a run: two runs with the same ones give the same answers."""
+    return {
+        "model": model.cfg.model_name, "architecture": model.fingerprint, "weights": weights_digest(model),
+        "protocol": protocol.to_dict(), "conditions": [condition.to_dict() for condition in conditions],
+        "pictures": len(pictures), "digest": pictures_digest(pictures), "seed": seed,
+    }  # fmt: skip
+
+
+def pictures_digest(pictures: Sequence[Picture]) -> str:
+    """A fingerprint of the names of pictures; of the pictures themselves where they have no names."""
+    digest = hashlib.sha256(repr(names_of(pictures)).encode())
+    if not hasattr(pictures, "names"):
+        for picture in pictures:
+            digest.update(f"{picture.image.size} {picture.regions} {picture.captions}".encode())
+            digest.update(picture.image.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_digest(model: Any) -> str:
+    """A fingerprint of a model's weights, from a few numbers of each: other weights, or another precision, differ."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.original_model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if not weight.is_meta:
+            flat = weight.detach().reshape(-1)
+            some = flat[:: max(1, flat.numel() // 64)][:64]
+            digest.update(repr(some.float().cpu().tolist()).encode())
+    return digest.hexdigest()[:16]
