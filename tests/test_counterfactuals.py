@@ -217,12 +217,18 @@ def test_every_row_can_have_a_change_and_an_answer_of_its_own(tiny_model, strip)
     assert torch.equal(tiny_model(pair.corrupted), tiny_model(encoded.corrupted))
 
 
-def test_chat_messages_keep_their_images_and_get_the_new_text(tiny_model, strip):
-    messages = [{"role": "user", "content": [{"type": "image", "image": strip}, {"type": "text", "text": ask(3)}]}]
+def test_in_chat_messages_the_users_last_text_is_changed_and_images_stay(tiny_model, strip):
+    asked = [{"type": "image", "image": strip}, {"type": "text", "text": "the first"}, {"type": "text", "text": ask(3)}]
+    messages = [
+        {"role": "user", "content": asked[:2]},
+        {"role": "assistant", "content": "the first"},
+        {"role": "user", "content": asked[2:]},
+    ]
     pair = gl.counterfactual(tiny_model, None, messages, changes.ordinal("second"))
-    plain = gl.counterfactual(tiny_model, strip, ask(3), changes.ordinal("second"))
-    assert torch.equal(pair.corrupted.input_ids, plain.corrupted.input_ids)
-    assert pair.corrupted.pictures[0][0] is not None
+    said = ["".join(side.str_tokens()) for side in pair]
+    assert said[1] == said[0].replace("fourth", "second")
+    assert "fourth" in said[0]
+    assert [tokens.size for tokens in pair.corrupted.image_tokens] == [strip.image.size]
 
 
 def test_unequal_texts_are_refused_by_name_or_aligned_by_region(tiny_model, strip):

@@ -22,7 +22,7 @@ from gaze_lens.comics import ORDINALS
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.images import read_image
 from gaze_lens.patching.features import FeatureChange, averages, noises, zeros
-from gaze_lens.patching.painting import box_of, coverage_of, image_of, pixels, pixels_of, thing_of
+from gaze_lens.patching.painting import box_of, coverage_of, image_of, inside, pixels, pixels_of, thing_of
 from gaze_lens.regions import Picture
 from gaze_lens.shapes import COLOURS, PALETTE
 
@@ -37,7 +37,10 @@ SPACES = ("pixels", "features")
 
 @dataclass(frozen=True)
 class QuestionChange:
-    """A change of every text of a prompt. edit: text -> text."""
+    """A change of the question: of a prompt, or of the last text of a conversation's last message from the user.
+
+    edit: text -> text.
+    """
 
     edit: Callable[[str], str]
 
@@ -218,7 +221,8 @@ def _filling(region: Any, fill: Callable[[np.ndarray, int], np.ndarray]) -> Pict
     def edit(picture: Picture) -> Picture:
         values, mask = pixels(picture), pixels_of(picture, region)
         values[mask] = fill(values, int(mask.sum()))
-        covered = [name for name in picture.captions if mask[pixels_of(picture, name)].mean() > 0.5]
+        named = {name: inside(picture, name) for name in picture.captions}
+        covered = [name for name, there in named.items() if 2 * (mask & there).sum() > there.sum()]
         return _picture(picture, image_of(values), {**_all_captions(picture), **dict.fromkeys(covered)})
 
     return edit

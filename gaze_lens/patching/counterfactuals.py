@@ -16,7 +16,7 @@ from gaze_lens.inputs import VLMInputs
 from gaze_lens.patching.alignment import check_aligned, check_model, text_spans, token_text
 from gaze_lens.patching.changes import Change, FeatureChange, PictureChange, QuestionChange
 from gaze_lens.patching.features import change_features, levels_of
-from gaze_lens.patching.painting import pixels, pixels_of
+from gaze_lens.patching.painting import inside
 from gaze_lens.patching.prompts import each_prompt, rewritten
 from gaze_lens.regions import Picture
 
@@ -162,9 +162,11 @@ def _where(clean: Picture, corrupted: Picture) -> list[str]:
     """The regions in which two pictures differ; what else they differ in."""
     if clean.image.size != corrupted.image.size:
         return ["size"]
-    changed = (pixels(clean) != pixels(corrupted)).any(-1)
-    names = [name for name in clean.regions if changed[pixels_of(clean, name)].any()]
-    return names or (["pixels outside its named regions"] if changed.any() else [])
+    changed = (np.asarray(clean.image) != np.asarray(corrupted.image)).any(-1)
+    if not changed.any():
+        return []
+    names = [name for name in clean.regions if (changed & inside(clean, name)).any()]
+    return names or ["pixels outside its named regions"]
 
 
 def _feature_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Pixels of regions, and the coloured shapes of the synthetic pictures found again in them.
 
 box = box_of(picture, "panel 4")             # (96, 0, 128, 32), for picture.image.crop(box)
-mask = pixels_of(picture, "panel 4")         # boolean [height, width]
+mask = inside(picture, "panel 4")            # boolean [height, width]
 thing = thing_of(picture, "panel 4", "red ring")
 """
 
@@ -39,12 +39,18 @@ def shape_of(picture: Picture, region: Any) -> Shape:
     return picture.region(region) if isinstance(region, str) else as_shape(region)
 
 
-def pixels_of(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]:
-    """The pixels whose centre lies in a region; RegionError where there is none."""
+def inside(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]:
+    """The pixels whose centre lies in a region."""
     width, height = picture.image.size
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    mask = shape_of(picture, region).contains(x, y)
+    return shape_of(picture, region).contains(x, y)
+
+
+def pixels_of(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]:
+    """As `inside`; RegionError where there is none."""
+    mask = inside(picture, region)
     if not mask.any():
+        width, height = picture.image.size
         raise RegionError(
             f"{region!r} holds no pixel of a picture of {width} x {height} pixels. Give a larger region, in the "
             "picture's own pixels."

@@ -12,17 +12,23 @@ def each_prompt(prompts: Any, n_rows: int) -> list[Any]:
 
 
 def rewritten(prompt: Any, edit: Callable[[str], str]) -> Any:
-    """A prompt with `edit` applied to each of its texts, and without images that chat messages bring along."""
+    """A prompt with `edit` applied to its question, and without images that chat messages bring along.
+
+    The question of a conversation is the last text of the user's last message.
+    """
     if isinstance(prompt, str):
         return edit(prompt)
-    return [{**message, "content": _content(message["content"], edit)} for message in prompt]
+    asking = max((n for n, message in enumerate(prompt) if message["role"] == "user"), default=-1)
+    return [
+        {**message, "content": _content(message["content"], edit if n == asking else str)}
+        for n, message in enumerate(prompt)
+    ]
 
 
 def _content(content: Any, edit: Callable[[str], str]) -> Any:
+    """A message's content, its last text edited."""
     if isinstance(content, str):
         return edit(content)
-    edited = []
-    for part in content:
-        is_text = part.get("type") == "text"
-        edited.append({**part, "text": edit(part["text"])} if is_text else {"type": part["type"]})
-    return edited
+    parts = [part if part.get("type") == "text" else {"type": part["type"]} for part in content]
+    last = max((n for n, part in enumerate(parts) if part["type"] == "text"), default=-1)
+    return [{**part, "text": edit(part["text"])} if n == last else part for n, part in enumerate(parts)]
