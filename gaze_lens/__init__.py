@@ -15,7 +15,26 @@ from gaze_lens.heads import Head, HeadSet
 from gaze_lens.image_tokens import ImageTokens
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.model import HookedVLM
-from gaze_lens.patching import Group, Pair, PatchResult, changes, counterfactual, metrics, patch
+from gaze_lens.patching import (
+    Direction,
+    Group,
+    Pair,
+    PatchResult,
+    attribute,
+    attribute_edges,
+    changes,
+    counterfactual,
+    knockout,
+    mean_ablate,
+    mean_difference,
+    metrics,
+    patch,
+    path_hooks,
+    path_patch,
+    resample_ablate,
+    sweep_bands,
+    zero_ablate,
+)
 from gaze_lens.regions import Box, Mask, Picture, Polygon, Region, Union, panels
 from gaze_lens.scoring import score_heads
 from gaze_lens.steering import Mode, boost_and_suppress, max_suppress_all, steer, suppress_all, suppress_image
@@ -24,10 +43,12 @@ from gaze_lens.tracking import Trajectory, track
 
 __version__ = "0.1.0"
 __all__ = [
-    "AttentionBias", "Box", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM", "ImageTokens",
-    "Mask", "Mode", "Pair", "PatchResult", "Picture", "Place", "Polygon", "Positions", "Region", "RowReader",
-    "Trajectory", "Union", "VLMInputs", "boost_and_suppress", "changes", "comics", "counterfactual", "load_tiny",
-    "max_suppress_all", "metrics", "panels", "patch", "score_heads", "steer", "suppress_all", "suppress_image", "track",
+    "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
+    "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Place", "Polygon", "Positions", "Region",
+    "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress", "changes",
+    "comics", "counterfactual", "knockout", "load_tiny", "max_suppress_all", "mean_ablate", "mean_difference",
+    "metrics", "panels", "patch", "path_hooks", "path_patch", "resample_ablate", "score_heads", "steer", "suppress_all",
+    "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
 
 

@@ -5,13 +5,20 @@ print(result.table()); heads = result.top(5, positions="last")
 """
 
 from gaze_lens.patching import changes, metrics
+from gaze_lens.patching.ablation import mean_ablate, resample_ablate, zero_ablate
 from gaze_lens.patching.alignment import aligned_groups, check_aligned
+from gaze_lens.patching.attribution import agreement, attribute, attribute_edges
 from gaze_lens.patching.counterfactuals import Pair, counterfactual
+from gaze_lens.patching.directions import Direction, mean_difference, sweep_bands
 from gaze_lens.patching.groups import Group, group, groups
+from gaze_lens.patching.knockout import knockout
+from gaze_lens.patching.path_sweep import path_patch
+from gaze_lens.patching.paths import path_hooks
 from gaze_lens.patching.result import PatchResult
 from gaze_lens.patching.sweep import patch
 
 __all__ = [
-    "Group", "Pair", "PatchResult", "aligned_groups", "changes", "check_aligned", "counterfactual", "group", "groups",
-    "metrics", "patch",
+    "Direction", "Group", "Pair", "PatchResult", "agreement", "aligned_groups", "attribute", "attribute_edges",
+    "changes", "check_aligned", "counterfactual", "group", "groups", "knockout", "mean_ablate", "mean_difference",
+    "metrics", "patch", "path_hooks", "path_patch", "resample_ablate", "sweep_bands", "zero_ablate",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
     direction = gl.mean_difference(model, right_to_left, left_to_right, positions="last")
     model.generate(inputs, fwd_hooks=direction.hooks(range(20, 29), scale=2.0))
-    result = gl.sweep_bands(model, inputs, direction, width=3, metric=metric)
+    result = gl.sweep_bands(model, inputs, direction, bands=3, metric=metric)
 
 The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; bands of layers as in Gandikota and Bau
 2026, "Reading direction". A layer's vector is added to `hook_resid_pre`, the stream that the layer reads.
@@ -11,22 +11,28 @@ The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; b
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.heads import write_whole
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.patching.edits import Hooks, position_mask, row_means
 from gaze_lens.patching.groups import Group, group
+from gaze_lens.patching.measuring import Measure
+from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.sweep import Sweep, check_inputs
 
 FORMAT = "gaze_lens direction 1"
 
@@ -163,3 +169,88 @@ def _mean(
         raise InputError("There are no inputs to take a mean over; give at least one batch of model.prepare(...).")
     parts = [row_means(model, batch, names, group(batch, positions)) for batch in batches]
     return torch.stack([torch.cat([part[name] for part in parts]).mean(0) for name in names])
+
+
+class Band(NamedTuple):
+    """Layers `start <= layer < stop`."""
+
+    start: int
+    stop: int
+
+
+@torch.no_grad()
+def sweep_bands(
+    model: Any,
+    inputs: VLMInputs,
+    direction: Direction,
+    *,
+    bands: int | Sequence[range],
+    metric: Any,
+    scale: float = 1.0,
+    positions: Any = None,
+    towards: VLMInputs | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> PatchResult:
+    """Add a direction at one band of layers after another, and measure: where does it act?
+
+    bands: a width, for every band of so many neighbouring layers that the direction has; or a list of ranges.
+    positions: of the prompt, as for `gl.patching.group`; all unless given. scale, batch_size: as elsewhere.
+    towards: inputs whose metric a full effect would reach; the result's `recovery` is measured by it, and is NaN
+        without. The result's columns are start and stop (excluded); its baseline is the metric of `inputs`.
+    """
+    goal = inputs if towards is None else towards
+    measure = Measure.of(metric, check_inputs(model, goal, inputs, batch_size))
+    where = None if positions is None else group(inputs, positions)
+    cells = _bands(direction, bands)
+    source = _Bands(direction, scale, where)
+    sweep, done = Sweep.prepare(model, goal, inputs, source, cells, measure), {}
+    size = max(1, batch_size // inputs.n_rows)
+    for start in tqdm(range(0, len(cells), size), disable=not progress, desc="adding a direction", unit="batch"):
+        done |= sweep.run(cells[start : start + size])
+    result = sweep.result("a direction", pd.DataFrame(cells), [done[cell] for cell in cells])
+    return result if towards is not None else replace(result, clean=torch.full_like(result.clean, torch.nan))
+
+
+def _bands(direction: Direction, bands: int | Sequence[range]) -> list[Band]:
+    if isinstance(bands, int):
+        starts = [layer for layer in direction.layers if set(range(layer, layer + bands)) <= set(direction.layers)]
+        bands = [range(layer, layer + bands) for layer in starts]
+    found = [Band(band.start, band.stop) for band in bands if len(band)]
+    if not found or len(set(found)) < len(bands):
+        raise InputError(
+            f"bands={bands!r} was given for a direction in the layers {list(direction.layers)}; give a width of 1 to "
+            f"{len(direction.layers)}, or different ranges with a layer in each, such as [range(2, 4), range(4, 6)]."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Bands:
+    """The edits of a sweep over bands."""
+
+    direction: Direction
+    scale: float
+    where: Group | None
+
+    def taking(self, _model: Any, _cells: Sequence[Band]) -> AbstractContextManager:
+        return nullcontext()
+
+    def giving(self, model: Any, cells: Sequence[Band]) -> AbstractContextManager:
+        return model.hooks(
+            [
+                (name, partial(_on_copy, add=add, copy=copy, n_copies=len(cells)))
+                for copy, band in enumerate(cells)
+                for name, add in self.direction.hooks(range(*band), scale=self.scale, positions=self.where)
+            ]
+        )
+
+    def starts(self, _model: Any, cell: Band) -> int:
+        return cell.start
+
+
+def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:
+    """Add to one copy of every row; copies of a row follow one another."""
+    edited = stream.clone()
+    edited[copy::n_copies] = add(stream[copy::n_copies], hook)
+    return edited

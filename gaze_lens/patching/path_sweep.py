@@ -14,11 +14,9 @@ import torch
 from tqdm.auto import tqdm
 
 from gaze_lens.heads import HeadSet
-from gaze_lens.inputs import VLMInputs
 from gaze_lens.patching.cells import Cell
 from gaze_lens.patching.groups import Group, groups
 from gaze_lens.patching.measuring import Measure
-from gaze_lens.patching.metrics import Metric
 from gaze_lens.patching.paths import Paths, paths_between
 from gaze_lens.patching.result import PatchResult
 from gaze_lens.patching.sweep import Sweep, check_inputs
@@ -27,14 +25,14 @@ from gaze_lens.patching.sweep import Sweep, check_inputs
 @torch.no_grad()
 def path_patch(
     model: Any,
-    clean: VLMInputs,
-    corrupted: VLMInputs,
+    clean: Any,
+    corrupted: Any,
     senders: HeadSet | Sequence[Any] | None,
     receivers: HeadSet | Sequence[Any] | str,
     *,
     into: str | Sequence[str] = "q",
     positions: Any = "every",
-    metric: Metric | Mapping[str, Metric],
+    metric: Any,
     batch_size: int = 16,
     progress: bool = True,
 ) -> PatchResult:

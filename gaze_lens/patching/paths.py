@@ -65,7 +65,11 @@ class Reader:
             return stream
         block = model.blocks[self.layer]
         projected = getattr(block.attn, self.letter).original_component(block.ln1.original_component(stream))
-        return projected.unflatten(-1, (self.n_heads, -1))[:, :, list(self.heads)]  # gates lie behind their queries
+        return self.of(projected)
+
+    def of(self, projected: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+        """The reader's heads of all the layer's queries, keys or values; gates lie behind their head's query."""
+        return projected.flatten(2).unflatten(-1, (self.n_heads, -1))[:, :, list(self.heads)]
 
 
 @dataclass(frozen=True, eq=False)
