@@ -151,10 +151,11 @@ def _text_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[
     if lengths[0] != lengths[1]:
         return [f"its text has {sum(lengths[0])} tokens -> {sum(lengths[1])} tokens"]
     pairs = zip(clean.layout.text[row], corrupted.layout.text[row], strict=True)
+    before, after = (inputs.input_ids[row].tolist() for inputs in (clean, corrupted))
     return [
         f"position {ours} {token_text(clean, row, ours)} -> {token_text(corrupted, row, theirs)}"
         for ours, theirs in pairs
-        if clean.input_ids[row, ours] != corrupted.input_ids[row, theirs]
+        if before[ours] != after[theirs]
     ]
 
 
