@@ -34,3 +34,7 @@ class HookError(GazeLensError):
 
 class MemoryLimitError(GazeLensError):
     """What was asked for would take more memory than the limit allows."""
+
+
+class JudgeError(GazeLensError):
+    """A judge cannot say what a text describes."""

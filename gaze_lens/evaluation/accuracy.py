@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.answers import Answer
+from gaze_lens.evaluation.statistics import mean
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,6 @@ def accuracy(
     """
     if not answers:
         raise InputError("There are no answers to count; give at least one.")
-    pictures = sorted({found.picture for found in answers})
-    row = {picture: index for index, picture in enumerate(pictures)}
-    right, total = np.zeros(len(pictures)), np.zeros(len(pictures))
-    for found in answers:
-        right[row[found.picture]] += found.exact if exact else found.hit
-        total[row[found.picture]] += 1
-    drawn = np.random.default_rng(seed).integers(len(pictures), size=(resamples, len(pictures)))
-    shares = right[drawn].sum(1) / total[drawn].sum(1)
-    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return Accuracy(float(right.sum() / total.sum()), float(low), float(high), int(total.sum()))
+    right = [found.exact if exact else found.hit for found in answers]
+    share = mean(right, [found.picture for found in answers], level=level, resamples=resamples, seed=seed)
+    return Accuracy(share.value, share.low, share.high, share.n)

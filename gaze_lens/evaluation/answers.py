@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gaze_lens.comics import best_match
+from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription
 from gaze_lens.regions import Picture
 
 
@@ -27,16 +27,8 @@ class Answer:
         return self.chosen == self.target
 
 
-def judge(picture: Picture, text: str) -> str | None:
-    """Forced choice: the region whose caption the text matches best (see `comics.best_match`)."""
-    return best_match(text, picture.captions)
-
-
 def answer(index: int, picture: Picture, target: str, text: str) -> Answer:
-    """Judge a text about `target` in a picture."""
-    exact = _plain(text) == _plain(picture.captions[target])
-    return Answer(index, target, text, judge(picture, text), exact)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())
+    """Judge a text about `target` in a picture: forced choice (`CaptionMatch`) and word for word."""
+    said = Description(text, target, picture)
+    chosen, exact = CaptionMatch().judge(said), ExactDescription().judge(said)
+    return Answer(index, target, text, chosen.match, bool(exact.correct))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from gaze_lens.comics import best_match
 from gaze_lens.errors import InputError
 from gaze_lens.regions import Picture
 from gaze_lens.show.canvas import Sheet
 from gaze_lens.show.plot import ACCENT, FAINT, WIDTH, Plot, axes_at, house_style, new_figure, write_at
+from gaze_lens.wording import best_match
 
 LINES = 8  # of a text, at most
 LINE = 0.165  # inches
@@ -78,7 +78,7 @@ def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plo
     """`gl.show.steering(strip, baseline, {"panel 4": text, ...})`: what the model says, unsteered and steered.
 
     baseline: the unsteered text, or a `Generation`. steered: for some of the picture's regions, the text steered to
-    it. Where the picture has captions, each text is matched with them (`comics.best_match`) and hits are marked.
+    it. Where the picture has captions, each text is matched with them (`gaze_lens.wording.best_match`), hits marked.
     data: "targets"; "baseline"; "texts"; "described", the region that each text describes best, or None; "hits".
     The last two are None without captions.
     Raises InputError where there is no steered text, RegionError for a region that the picture does not have.

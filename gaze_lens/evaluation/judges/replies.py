@@ -1,0 +1,51 @@
+"""Replies kept on disk, so that what was once asked of a language model is not asked, or paid for, again."""
+
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from gaze_lens.errors import InputError
+
+TABLE = "create table if not exists replies (key text primary key, reply text not null)"
+PATIENCE = 60.0  # seconds to wait for another process that writes
+
+
+def key_of(sent: Any) -> str:
+    """A key for all that is sent, which JSON can hold: the same for the same, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+
+
+class Replies:
+    """`Replies("judge.sqlite")`: replies by key; several threads and processes may use one file. None keeps nothing.
+
+    Raises InputError for a file that is there and is something else.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._run(TABLE)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The reply of that key, or None."""
+        rows = self._run("select reply from replies where key = ?", key) if self.path else []
+        return json.loads(rows[0][0]) if rows else None
+
+    def put(self, key: str, reply: dict[str, Any]) -> None:
+        """Keep a reply; it is on disk when this returns."""
+        if self.path:
+            self._run("insert or replace into replies values (?, ?)", key, json.dumps(reply))
+
+    def _run(self, statement: str, *values: str) -> list[tuple]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file, file:
+                return file.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path} cannot be used for replies ({error}): expected a file that a judge made, or none. Give "
+                "another path, or delete it."
+            ) from error
