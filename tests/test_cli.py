@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
@@ -71,13 +72,18 @@ def test_discover_takes_other_layouts_of_strips(run, tmp_path):
     comics.synthetic(1, seed=50, panels=2)[0].image.save(tmp_path / "wide" / "two panels.png")
     for k, panel in enumerate(panels):
         panel.save(tmp_path / "corpus" / "7" / f"0_{k}.png")
-    options = {"wide": ("--panels", 3, "--detect"), "corpus": ("--windows", 3, "--seed", 2)}
-    for name, more in options.items():
-        result = run(
-            "discover", "--model", "tiny", "--strips", tmp_path / name, "--out", tmp_path / f"of {name}", *more
-        )  # fmt: skip
-        assert f"1 pictures from {tmp_path / name}" in result.output
-        assert (tmp_path / f"of {name}" / "heads.json").exists()
+    files = [[(tmp_path / "corpus" / "7" / f"0_{k}.png").read_bytes()] for k in range(3)]
+    table = {f"panel_{k + 1}": column for k, column in enumerate(files)}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "saved")
+    layouts = [
+        (tmp_path / "wide", "--panels", 3, "--detect"),
+        (tmp_path / "corpus", "--windows", 3, "--seed", 2),
+        (f"hf:{tmp_path / 'saved'}",),
+    ]
+    for index, (source, *more) in enumerate(layouts):
+        result = run("discover", "--model", "tiny", "--strips", source, "--out", tmp_path / f"{index}", *more)
+        assert "1 pictures from" in result.output
+        assert (tmp_path / f"{index}" / "heads.json").exists()
     for more in (("--detect",), ("--panels", 3, "--windows", 3)):
         with pytest.raises(InputError, match="Give --panels N"):
             run("discover", "--model", "tiny", "--strips", tmp_path / "wide", "--out", tmp_path / "none", *more)

@@ -124,6 +124,16 @@ def test_area_is_the_annotations_own(coco):
     assert list(coco.read(min_area=50)[0].regions) == ["bench"]
 
 
+def test_without_an_area_the_box_has_one_and_files_of_one_stem_are_told_apart(coco):
+    for name in ("a.png", "a.jpg"):
+        coco.image(name)
+        coco.object(1, bbox=(0, 0, 5, 5), area=None)
+        coco.object(2, bbox=(0, 0, 20, 20), area=None)
+    photos = coco.read(min_area=50)
+    assert photos.names == ("a", "a (2)")
+    assert all(list(photo.regions) == ["bench"] for photo in photos)
+
+
 def test_seeds_shuffle_images_and_the_first_of_many_are_those_of_fewer(coco):
     for index in range(12):
         coco.image(f"{index}.png")
@@ -277,6 +287,7 @@ def test_a_model_takes_the_regions(coco, tiny_model):
         (None, "There is no file"),
         ("not json", "is not JSON"),
         ("[]", "has no list 'images'"),
+        ('{"images": [1]}', "has no list 'images'"),
         ('{"images": [{"id": 1}], "categories": [], "annotations": []}', "'images' whose members all have id, file"),
         ('{"images": [], "annotations": []}', "has no list 'categories'"),
         ('{"images": [], "categories": [], "annotations": []}', "There are no pictures in"),

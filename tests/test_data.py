@@ -304,6 +304,8 @@ def test_gutters_may_have_the_colour_of_the_paper():
         (lambda path: data.read_pages(path, 6), "no pictures.*expected images of several panels"),
         (lambda path: data.read_comics(path, seed=0), "no pictures.*6 panels or more on a page"),
         (lambda path: data.read_comics(path, seed=0, panels=1), "panels=1"),
+        (lambda path: data.read_comics(path, seed=0, limit=-1), "limit=-1"),
+        (lambda path: data.read_strips(path, limit=0), "limit=0"),
         (lambda path: data.read_page(path / "no.png", 6), "There is no image file"),
         (lambda path: data.read_page(panel("red", 3, 3), 6), "too narrow for 1 x 6 panels"),
         (lambda path: data.read_page(panel("red"), 1), "two or more"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from gaze_lens.data.files import existing, fault
 from gaze_lens.data.objects import Choice, choose, shape_of
-from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.images import read_image, read_size
 from gaze_lens.regions import Picture
@@ -50,6 +50,7 @@ def read_coco(
     the image's edge.
     Raises InputError for a file that is not of this kind, unknown categories, and where no image is left.
     """
+    check_limit(limit)
     content = _load(Path(annotations))
     names = {category["id"]: category["name"] for category in content["categories"]}
     _check_categories(categories, set(names.values()))
@@ -62,6 +63,7 @@ def read_coco(
         if len(readers) == limit:
             break
         name = str(Path(record["file_name"]).with_suffix(""))
+        name = f"{name} ({record['id']})" if name in readers else name
         size = record["width"], record["height"]
         chosen = choose(objects[record["id"]], choice, size, name, left_out)
         path = folder / record["file_name"]
@@ -83,9 +85,13 @@ def _load(path: Path) -> Mapping[str, Sequence[Record]]:
     needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ("id",)}
     for part, keys in needed.items():
         records = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(records, list) or not all(key in record for record in records for key in keys):
+        if not isinstance(records, list) or not all(_has(record, keys) for record in records):
             raise InputError(f"{path} has no list '{part}' whose members all have {', '.join(keys)}; {expected}.")
     return content
+
+
+def _has(record: Any, keys: Sequence[str]) -> bool:
+    return isinstance(record, dict) and all(key in record for key in keys)
 
 
 def _check_categories(wanted: Sequence[str] | None, known: set[str]) -> None:

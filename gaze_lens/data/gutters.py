@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from gaze_lens.errors import RegionError
@@ -35,13 +35,11 @@ def find_panels(
     pixels = np.asarray(read_image(source))
     height, width = pixels.shape[:2]
 
-    def spans(lines: UInt8[np.ndarray, "line pixel 3"], least: float) -> list[tuple[int, int]]:
-        return _spans(_gutter_lines(lines, colours, tolerance), least)
-
+    near = [_near(pixels, colour, tolerance) for colour in colours]
     found = []
-    rows = spans(pixels, smallest * height)
+    rows = _spans(_gutter_lines(near, axis=1), smallest * height)
     for (top, bottom), (above, below) in zip(rows, _joined(rows), strict=True):
-        columns = spans(pixels[top:bottom].swapaxes(0, 1), smallest * width)
+        columns = _spans(_gutter_lines([part[top:bottom] for part in near], axis=0), smallest * width)
         found.append([Box(left, above, right, below) for left, right in _joined(columns)])
     return [row for row in found if row]
 
@@ -67,16 +65,24 @@ def gutters(panels: int | tuple[int, int], **options: Any) -> Callable[[Image.Im
     return boxes
 
 
-def _gutter_lines(lines: UInt8[np.ndarray, "line pixel 3"], colours: Sequence[Colour], tolerance: int) -> np.ndarray:
-    """Which lines have one of the colours nearly throughout."""
-    found = np.zeros(len(lines), bool)
-    for colour in colours:
-        low, high = np.clip(np.array(colour) - tolerance, 0, 255), np.clip(np.array(colour) + tolerance, 0, 255)
-        found |= ((lines >= low) & (lines <= high)).all(-1).mean(1) >= 1 - STRAY
-    return found
+def _near(
+    pixels: UInt8[np.ndarray, "height width 3"], colour: Colour, tolerance: int
+) -> Bool[np.ndarray, "height width"]:
+    """Which pixels have the colour, each channel within the tolerance."""
+    near = np.ones(pixels.shape[:2], bool)
+    for channel, value in enumerate(colour):
+        low, high = max(value - tolerance, 0), min(value + tolerance, 255)
+        near &= (pixels[..., channel] >= low) & (pixels[..., channel] <= high)
+    return near
 
 
-def _spans(gutter: np.ndarray, least: float) -> list[tuple[int, int]]:
+def _gutter_lines(near: Sequence[Bool[np.ndarray, "height width"]], *, axis: int) -> Bool[np.ndarray, " line"]:
+    """Which lines along the axis (1: rows of pixels, 0: columns) have one of the colours nearly throughout."""
+    shares = [np.count_nonzero(part, axis=axis) / part.shape[axis] for part in near]
+    return np.any([share >= 1 - STRAY for share in shares], axis=0)
+
+
+def _spans(gutter: Bool[np.ndarray, " line"], least: float) -> list[tuple[int, int]]:
     """(start, end) of the runs of lines that are no gutter, without those shorter than `least`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], gutter, [True]]).astype(int)))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= least]

@@ -14,7 +14,7 @@ from typing import Any
 
 from gaze_lens.comics import strip
 from gaze_lens.data.pages import Panels, read_page
-from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import InputError
 from gaze_lens.regions import Picture
 
@@ -43,6 +43,7 @@ def read_dataset(
     Rows in which an image is missing are left out; images are read when asked for. Raises InputError, with the
     command that downloads the data, where the hub cannot be reached; and for columns that are not there.
     """
+    check_limit(limit)
     table = _table(source, split)
     table = table if limit is None else table.select(range(min(limit, len(table))))
     images = _image_columns(table, columns, panels)

@@ -55,7 +55,8 @@ def _fault(annotation: Record, choice: Choice, size: tuple[int, int], repeated: 
         return "is not the only one of its category"
     if reason := _box_fault(annotation.get("bbox"), size):
         return reason
-    if annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]) < choice.min_area:
+    area = annotation.get("area")
+    if (annotation["bbox"][2] * annotation["bbox"][3] if area is None else area) < choice.min_area:
         return "is smaller than min_area"
     return _mask_fault(annotation.get("segmentation"), size) if choice.masks else None
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gaze_lens.comics import with_panels
 from gaze_lens.data.files import existing, fault, image_files
-from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.images import read_image
 from gaze_lens.regions import Box, Picture, Shape, as_shape
@@ -49,6 +49,7 @@ def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, lim
     Files that are no images, and names without panels, are left out. Gutters are looked for when a picture is read;
     `.check()` leaves out the pages on which they are not found. Raises InputError where no image is left.
     """
+    check_limit(limit)
     root = existing(folder, "images of several panels")
     readers, left_out = {}, defaultdict(list)
     for path in image_files(root):

@@ -95,6 +95,12 @@ def collected(
     return Pictures(readers, source=source, left_out=left_out)
 
 
+def check_limit(limit: int | None) -> None:
+    """Raises InputError unless it is None or a number of pictures."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit} was given; give the number of pictures to read, 1 or more, or None for all.")
+
+
 def _told(skipped: Mapping[str, int]) -> str:
     if not skipped:
         return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gaze_lens.comics import strip
 from gaze_lens.data.files import existing, fault, image_files, subfolders
-from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.data.pictures import Pictures, check_limit, collected
 
 LAYOUT = "<comic>/p1.png, p2.png, ..."
 
@@ -26,6 +26,7 @@ def read_strips(
     Comics with fewer than two panels, with gaps in their numbers or with files that are no images are left out.
     Raises InputError where no strip is left.
     """
+    check_limit(limit)
     root = existing(folder, LAYOUT)
     readers, left_out = {}, defaultdict(list)
     for comic in subfolders(root):

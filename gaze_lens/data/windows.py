@@ -15,7 +15,7 @@ import numpy as np
 
 from gaze_lens.comics import strip
 from gaze_lens.data.files import existing, fault, image_files, subfolders
-from gaze_lens.data.pictures import Pictures, collected
+from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import InputError
 
 LAYOUT = "<comic>/<page>_<panel>.jpg"
@@ -38,6 +38,7 @@ def read_comics(
             f"panels={panels}, per_comic={per_comic}, edge_pages={edge_pages} was given; expected panels of 2 or more, "
             "per_comic of 1 or more and edge_pages of 0 or more."
         )
+    check_limit(limit)
     comics = subfolders(existing(folder, LAYOUT))
     left_out: dict[str, list[str]] = defaultdict(list)
     order = np.random.default_rng(seed).permutation(len(comics))
