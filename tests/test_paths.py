@@ -8,7 +8,7 @@ from every_family import NAMES, Case, largest, scale_of
 from reference import at_real, picture
 
 import gaze_lens as gl
-from gaze_lens.errors import InputError
+from gaze_lens.errors import HeadError, InputError
 from gaze_lens.patching.groups import group
 from gaze_lens.patching.paths import path_hooks
 
@@ -113,3 +113,86 @@ def test_on_every_family_or_refused(case):
         expected = three_runs(model, clean, corrupted, senders, into, letter, "last")
         assert largest(at_real(patched - before, corrupted)) > 0
         assert largest(at_real(patched - expected, corrupted)) < 2e-5 * scale_of(before)
+
+
+def metric(logits):
+    return logits[:, -1, 65] - logits[:, -1, 66]
+
+
+@torch.no_grad()
+def test_the_sweep_is_a_loop_over_hooks(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    clean, corrupted = pair(model)
+    options = {"positions": ["image", "last"], "metric": metric, "progress": False}
+    result = gl.path_patch(model, clean, corrupted, None, [(2, 1), (3, 0)], into="qkv", batch_size=8, **options)
+    assert len(result.index_df) == 3 * 4 * 2
+    for cell, values in list(zip(result.index_df.itertuples(), result.values, strict=True))[::5]:
+        hooks = path_hooks(
+            model, clean, corrupted, [(cell.layer, cell.head)], [(2, 1), (3, 0)], into="qkv", positions=cell.positions
+        )
+        torch.testing.assert_close(values, metric(model.run_with_hooks(corrupted, fwd_hooks=hooks)), atol=2e-5, rtol=0)
+    torch.testing.assert_close(result.baseline, metric(model(corrupted)), atol=2e-5, rtol=0)
+    torch.testing.assert_close(result.clean, metric(model(clean)), atol=2e-5, rtol=0)
+    assert result.what.startswith("paths into q of L2H1, k of KV heads L2H0")
+    assert len(result.top(3, positions="last")) == 3
+
+
+@torch.no_grad()
+def test_clean_into_clean_changes_nothing_and_all_paths_to_the_logits_add_up(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    clean, corrupted = pair(model)
+    before = model(clean)
+    hooks = path_hooks(model, clean, clean, [(0, 1), (1, 0)], [(2, 0), (3, 1)], into="qkv")
+    assert largest(at_real(model.run_with_hooks(clean, fwd_hooks=hooks) - before, clean)) < 1e-5
+    heads = [(layer, head) for layer in range(4) for head in range(4)]
+    hooks = path_hooks(model, clean, corrupted, heads, "logits", positions="every")
+    seen, names = [], [f"blocks.{layer}.hook_attn_out" for layer in range(4)]
+    runs = [model.run_with_cache(inputs, names_filter=[*names, "blocks.3.hook_resid_post"])[1] for inputs in
+            (clean, corrupted)]  # fmt: skip
+    look = ("blocks.3.hook_resid_post", lambda stream, hook: seen.append(stream))
+    model.run_with_hooks(corrupted, fwd_hooks=[*hooks, look])
+    added = sum(runs[0][name] - runs[1][name] for name in names)
+    expected = runs[1]["blocks.3.hook_resid_post"] + added
+    torch.testing.assert_close(at_real(seen[0], corrupted), at_real(expected, corrupted), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_share_of_a_kv_head_is_the_whole_of_it_and_said(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    clean, corrupted = pair(model)
+    with pytest.warns(UserWarning, match=r"L3H2 share KV heads with L3H3: into='k' patches KV heads \[1\] of layer 3"):
+        share = path_hooks(model, clean, corrupted, [(0, 1)], [(3, 2)], into="k")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = path_hooks(model, clean, corrupted, [(0, 1)], [(3, 2), (3, 3)], into="k")
+        path_hooks(model, clean, corrupted, [(0, 1)], [(3, 2)], into="q")
+    first, second = (model.run_with_hooks(corrupted, fwd_hooks=hooks) for hooks in (share, whole))
+    assert torch.equal(first, second)
+
+
+@torch.no_grad()
+def test_paths_that_are_none_are_refused(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    clean, corrupted = pair(model)
+    before = at_real(model(corrupted), corrupted)
+    for senders, receivers, into, words in (
+        ([(0, 0), (2, 0)], [(2, 1)], "q", "No receiver comes after L2H0"),
+        ([(0, 0)], [(2, 1)], "x", "into='x' was given"),
+        ([(0, 0)], "unembed", "q", "expected heads, or 'logits'"),
+        ([], [(2, 1)], "q", "set of heads is empty"),
+    ):
+        with pytest.raises(InputError, match=words):
+            path_hooks(model, clean, corrupted, senders, receivers, into=into)
+    with pytest.raises(HeadError, match="outside the model"):
+        path_hooks(model, clean, corrupted, [(0, 0)], [(2, 7)])
+    other = model.prepare(picture(64, 64), "else")
+    with pytest.raises(InputError):
+        path_hooks(model, clean, other, [(0, 0)], [(2, 1)])
+    hooks = path_hooks(model, clean, corrupted, [(0, 0)], [(2, 1)])
+    with pytest.raises(InputError, match="in one forward"):
+        model.run_with_hooks(other, fwd_hooks=hooks)
+    with pytest.raises(InputError, match="in one forward"):
+        model.generate(corrupted, fwd_hooks=hooks, max_new_tokens=3)
+    with pytest.raises(InputError, match="one number for each row"):
+        gl.path_patch(model, clean, corrupted, None, [(2, 1)], metric=lambda logits: logits.sum(), progress=False)
+    assert torch.equal(at_real(model(corrupted), corrupted), before)

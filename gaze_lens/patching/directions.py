@@ -213,11 +213,11 @@ def sweep_bands(
 
 
 def _bands(direction: Direction, bands: int | Sequence[range]) -> list[Band]:
+    ranges = [range(layer, layer + bands) for layer in direction.layers] if isinstance(bands, int) else list(bands)
     if isinstance(bands, int):
-        starts = [layer for layer in direction.layers if set(range(layer, layer + bands)) <= set(direction.layers)]
-        bands = [range(layer, layer + bands) for layer in starts]
-    found = [Band(band.start, band.stop) for band in bands if len(band)]
-    if not found or len(set(found)) < len(bands):
+        ranges = [band for band in ranges if set(band) <= set(direction.layers)]
+    found = [Band(band.start, band.stop) for band in ranges if len(band)]
+    if not found or len(set(found)) < len(ranges):
         raise InputError(
             f"bands={bands!r} was given for a direction in the layers {list(direction.layers)}; give a width of 1 to "
             f"{len(direction.layers)}, or different ranges with a layer in each, such as [range(2, 4), range(4, 6)]."

@@ -1,6 +1,8 @@
 """Gradients of metrics with respect to activations, from one forward; the model's parameters are left alone.
 
-with_gradients = gradients(model, inputs, lambda keep: model.hooks([...keep...]), metrics)
+attach = partial(attached, model, site_of("z"), [0, 1, 2])
+slopes = gradients(model, inputs, attach, Measure.of(metric, inputs.n_rows), of="the corrupted run")
+slopes.gradients[0][2, "blocks.2.attn.hook_z"]      # of the first metric: [row, pos, head, d_head]
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -68,7 +70,7 @@ def gradients(model: Any, inputs: VLMInputs, attach: Attach, measure: Measure, o
 
     with torch.enable_grad(), _frozen(model.original_model), attach(keep):
         logits = model(inputs)
-    slopes = [_slopes(name, function(logits), kept) for name, function in measure.metrics.items()]
+        slopes = [_slopes(name, function(logits), kept) for name, function in measure.metrics.items()]
     return Slopes(measure(logits, of), {key: tensor.detach() for key, tensor in kept.items()}, slopes)
 
 

@@ -21,8 +21,6 @@ from gaze_lens.patching.edits import head_set
 from gaze_lens.patching.groups import Group
 from gaze_lens.regions import Region
 
-Where = Group | Region | Positions
-
 
 class Knockout(AttentionBias):
     """The bias of a knockout. A query that would be left without any key is a HookError: there is no such softmax."""
@@ -55,7 +53,7 @@ class Knockout(AttentionBias):
             )
 
 
-def knockout(heads: HeadSet | Sequence[Any], queries: Where, keys: Where) -> list[tuple[str, AttentionBias]]:
+def knockout(heads: HeadSet | Sequence[Any], queries: Any, keys: Any) -> list[tuple[str, AttentionBias]]:
     """`gl.knockout(heads, group(inputs, "last"), inputs.region("panel 4"))`: hooks under which the heads' attention
     from the queries to the keys is zero, and the rest of each row sums to one.
 
