@@ -50,7 +50,7 @@ def cells_of(model: Any, site: Site, where: Any, groups: Sequence[Group]) -> lis
 def _places(model: Any, site: Site, where: Any) -> list[tuple[int, Sequence[int | None]]]:
     """Layers, with the heads meant in each."""
     if where is None:
-        where = layers_with(model, site)
+        where = layers_with(model, site) or [0]  # the first layer's error says why
     where = [where] if isinstance(where, int) else where
     if not len(where):
         raise InputError("where= holds no heads and no layers; leave it out for all.")

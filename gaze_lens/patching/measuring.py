@@ -21,7 +21,7 @@ class Measure:
     named: bool
 
     @classmethod
-    def of(cls, metric: Metric | Mapping[str, Metric], n_rows: int) -> "Measure":
+    def of(cls, metric: Any, n_rows: int) -> "Measure":
         """InputError where it is neither a function nor a mapping of names to functions."""
         metrics = metric if isinstance(metric, Mapping) else {"metric": metric}
         if not metrics or not all(callable(function) for function in metrics.values()):

@@ -29,7 +29,6 @@ from gaze_lens.patching.cells import Cell, cells_of
 from gaze_lens.patching.donor import Donor
 from gaze_lens.patching.groups import Group
 from gaze_lens.patching.measuring import Measure
-from gaze_lens.patching.metrics import Metric
 from gaze_lens.patching.result import PatchResult, result_of
 from gaze_lens.patching.resuming import cannot_resume, keeping, resuming
 from gaze_lens.patching.sites import Site, site_of
@@ -54,13 +53,13 @@ class Source(Protocol):
 @torch.no_grad()
 def patch(
     model: Any,
-    clean: VLMInputs,
-    corrupted: VLMInputs,
+    clean: Any,
+    corrupted: Any,
     *,
     what: str,
     where: Any = None,
     positions: Any = "every",
-    metric: Metric | Mapping[str, Metric],
+    metric: Any,
     align: bool = False,
     batch_size: int = 16,
     resume: str | os.PathLike[str] | None = None,
@@ -68,6 +67,7 @@ def patch(
 ) -> PatchResult:
     """Run the corrupted inputs with clean activations patched in, one cell (layer or head, and positions) at a time.
 
+    clean, corrupted: what `model.prepare` or `model.encode` returns, or `gl.counterfactual` makes.
     what: "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"; of heads "z", "result", "q", "k", "v" (before
         norm and rotary embedding), "pattern", "scores" (positions are queries); or "image", the image features where
         they enter the language model, DeepStack's included.
@@ -136,8 +136,8 @@ class Sweep:
         return cls(model, theirs, source, measure, streams, restored, measure(logits, "the corrupted run"))
 
     def run(self, cells: Sequence[Any]) -> dict[Any, Float[Tensor, "metric batch"]]:
-        """Patch some cells that start in one layer, in one forward."""
-        layer = self.source.starts(self.model, cells[0]) or 0
+        """Patch some cells in one forward, which computes the layers from the first of their starts on."""
+        layer = min(self.source.starts(self.model, cell) or 0 for cell in cells)
         stream = self.streams.get(layer)
         with ExitStack() as stack:
             if stream is not None:
