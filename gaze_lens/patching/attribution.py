@@ -192,11 +192,10 @@ def _ends(paths: Paths, slopes: Mapping[Key, Tensor]) -> dict[End, Float[Tensor,
             continue
         with torch.enable_grad():
             stream = paths.streams[reader.layer].detach().requires_grad_()
-            values = reader.read(paths.model, stream)
-        for index, head in enumerate(reader.heads):
+            values = reader.read(paths.model, stream).unbind(2)
+        for value, outer, head in zip(values, reader.of(slope).unbind(2), reader.heads, strict=True):
             receiver = f"L{reader.layer}{'H' if reader.letter == 'q' else 'KV'}{head}"
-            outer = reader.of(slope)[:, :, index]
-            (pulled,) = torch.autograd.grad(values[:, :, index], stream, outer, retain_graph=True)
+            (pulled,) = torch.autograd.grad(value, stream, outer, retain_graph=True)
             found[End(reader.layer, reader.letter, receiver)] = pulled
     return found
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from gaze_lens.errors import InputError
 from gaze_lens.heads import Head, HeadSet
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.patching.alignment import check_aligned
 from gaze_lens.patching.edits import Hooks, checked_heads, position_mask
 from gaze_lens.patching.groups import Group, group
 from gaze_lens.patching.sites import SITES, check_layer, layers_with
@@ -184,6 +185,7 @@ def paths_between(
     Raises InputError where a sender has no receiver after it, where the pair does not fit together, and for models
     whose blocks do more than add what attention and MLP put out: there is no direct path to speak of then.
     """
+    check_aligned(clean, corrupted)
     readers = readers_of(model, receivers, into)
     last = max(reader.layer for reader in readers)
     if senders is None:
