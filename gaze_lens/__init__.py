@@ -46,9 +46,9 @@ __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
     "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Place", "Polygon", "Positions", "Region",
     "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress", "changes",
-    "comics", "counterfactual", "knockout", "load_tiny", "max_suppress_all", "mean_ablate", "mean_difference",
-    "metrics", "panels", "patch", "path_hooks", "path_patch", "resample_ablate", "score_heads", "steer", "suppress_all",
-    "suppress_image", "sweep_bands", "track", "zero_ablate",
+    "comics", "counterfactual", "evaluate", "knockout", "load_tiny", "max_suppress_all", "mean_ablate",
+    "mean_difference", "metrics", "panels", "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate",
+    "score_heads", "steer", "suppress_all", "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
 
 
@@ -56,4 +56,6 @@ def __getattr__(name: str) -> Any:
     """`gl.data`, `gl.evaluation`, `gl.show` and `gl.testing` are imported when they are first used."""
     if name in ("data", "evaluation", "show", "testing"):
         return import_module(f"gaze_lens.{name}")
+    if name in ("evaluate", "rejudge"):
+        return getattr(import_module("gaze_lens.evaluation"), name)
     raise AttributeError(f"module 'gaze_lens' has no attribute {name!r}")

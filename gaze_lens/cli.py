@@ -1,4 +1,4 @@
-"""The command line: `gaze-lens demo | discover | steer | serve | info`."""
+"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | serve | info`."""
 
 import sys
 from pathlib import Path
@@ -55,8 +55,9 @@ def discover(
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
     from gaze_lens.discovery import discover as run
+    from gaze_lens.options import strips_of
 
-    found = _strips(strips, panels, detect, windows, seed, limit).check()
+    found = strips_of(strips, panels, detect, windows, seed, limit).check()
     typer.echo(str(found))
     loaded = _load(model, device, dtype)
     try:
@@ -100,6 +101,118 @@ def steer(
         answer = loaded.generate(inputs, fwd_hooks=fwd_hooks, max_new_tokens=max_new_tokens)
         typer.secho(f"{name}:", bold=True)
         typer.echo(str(answer))
+
+
+@app.command(
+    epilog="Examples: gaze-lens evaluate --model tiny --strips synthetic:100 --out out; gaze-lens evaluate --model "
+    "Qwen/Qwen3-VL-2B-Instruct --strips comics --heads heads/heads.json --out out --device cuda --resume"
+)
+def evaluate(
+    out: Out,
+    model: Model = "tiny",
+    strips: Annotated[
+        str, typer.Option(help="<comic>/p1.png, ...; single images, with --panels; hf:NAME; synthetic:N.")
+    ] = "synthetic:100",
+    panels: Annotated[int | None, typer.Option(help="Panels of each image, where strips are single images.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO's instances_*.json; --strips is then the folder of its images.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
+    protocol: Annotated[str, typer.Option(help="question, static, dynamic, regions or asking.")] = "question",
+    prompt: Annotated[str | None, typer.Option(help="The question; each protocol has its own.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Length of an answer; each protocol has its own.")] = None,
+    every: Annotated[int | None, typer.Option(help="dynamic: move the target on every so many tokens.")] = None,
+    end: Annotated[str | None, typer.Option(help="dynamic: move it on when the text brings this, such as '.'.")] = None,
+    heads: Annotated[
+        Path | None, typer.Option(help="heads.json, from discover; the embedded model's are found.")
+    ] = None,
+    n_heads: Annotated[int | None, typer.Option(help="Use only the first so many heads.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="scores.safetensors, for random heads; by default that beside --heads.")
+    ] = None,
+    conditions: Annotated[
+        str, typer.Option(help="Some of gaze,random,layer-matched,all,none,elsewhere.")
+    ] = "gaze,random,all,none",
+    counts: Annotated[str | None, typer.Option(help="Also the best 1,2,4,... heads: a curve.")] = None,
+    strengths: Annotated[str | None, typer.Option(help="Also biases of 1,3,10,... logits: a curve.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="boost-and-suppress, suppress-image, suppress-all or max-suppress-all.")
+    ] = "boost-and-suppress",
+    strength: Annotated[float, typer.Option(help="Bias in logits; 10000 saturates.")] = 10_000.0,
+    draws: Annotated[int, typer.Option(help="Draws of random heads.")] = 5,
+    below: Annotated[
+        float | None, typer.Option(help="Percentile of scores to draw from: 5, on small models 50, unless given.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL, openai:MODEL.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of synthetic strips, draws, orders and intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Answers that run together.")] = 24,
+    shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts of the pictures.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """How often do steered answers describe their targets? With controls and intervals; writes report.html."""
+    from gaze_lens import options
+    from gaze_lens.evaluation import evaluate as run
+
+    options.check_names(conditions)
+    asked = options.protocol_of(protocol, prompt, max_new_tokens, every, end)
+    part, steering = options.shard_of(shard), options.mode_of(mode, strength)
+    judging = None if judge in (None, "likelihood") else options.judge_of(judge, cache=out / "replies.sqlite")
+    pictures = options.pictures_of(strips, panels, annotations, seed, limit)
+    loaded = _load(model, device, dtype)
+    if judge == "likelihood":
+        judging = options.judge_of(judge, model=loaded)
+    chosen, known = options.heads_of(loaded, heads, scores, n_heads, force=force)
+    steered = options.conditions_of(
+        loaded, chosen, known, conditions, mode=steering, counts=counts, biases=strengths, draws=draws, below=below,
+        seed=seed,
+    )  # fmt: skip
+    try:
+        results = run(
+            loaded, pictures, steered, protocol=asked, judge=judging, out=out, resume=resume, seed=seed,
+            batch_size=batch_size, shard=part,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.secho(f"Stopped; the answers made so far are in {out}. Add --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(str(results))
+    typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
+
+
+@app.command(epilog="Example: gaze-lens judge out --judge exact")
+def judge(
+    out: Annotated[Path, typer.Argument(help="The folder that evaluate wrote into.")],
+    judge: Annotated[
+        str, typer.Option(help="caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL, openai:MODEL.")
+    ],
+    model: Annotated[str | None, typer.Option(help="likelihood: the model that judges.")] = None,
+    strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that look at them.")] = None,
+    panels: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="As for evaluate.")] = None,
+    limit: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
+    seed: Annotated[int, typer.Option(help="As for evaluate.")] = 0,
+    base_url: Annotated[str | None, typer.Option(help="Of another server that speaks the same protocol.")] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
+    from gaze_lens import options
+    from gaze_lens.evaluation import rejudge
+    from gaze_lens.evaluation.judging import slug
+    from gaze_lens.evaluation.run import save
+
+    pictures = None if strips is None else options.pictures_of(strips, panels, annotations, seed, limit)
+    loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
+    chosen = options.judge_of(judge, model=loaded, base_url=base_url, cache=out / "replies.sqlite")
+    results = rejudge(out, chosen, pictures=pictures)
+    folder = out / slug(chosen)
+    save(results, folder)
+    typer.echo(str(results))
+    typer.echo(f"Written: {folder / 'report.html'}, and tables beside it.")
 
 
 @app.command(epilog="Example: gaze-lens serve --model Qwen/Qwen3-VL-2B-Instruct --heads heads/heads.json --device cuda")
@@ -154,21 +267,6 @@ def _load(model: str, device: str | None, dtype: str):
     if model == "tiny":
         return load_tiny(device=device or "cpu")
     return HookedVLM.from_pretrained(model, device=device, dtype=dtype)
-
-
-def _strips(source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None):
-    """The strips that the options name."""
-    from gaze_lens import data
-
-    if (panels is not None and windows is not None) or (detect and panels is None):
-        raise InputError("Give --panels N (with or without --detect) for single images, or --windows N, not both.")
-    if windows is not None:
-        return data.read_comics(source, seed=seed, panels=windows, limit=limit)
-    if panels is not None:
-        return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
-    if source.startswith("hf:"):
-        return data.read_dataset(source.removeprefix("hf:"), limit=limit)
-    return data.read_strips(source, limit=limit)
 
 
 def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):

@@ -50,6 +50,10 @@ class Report:
     def section(self, heading: str, *paragraphs: str) -> "Report":
         """A heading and paragraphs of plain text."""
         self.parts.append(f"<h2>{html.escape(heading)}</h2>")
+        return self.note(*paragraphs)
+
+    def note(self, *paragraphs: str) -> "Report":
+        """Paragraphs of plain text without a heading."""
         self.parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in paragraphs]
         return self
 

@@ -10,14 +10,15 @@ import gaze_lens
 ROOT = Path(gaze_lens.__file__).parent
 FLOORS = [
     {"errors"},
-    {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics", "ranks", "verdict", "wording",
-     "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache", "token_texts", "value_norms"},
+    {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
+     "ranks", "verdict", "wording", "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache",
+     "token_texts", "value_norms"},
     {"families", "testing", "shapes"},
     {"comics", "data", "spans", "inputs", "collation", "preparation", "loading", "watching", "generation",
      "capabilities", "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
-    {"evaluation", "tiny", "show"},
-    {"report", "demo", "discovery", "serve", "cli"},
+    {"evaluation", "tiny", "show", "report"},
+    {"options", "demo", "discovery", "serve", "cli"},
 ]  # fmt: skip
 
 

@@ -1,12 +1,33 @@
-"""Measuring: does steering make the model describe the region that was chosen?"""
+"""Measuring: does steering make the model describe the region that was chosen?
 
+results = gl.evaluate(model, strips, conditions(model, heads, scores=scores), out="out")
+results = gl.rejudge("out", judges.CaptionMatch(score="f1"))
+"""
+
+from gaze_lens.evaluation import judges
 from gaze_lens.evaluation.accuracy import Accuracy, accuracy
 from gaze_lens.evaluation.answers import Answer, answer
-from gaze_lens.evaluation.protocols import random_order
+from gaze_lens.evaluation.conditions import Condition, conditions, head_counts, strengths
+from gaze_lens.evaluation.engine import generate_answers
+from gaze_lens.evaluation.judging import rejudge
+from gaze_lens.evaluation.protocols import (
+    Protocol,
+    asking,
+    dynamic_narration,
+    question,
+    random_order,
+    regions,
+    static_narration,
+)
 from gaze_lens.evaluation.question_steering import ask_every_panel, steer_to_every_panel
+from gaze_lens.evaluation.records import Generations, Record
+from gaze_lens.evaluation.results import Results
+from gaze_lens.evaluation.run import evaluate
 from gaze_lens.evaluation.schedules import judge_pieces, switch_at_panel_ends
 
 __all__ = [
-    "Accuracy", "Answer", "accuracy", "answer", "ask_every_panel", "judge_pieces", "random_order",
-    "steer_to_every_panel", "switch_at_panel_ends",
+    "Accuracy", "Answer", "Condition", "Generations", "Protocol", "Record", "Results", "accuracy", "answer",
+    "ask_every_panel", "asking", "conditions", "dynamic_narration", "evaluate", "generate_answers", "head_counts",
+    "judge_pieces", "judges", "question", "random_order", "regions", "rejudge", "static_narration",
+    "steer_to_every_panel", "strengths", "switch_at_panel_ends",
 ]  # fmt: skip

@@ -91,7 +91,7 @@ class _Run:
             self.write([skipped_line(name, str(error))])
             return
         rows = plan(self.protocol, picture, self.conditions, seed=(self.seed, index))
-        if name not in self.generations.expected:
+        if name not in self.generations.pictures:
             self.write([picture_line(name, picture, len(rows))])
         rows = [row for row in rows if self.record(name, row).key not in self.generations.answered[name]]
         reasons = {row: _why_not(row, encoded) for row in rows}

@@ -2,7 +2,7 @@
 
 run = describe(model, pictures, protocol, conditions, seed=0)
 generations = Generations.read("out/generations.jsonl")
-generations.records[0].text, generations.captions["strip 1"]
+generations.records[0].text, generations.pictures["strip 1"]["captions"]
 """
 
 import hashlib
@@ -63,17 +63,16 @@ class Record:
 class Generations:
     """All that a run has written so far.
 
-    run: its settings. records: the answers. captions: picture -> region -> caption, in reading order, "" where the
-    region has none. expected: picture -> answers that it should have; answered: picture -> keys of those that it has.
-    skipped: picture -> why it could not be used.
+    run: its settings. records: the answers. pictures: name -> size, bounds of the regions, captions ("" where a region
+    has none), and how many answers there should be. answered: name -> keys of those that there are. skipped: name ->
+    why a picture could not be used.
     """
 
     run: Line
     records: list[Record] = field(default_factory=list)
-    captions: dict[str, dict[str, str]] = field(default_factory=dict)
-    expected: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, Line] = field(default_factory=dict)
     answered: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Line, lines: Sequence[Line]) -> "Generations":
@@ -95,9 +94,7 @@ class Generations:
             self.records.append(record)
             self.answered[record.picture].add(record.key)
         elif line["kind"] == "picture":
-            self.answered[line["picture"]] = set()
-            self.captions[line["picture"]] = line["captions"]
-            self.expected[line["picture"]] = line["answers"]
+            self.pictures[line["picture"]], self.answered[line["picture"]] = line, set()
             self.skipped.pop(line["picture"], None)
         else:
             self.skipped[line["picture"]] = line["why"]
@@ -114,7 +111,7 @@ class Generations:
 
     def finished(self) -> set[str]:
         """The pictures that have all their answers."""
-        return {name for name, expected in self.expected.items() if len(self.answered[name]) == expected}
+        return {name for name, line in self.pictures.items() if len(self.answered[name]) == line["answers"]}
 
 
 def picture_line(name: str, picture: Picture, answers: int) -> Line:

@@ -8,6 +8,7 @@
     gl.show.circuitsvis(model, inputs, heads)       # whole patterns, image tokens pooled by region (CircuitsVis)
     gl.show.staircase(gl.track(model, inputs, heads))
     gl.show.course(gl.track(model, inputs, heads))  # how much they look at all, how narrowly, and how much they rest
+    gl.show.accuracies(gl.evaluate(model, strips, conditions))
     gl.show.steering(strip, baseline, {"panel 4": text, ...})
 
 All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter
@@ -15,6 +16,7 @@ and words in `print`; `attention` and `circuitsvis` are interactive and save as 
 up and nothing accumulates.
 """
 
+from gaze_lens.show.accuracies import accuracies, accuracies_by_target, accuracy_curve
 from gaze_lens.show.circuits import CircuitsView, circuitsvis
 from gaze_lens.show.comparisons import steering
 from gaze_lens.show.courses import course
@@ -26,6 +28,6 @@ from gaze_lens.show.staircases import staircase
 from gaze_lens.show.viewer import AttentionViewer, attention
 
 __all__ = [
-    "AttentionViewer", "CircuitsView", "Plot", "attention", "attention_map", "circuitsvis", "course", "matrices",
-    "picture", "scores", "staircase", "steering",
+    "AttentionViewer", "CircuitsView", "Plot", "accuracies", "accuracies_by_target", "accuracy_curve", "attention",
+    "attention_map", "circuitsvis", "course", "matrices", "picture", "scores", "staircase", "steering",
 ]  # fmt: skip

@@ -1,0 +1,122 @@
+"""Judging what a run wrote down, as often as you like, without running the model again.
+
+    results = gl.rejudge("out", gl.evaluation.judges.CaptionMatch(score="f1"))
+    results = gl.rejudge("out", LikelihoodJudge(model), pictures=strips)       # a judge that looks at the pictures
+
+Judgements go into a file beside the generations, one line for each answer, and are kept; errors are tried again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from gaze_lens.errors import InputError
+from gaze_lens.evaluation.journal import Journal, Line
+from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
+from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
+from gaze_lens.evaluation.results import Results
+from gaze_lens.regions import Picture
+
+FILE = "generations.jsonl"
+BLIND = (CaptionMatch, ExactDescription, NamesOnly)
+CHUNK = 64  # answers that are judged, and written down, together
+
+
+def rejudge(
+    source: str | Path | Generations,
+    judge: Judge | None = None,
+    *,
+    pictures: Sequence[Picture] | None = None,
+    progress: bool = True,
+) -> Results:
+    """Judge all answers that a run has written so far.
+
+    source: the folder that `gl.evaluate` wrote into, or what `generate_answers` returned (nothing is written then).
+    judge: by default the region whose caption fits best (`CaptionMatch`).
+    pictures: those of the run; judges that look at them need them.
+    Answers that this judge has judged already are not judged again, except those that ended in an error.
+    Raises InputError where there is no such run, or the pictures are not those of the run.
+    """
+    judge = judge or CaptionMatch()
+    path = None
+    if not isinstance(source, Generations):
+        path = Path(source) / f"judgements-{slug(judge)}.jsonl"
+        source = Generations.read(Path(source) / FILE)
+    describe = _describer(source, judge, pictures)
+    digest = hashlib.sha256(json.dumps(source.run, sort_keys=True).encode()).hexdigest()[:16]
+    run = {"judge": name_of(judge), "generations": digest}
+    journal = Journal.open(path, run, kind="judgements", resume=True)
+    judged = dict(map(_entry, journal.lines))
+    todo = [record for record in source.records if not record.skipped and not _settled(judged.get(record.key))]
+    with tqdm(total=len(todo), desc="judging", unit="answer", disable=not progress) as bar:
+        remaining = iter(todo)
+        while chunk := list(islice(remaining, CHUNK)):
+            judged.update(map(_entry, journal.append(list(_judge(judge, describe, chunk)))))
+            bar.update(len(chunk))
+    return Results(source, name_of(judge), judged)
+
+
+def name_of(judge: Judge) -> str:
+    """A judge with its settings."""
+    text = repr(judge)
+    return type(judge).__name__ if " object at 0x" in text else text
+
+
+def slug(judge: Judge) -> str:
+    """A judge's name for a file: another judge, or other settings, another name."""
+    kind = re.sub(r"\W+", "", type(judge).__name__).lower()
+    return f"{kind}-{hashlib.sha256(name_of(judge).encode()).hexdigest()[:6]}"
+
+
+def _entry(line: Line) -> tuple[tuple[Any, ...], list[dict[str, Any]]]:
+    return (line["picture"], line["condition"], line["draw"], tuple(line["targets"])), line["judgements"]
+
+
+def _settled(judgements: list[dict[str, Any]] | None) -> bool:
+    return judgements is not None and all(judgement["error"] is None for judgement in judgements)
+
+
+def _judge(judge: Judge, describe: Any, records: Sequence[Record]) -> Iterator[Line]:
+    """The lines of some answers; a piece that never came is an empty text."""
+    texts = [[*record.pieces, *[""] * len(record.targets)][: len(record.targets)] for record in records]
+    pairs = [(r, t, x) for r, said in zip(records, texts, strict=True) for t, x in zip(r.targets, said, strict=True)]
+    found = iter(judge.judge_all([describe(*pair) for pair in pairs], progress=False))
+    for record in records:
+        judgements = [next(found).to_dict() for _ in record.targets]
+        key = {"picture": record.picture, "condition": record.condition, "draw": record.draw}
+        yield {**key, "targets": record.targets, "judgements": judgements}
+
+
+def _describer(generations: Generations, judge: Judge, pictures: Sequence[Picture] | None) -> Any:
+    """A function that makes what a judge is given of a record, a target and a text."""
+    if pictures is None:
+        if not (isinstance(judge, BLIND) or getattr(judge, "look", None) is False):
+            raise InputError(f"{name_of(judge)} may look at the pictures; give those of the run: pictures=.")
+        index = None
+    else:
+        if pictures_digest(pictures) != generations.run["digest"]:
+            raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
+        index = {name: n for n, name in enumerate(names_of(pictures))}
+    held: dict[str, Picture] = {}
+
+    def describe(record: Record, target: str, text: str) -> Description:
+        if record.picture not in held:
+            held.clear()
+            line = generations.pictures[record.picture]
+            held[record.picture] = _outline(line) if index is None else pictures[index[record.picture]]
+        return Description(text, target, held[record.picture])
+
+    return describe
+
+
+def _outline(line: Line) -> Picture:
+    """A picture as far as the records tell it: size, regions and captions, without what is in it."""
+    image = Image.new("RGB", tuple(line["size"]))
+    return Picture(image, line["regions"], {name: told for name, told in line["captions"].items() if told})

@@ -1,0 +1,217 @@
+"""What came of an evaluation: accuracy by condition and by target, differences, schedules, with intervals.
+
+results = gl.evaluate(model, strips, conditions)
+print(results)
+results.accuracy("gaze"); results.compare("gaze", "random"); results.spearman("gaze")
+results.table(); results.by_target(); results.comparisons(); results.answers
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from gaze_lens.errors import InputError
+from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.records import Generations, Record
+from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
+from gaze_lens.wording import repeats
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Key = tuple[Any, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Results:
+    """The judged answers of a run.
+
+    generations: the answers. judge: who judged them. judgements: an answer's key -> a judgement for each target.
+    What a judge failed on, and what was skipped, is counted apart and is no miss. Intervals are bootstrapped over
+    pictures (95 %, 10,000 resamples), with the run's seed.
+    """
+
+    generations: Generations
+    judge: str
+    judgements: Mapping[Key, list[dict[str, Any]]]
+
+    @property
+    def names(self) -> list[str]:
+        """The conditions, in order."""
+        return list(dict.fromkeys(condition.name for condition in self.generations.conditions))
+
+    @property
+    def missing(self) -> int:
+        """Pictures that the run has not finished."""
+        return self.generations.run["pictures"] - len(self.generations.finished()) - len(self.generations.skipped)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of naming a region at random, 0-1: the mean over pictures of one by their regions."""
+        shares = [1 / len(line["regions"]) for line in self.generations.pictures.values()]
+        return sum(shares) / max(1, len(shares))
+
+    @cached_property
+    def answers(self) -> "DataFrame":
+        """One row for each answer and target.
+
+        Columns: picture, condition, draw, turn, target, place (the target's, in reading order, from 0), text, match,
+        match_place, correct (1, 0, or NaN where it was not judged), margin, repeats (whether the text has the words of
+        the unsteered answer; NaN where there is none), error, skipped.
+        """
+        import pandas
+
+        columns = (
+            "picture", "condition", "draw", "turn", "target", "place", "text", "match", "match_place", "correct",
+            "margin", "repeats", "error", "skipped",
+        )  # fmt: skip
+        plain = {(r.picture, r.targets): r.text for r in self.generations.records if not r.heads and not r.skipped}
+        rows = [row for record in self.generations.records for row in self._rows(record, plain)]
+        return pandas.DataFrame(rows, columns=columns).astype({"correct": float, "margin": float, "repeats": float})
+
+    def _rows(self, record: Record, plain: Mapping[Key, str]) -> list[tuple]:
+        places = {name: index for index, name in enumerate(self.generations.pictures[record.picture]["regions"])}
+        unsteered = plain.get((record.picture, record.targets)) if record.heads and not record.skipped else None
+        again = None if unsteered is None else float(repeats(record.text, unsteered))
+        found: list[dict[str, Any]] = self.judgements.get(record.key, [])
+        rows = []
+        for turn, target in enumerate(record.targets):
+            text = record.pieces[turn] if turn < len(record.pieces) else ""
+            said = found[turn] if found else {"match": None, "correct": None, "margin": None, "error": None}
+            correct = None if said["correct"] is None else float(said["correct"])
+            match_place = places.get(said["match"])
+            rows.append((
+                record.picture, record.condition, record.draw, turn, target, places[target], text, said["match"],
+                match_place, correct, said["margin"], again, said["error"], record.skipped,
+            ))  # fmt: skip
+        return rows
+
+    def _of(self, condition: str) -> "DataFrame":
+        """The answers of a condition."""
+        if condition not in self.names:
+            raise InputError(f"There is no condition {condition!r}; there are {', '.join(map(repr, self.names))}.")
+        return self.answers[self.answers.condition == condition]
+
+    def accuracy(self, condition: str, *, target: str | None = None, draw: int | None = None) -> Estimate | None:
+        """The share of judged answers that describe their target; None where none was judged.
+
+        target: of these answers only. draw: of one draw of a random control.
+        """
+        rows = self._of(condition).dropna(subset="correct")
+        rows = rows if target is None else rows[rows.target == target]
+        rows = rows if draw is None else rows[rows.draw == draw]
+        if rows.empty:
+            return None
+        return mean(rows.correct.to_numpy(), rows.picture.tolist(), seed=self.generations.run["seed"])
+
+    def compare(self, first: str, second: str) -> Difference | None:
+        """How much more often the first condition describes the target, pair by pair: same picture, same target.
+
+        Of random controls the mean over draws is taken. None where there is no pair that was judged in both.
+        """
+        pair = ["picture", "target"]
+        one, other = (self._of(name).groupby(pair, sort=False).correct.mean() for name in (first, second))
+        both = one.to_frame("one").join(other.to_frame("other"), how="inner").dropna()
+        if both.empty:
+            return None
+        pictures = both.index.get_level_values("picture").tolist()
+        seed = self.generations.run["seed"]
+        return difference(both.one.to_numpy(), both.other.to_numpy(), pictures, seed=seed)
+
+    def spearman(self, condition: str) -> Estimate | None:
+        """Rank correlation between the places scheduled and the places described, over all pieces with a match."""
+        rows = self._of(condition).dropna(subset="match_place")
+        if rows.empty:
+            return None
+        seed = self.generations.run["seed"]
+        return spearman(rows.place.to_numpy(), rows.match_place.to_numpy(float), rows.picture.tolist(), seed=seed)
+
+    def table(self) -> "DataFrame":
+        """One row for each condition.
+
+        Columns: condition, curve, heads, strength, draws, accuracy, low, high, n, least and most (of the draws),
+        repeats (share that says what the unsteered answer says), without_repeats (accuracy where these are misses, as
+        in the paper), errors, skipped; for a narration also rho, rho_low and rho_high.
+        """
+        import pandas
+
+        return pandas.DataFrame([self._summary(name) for name in self.names])
+
+    def _summary(self, name: str) -> dict[str, Any]:
+        draws = [condition for condition in self.generations.conditions if condition.name == name]
+        rows, first = self._of(name), draws[0]
+        by_draw = rows.groupby("draw").correct.mean()
+        summary = {
+            "condition": name, "curve": first.curve, "heads": len(first.heads or ()), "strength": _strength(first),
+            "draws": len(draws), **_numbers(self.accuracy(name), "accuracy"), "least": by_draw.min(),
+            "most": by_draw.max(), "repeats": rows.repeats.mean(), "without_repeats": _strict(rows),
+            "errors": int(rows.error.notna().sum()), "skipped": int(rows.skipped.notna().sum()),
+        }  # fmt: skip
+        if self.generations.protocol.moves:
+            rho = _numbers(self.spearman(name), "rho")
+            summary |= {"rho": rho["rho"], "rho_low": rho["low"], "rho_high": rho["high"]}
+        return summary
+
+    def by_target(self) -> "DataFrame":
+        """Accuracy by condition and target. Columns: condition, target, accuracy, low, high, n."""
+        import pandas
+
+        names = self.answers.target.unique()
+        rows = [(c, t, _numbers(self.accuracy(c, target=t), "accuracy")) for c in self.names for t in names]
+        return pandas.DataFrame([{"condition": c, "target": t, **numbers} for c, t, numbers in rows])
+
+    def comparisons(self) -> "DataFrame":
+        """The first condition against each of the others. Columns: first, second, difference, low, high, n, p."""
+        import pandas
+
+        first, *others = self.names
+        rows = [(other, self.compare(first, other)) for other in others]
+        return pandas.DataFrame([
+            {"first": first, "second": other, **_numbers(found, "difference"), "p": found.p if found else None}
+            for other, found in rows
+        ])  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+        import json
+
+        tables = {"conditions": self.table(), "by target": self.by_target(), "comparisons": self.comparisons()}
+        return {
+            "run": self.generations.run, "judge": self.judge, "chance": self.chance, "unfinished": self.missing,
+            "skipped pictures": self.generations.skipped,
+            **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        run = self.generations.run
+        return f"Results of {run['protocol']['name']} on {run['pictures']} pictures, judged by {self.judge}"
+
+    def __str__(self) -> str:
+        lines = [repr(self), f"{'condition':<16}{'heads':>6}  describes the target (chance {self.chance:.1%})"]
+        for row in self.table().to_dict("records"):
+            told = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**row) if row["n"] else "not judged"
+            apart = [f"; {row[name]} {name}" for name in ("errors", "skipped") if row[name]]
+            lines.append(f"{row['condition']:<16}{row['heads']:>6}  {told}{''.join(apart)}")
+        lines += [f"{self.missing} pictures are not finished."] * bool(self.missing)
+        return "\n".join(lines)
+
+
+def _strict(rows: "DataFrame") -> float:
+    """The accuracy of answers when those that repeat the unsteered one are misses; NaN where none is known."""
+    known = rows.dropna(subset=["correct", "repeats"])
+    return (known.correct * (1 - known.repeats)).mean()
+
+
+def _strength(condition: Condition) -> float | None:
+    """The largest number of a condition's mode, in logits; None where nothing is steered."""
+    mode = condition.mode
+    numbers = mode.target, mode.others, mode.prompt, mode.generated
+    return None if condition.heads is None else max(map(abs, numbers))
+
+
+def _numbers(found: Estimate | None, name: str) -> dict[str, Any]:
+    """An estimate as columns; none where there is none."""
+    if found is None:
+        return {name: None, "low": None, "high": None, "n": 0}
+    return {name: found.value, "low": found.low, "high": found.high, "n": found.n}
