@@ -4,14 +4,11 @@
     picture = grid(paths, (2, 3))                         # six panels on a page, in reading order
     pictures = synthetic(20, seed=7, panels=6)            # strips that the embedded model can read, with captions
     ask(0)                                                # "What happens in the first panel from the left?"
-    best_match("a red ring above a pink bar", pictures[0].captions)     # "panel 4", or None
 
 Indices are 0-based; the names of regions and the words of questions count from one, as people do.
 """
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -193,34 +190,3 @@ def scenes(n: int, *, seed: int, shape: tuple[int, int] = (3, 3)) -> list[Pictur
         boxes = {name: Box(c * SIDE, r * SIDE, (c + 1) * SIDE, (r + 1) * SIDE) for name, (r, c) in spots.items()}
         found.append(Picture(image, boxes, {name: describe(*cells[0, r, c]) + "." for name, (r, c) in spots.items()}))
     return found
-
-
-def best_match(text: str, captions: Mapping[str, str]) -> str | None:
-    """Forced choice: the name whose caption shares most words with `text`, or None.
-
-    Words are compared without case or punctuation, and counted as often as they occur in both. Words that every
-    caption has say nothing and are left out (where there are two captions or more). A tie for the most, and fewer
-    than two different shared words ("red red red"), are None.
-
-    >>> captions = {"panel 1": "red ring above pink bar.", "panel 2": "blue moon above green bar."}
-    >>> best_match("A red ring, above something.", captions)
-    'panel 1'
-    """
-    if not captions:
-        raise InputError("best_match needs captions to choose from; an empty mapping was given.")
-    words = {name: _words(line) for name, line in captions.items()}
-    common = Counter[str]()
-    if len(words) > 1:
-        first, *others = words.values()
-        common = first.copy()
-        for other in others:
-            common &= other
-    said = _words(text)
-    shared = {name: said & (found - common) for name, found in words.items()}
-    most = max(found.total() for found in shared.values())
-    winners = [name for name, found in shared.items() if found.total() == most]
-    return winners[0] if len(winners) == 1 and len(shared[winners[0]]) >= 2 else None
-
-
-def _words(text: str) -> Counter[str]:
-    return Counter(re.findall(r"\w+", text.lower()))

@@ -150,33 +150,3 @@ def test_questions_count_from_one_in_words():
         comics.ask(8)
     assert comics.place(0, 2, (3, 3)) == "top right"
     assert comics.place(1, 0, (2, 2)) == "bottom left"
-
-
-CAPTIONS = {
-    "panel 1": "red ring above pink bar.",
-    "panel 2": "blue bar above red bar.",
-    "panel 3": "black moon above red star.",
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("red ring above pink bar.", "panel 1"),
-        ("A RED ring, and a star", None),  # two words of the first, two of the third: "red" is in all
-        ("a moon that is black", "panel 3"),
-        ("black", None),  # one word is too few
-        ("bar bar bar bar", None),  # one word, however often
-        ("red above red above", None),  # words of all captions tell nothing
-        ("blue bar above red bar", "panel 2"),
-        ("", None),
-    ],
-)
-def test_forced_choice(text, name):
-    assert comics.best_match(text, CAPTIONS) == name
-
-
-def test_forced_choice_among_one_or_none():
-    assert comics.best_match("red ring", {"only": "red ring."}) == "only"
-    with pytest.raises(InputError):
-        comics.best_match("red", {})

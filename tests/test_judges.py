@@ -172,7 +172,7 @@ def test_a_crop_is_the_region_and_no_more():
 
 @pytest.fixture(scope="module")
 def strips():
-    return synthetic(4, seed=4242)
+    return synthetic(3, seed=4242)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_the_likelihood_judge_agrees_with_the_exact_judge(tiny_model, likelihood
     exact = ExactDescription().judge_all(said, progress=False)
     own = likelihood.judge_all(said, progress=False)
     clear = [pair for pair in zip(exact, own, strict=True) if pair[0].match]
-    assert len(clear) >= 44
+    assert len(clear) >= 33
     assert sum(one.match == other.match for one, other in clear) >= 0.95 * len(clear)
     assert all(judged.error is None for judged in own)
 

@@ -20,7 +20,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.ranks import rank_correlation
 
 Labels = Sequence[Hashable]
-Values = Sequence[float] | np.ndarray
+Values = Sequence[float | None] | np.ndarray  # None is refused, as NaN is
 CELLS = 2**22  # numbers of scratch memory for one step of a bootstrap
 
 

@@ -76,10 +76,11 @@ class LikelihoodJudge(Judge):
         if len(names) < 2:
             raise JudgeError(f"The picture has {len(names)} named regions; a choice needs two or more.")
         said = [description.text.strip() for description in descriptions]
-        texts = [text for text in said if text]
-        rows = iter(self.log_probabilities(descriptions[0].picture, texts).tolist() if texts else [])
+        texts = list(dict.fromkeys(filter(None, said)))  # the same answer often comes again
+        rows = self.log_probabilities(descriptions[0].picture, texts).tolist() if texts else []
+        found = {text: dict(zip(names, row, strict=True)) for text, row in zip(texts, rows, strict=True)}
         return [
-            self._choose(dict(zip(names, next(rows), strict=True)), description.target) if text else NOTHING
+            self._choose(found[text], description.target) if text else NOTHING
             for text, description in zip(said, descriptions, strict=True)
         ]
 
