@@ -281,6 +281,7 @@ def test_only_what_is_needed_is_kept(qwen, pair, monkeypatch):
     sweep(qwen, *pair, what="z", where=["L2H0"], positions=["panel 1", "last"])
     expected = {"panel 1": len(pair[0].region("panel 1")), "last": 2}
     assert {name: len(tensor) for (_, name), tensor in kept[0].items()} == expected
+    assert "tensor" not in repr(Donor(SITES["z"], [], kept[0]))  # TransformerLens takes a hook's repr, every time
     assert {point for point, _ in kept[0]} == {qwen.hook_dict["blocks.2.attn.hook_z"].name}
 
 

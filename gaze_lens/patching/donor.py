@@ -35,7 +35,7 @@ class Donor:
 
     site: Site
     pairs: Sequence[tuple[Group, Group]]
-    kept: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    kept: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)  # TransformerLens prints hooks
 
     def taking(self, model: Any, cells: Sequence[Cell]) -> Any:
         """A context in which a run of the clean inputs leaves what these cells need."""
