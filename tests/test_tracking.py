@@ -172,3 +172,50 @@ def test_what_track_refuses(qwen):
     other = qwen.prepare(picture(qwen, 4), "Tell me").region("panel 4")
     with pytest.raises(RegionError, match="Region 'panel 4' was made for Layout"):
         gl.track(qwen, inputs, HEADS, regions=[other], **STEPS)
+
+
+# On the embedded model
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """(model, its two gaze heads, as many controls, strips)."""
+    model = gl.load_tiny()
+    scores = gl.score_heads(model, gl.comics.synthetic(8, seed=11), progress=False)
+    return model, scores.top(2), scores.controls(2, seed=0), gl.comics.synthetic(6, seed=31)
+
+
+def test_gaze_heads_look_at_what_is_told_and_controls_do_not(tiny):
+    model, heads, controls, strips = tiny
+    looked, by_controls, lags = [], [], []
+    for strip in strips:
+        inputs = model.encode(model.prepare(strip, gl.comics.NARRATE))
+        trajectory = gl.track(model, inputs, heads, max_new_tokens=60)
+        told = trajectory.described_by_words()
+        looked.append(trajectory.agreement(told).looked)
+        lags.append(trajectory.lag(trajectory.described_by_markers()))
+        other = gl.track(model, inputs, controls, max_new_tokens=60)
+        assert str(other) == str(trajectory)
+        by_controls.append(other.agreement(told).looked)
+    assert np.mean(looked) > 0.9
+    assert np.mean(by_controls) < 0.35
+    assert lags == [3] * 6, "a marker, such as 'Panel 4:', has three tokens, and shows nothing to look at"
+
+
+def test_steered_heads_turn_at_once_and_the_words_soon(tiny):
+    model, heads, _, strips = tiny
+    words, found = [], []
+    for index, strip in enumerate(strips):
+        inputs = model.encode(model.prepare(strip, gl.comics.NARRATE_FREELY))
+        order = gl.evaluation.random_order(strip, seed=index)
+        schedule = [(6 * turn, inputs.region(name)) for turn, name in enumerate(order)]
+        hooks = gl.steer(heads, schedule=schedule)
+        trajectory = gl.track(model, inputs, heads, fwd_hooks=hooks, max_new_tokens=36)
+        told = trajectory.described_by_words()
+        switches = trajectory.switches(schedule, told)
+        assert (switches["gaze"] == 0).all()
+        words += switches["words"].dropna().tolist()
+        found.append(trajectory.agreement(told).looked)
+    assert len(words) > 18, "half of the turns have a word of their own"
+    assert np.mean(words) < 2.5
+    assert np.mean(found) > 0.85
