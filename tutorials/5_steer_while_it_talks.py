@@ -50,6 +50,15 @@ print(free)
 gl.show.staircase(free)
 
 # %% [markdown]
+# Do the heads look at what the text is about? Words that one panel's caption has alone say what it is about, and the
+# bars show where.
+
+# %%
+told = free.described_by_words()
+print(free.agreement(told))
+gl.show.staircase(free, described=told)
+
+# %% [markdown]
 # `model.encode` ran the vision tower once; all that follows asks the same picture again and spares that work.
 #
 # ## A schedule is a list
@@ -86,6 +95,7 @@ for step, name, piece in zip(switches, order, pieces, strict=False):
 # %%
 schedule = [(step, inputs.region(name)) for step, name in zip(switches, order, strict=False)]
 guided = gl.track(model, inputs, heads, fwd_hooks=gl.steer(heads, schedule=schedule), max_new_tokens=60)
+print(guided.switches(schedule, guided.described_by_words()))  # tokens until the heads turn, and until the words do
 gl.show.staircase(guided, schedule=schedule)
 
 # %% [markdown]
