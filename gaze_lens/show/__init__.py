@@ -9,6 +9,7 @@
     gl.show.staircase(gl.track(model, inputs, heads))
     gl.show.course(gl.track(model, inputs, heads))  # how much they look at all, how narrowly, and how much they rest
     gl.show.accuracies(gl.evaluate(model, strips, conditions))
+    gl.show.patching(gl.patch(model, clean, corrupted, what="z", positions="last", metric=metric))
     gl.show.steering(strip, baseline, {"panel 4": text, ...})
 
 All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter
@@ -22,6 +23,7 @@ from gaze_lens.show.comparisons import steering
 from gaze_lens.show.courses import course
 from gaze_lens.show.gaze import attention_map
 from gaze_lens.show.head_maps import matrices, scores
+from gaze_lens.show.patches import patching
 from gaze_lens.show.pictures import picture
 from gaze_lens.show.plot import Plot
 from gaze_lens.show.staircases import staircase
@@ -29,5 +31,5 @@ from gaze_lens.show.viewer import AttentionViewer, attention
 
 __all__ = [
     "AttentionViewer", "CircuitsView", "Plot", "accuracies", "accuracies_by_target", "accuracy_curve", "attention",
-    "attention_map", "circuitsvis", "course", "matrices", "picture", "scores", "staircase", "steering",
+    "attention_map", "circuitsvis", "course", "matrices", "patching", "picture", "scores", "staircase", "steering",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from gaze_lens.errors import HeadError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import Head, HeadSet
 from gaze_lens.show.canvas import mark
-from gaze_lens.show.plot import INK, MASS, SIGNED, Plot, entitle, house_style, new_figure
+from gaze_lens.show.plot import INK, MASS, SIGNED, Plot, entitle, house_style, legible, new_figure
 
 MARKED = 10  # heads named in a map, at most
 LEAST = 0.05  # of the best head's value: heads with less are not marked
@@ -79,7 +79,7 @@ def _map(axes: Axes, values: Float[np.ndarray, "layer head"], heads: list[Head],
         if values[head] < LEAST * top:
             break
         mark(axes, head.head, head.layer)
-        style = {"color": _on(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
+        style = {"color": legible(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
         axes.text(head.head, head.layer, str(head) if roomy else str(rank), ha="center", va="center_baseline", **style)
 
 
@@ -158,14 +158,9 @@ def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float,
         for asked, attended in np.argwhere(np.isfinite(values)):
             value = float(values[asked, attended])
             text = f"{value:.2f}".removeprefix("0")
-            axes.text(attended, asked, text, color=_on(image, value), fontsize=size, ha="center", va="center_baseline")
+            style = {"color": legible(image, value), "fontsize": size, "ha": "center", "va": "center_baseline"}
+            axes.text(attended, asked, text, **style)
     return image
-
-
-def _on(image: ScalarMappable, value: float) -> str:
-    """White or ink, whichever can be read on the colour of a value."""
-    red, green, blue, _ = image.to_rgba(value)
-    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
 
 
 def _owner(scores: HeadScores) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -129,6 +130,12 @@ def entitle(axes: Axes, title: str, note: str = "") -> None:
     axes.set_title(title, pad=18 if note else 6)
     style = {"fontsize": 8, "color": FAINT, "textcoords": "offset points", "xycoords": "axes fraction"}
     axes.annotate(note, (0, 1), xytext=(0, 5), **style)
+
+
+def legible(image: ScalarMappable, value: float) -> str:
+    """White or ink, whichever can be read on the colour that a map gives a value."""
+    red, green, blue, _ = image.to_rgba(value)
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
 
 
 def axes_at(figure: Figure, x: float, y: float, *, width: float, height: float) -> Axes:
