@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gaze_lens import flags
 from gaze_lens.errors import GazeLensError, InputError
 
 app = typer.Typer(
@@ -41,11 +42,11 @@ def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed o
 )
 def discover(
     model: Model,
-    strips: Annotated[str, typer.Option(help="<comic>/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
+    strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
     out: Out,
     panels: Annotated[int | None, typer.Option(help="Panels of each image, where strips are single images.")] = None,
     detect: Annotated[bool, typer.Option("--detect", help="With --panels: find them by the gutters.")] = False,
-    windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from <comic>/<page>_<panel>.jpg.")] = None,
+    windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only the first so many strips.")] = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
@@ -110,45 +111,29 @@ def steer(
 def evaluate(
     out: Out,
     model: Model = "tiny",
-    strips: Annotated[
-        str, typer.Option(help="<comic>/p1.png, ...; single images, with --panels; hf:NAME; synthetic:N.")
-    ] = "synthetic:100",
-    panels: Annotated[int | None, typer.Option(help="Panels of each image, where strips are single images.")] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(help="COCO's instances_*.json; --strips is then the folder of its images.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
-    protocol: Annotated[str, typer.Option(help="question, static, dynamic, regions or asking.")] = "question",
-    prompt: Annotated[str | None, typer.Option(help="The question; each protocol has its own.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Length of an answer; each protocol has its own.")] = None,
-    every: Annotated[int | None, typer.Option(help="dynamic: move the target on every so many tokens.")] = None,
-    end: Annotated[str | None, typer.Option(help="dynamic: move it on when the text brings this, such as '.'.")] = None,
-    heads: Annotated[
-        Path | None, typer.Option(help="heads.json, from discover; the embedded model's are found.")
-    ] = None,
-    n_heads: Annotated[int | None, typer.Option(help="Use only the first so many heads.")] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="scores.safetensors, for random heads; by default that beside --heads.")
-    ] = None,
-    conditions: Annotated[
-        str, typer.Option(help="Some of gaze,random,layer-matched,all,none,elsewhere.")
-    ] = "gaze,random,all,none",
-    counts: Annotated[str | None, typer.Option(help="Also the best 1,2,4,... heads: a curve.")] = None,
-    strengths: Annotated[str | None, typer.Option(help="Also biases of 1,3,10,... logits: a curve.")] = None,
-    mode: Annotated[
-        str, typer.Option(help="boost-and-suppress, suppress-image, suppress-all or max-suppress-all.")
-    ] = "boost-and-suppress",
-    strength: Annotated[float, typer.Option(help="Bias in logits; 10000 saturates.")] = 10_000.0,
-    draws: Annotated[int, typer.Option(help="Draws of random heads.")] = 5,
-    below: Annotated[
-        float | None, typer.Option(help="Percentile of scores to draw from: 5, on small models 50, unless given.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL, openai:MODEL.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of synthetic strips, draws, orders and intervals.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Answers that run together.")] = 24,
-    shard: Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts of the pictures.")] = None,
+    strips: flags.Pictures = "synthetic:100",
+    panels: flags.Panels = None,
+    annotations: flags.Annotations = None,
+    limit: flags.Limit = None,
+    protocol: flags.Protocol = "question",
+    prompt: flags.Prompt = None,
+    max_new_tokens: flags.Length = None,
+    every: flags.Every = None,
+    end: flags.End = None,
+    heads: flags.Heads = None,
+    n_heads: flags.Count = None,
+    scores: flags.Scores = None,
+    conditions: flags.Conditions = "gaze,random,all,none",
+    counts: flags.Counts = None,
+    strengths: flags.Strengths = None,
+    mode: flags.Mode = "boost-and-suppress",
+    strength: flags.Strength = 10_000.0,
+    draws: flags.Draws = 5,
+    below: flags.Below = None,
+    judge: flags.Judge = None,
+    seed: flags.Seed = 0,
+    batch_size: flags.BatchSize = 24,
+    shard: flags.Shard = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
     device: Device = None,
@@ -164,8 +149,7 @@ def evaluate(
     judging = None if judge in (None, "likelihood") else options.judge_of(judge, cache=out / "replies.sqlite")
     pictures = options.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype)
-    if judge == "likelihood":
-        judging = options.judge_of(judge, model=loaded)
+    judging = options.judge_of(judge, model=loaded) if judge == "likelihood" else judging
     chosen, known = options.heads_of(loaded, heads, scores, n_heads, force=force)
     steered = options.conditions_of(
         loaded, chosen, known, conditions, mode=steering, counts=counts, biases=strengths, draws=draws, below=below,
@@ -186,15 +170,13 @@ def evaluate(
 @app.command(epilog="Example: gaze-lens judge out --judge exact")
 def judge(
     out: Annotated[Path, typer.Argument(help="The folder that evaluate wrote into.")],
-    judge: Annotated[
-        str, typer.Option(help="caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL, openai:MODEL.")
-    ],
-    model: Annotated[str | None, typer.Option(help="likelihood: the model that judges.")] = None,
+    judge: flags.Judge = "caption",
+    model: Annotated[str | None, typer.Option(help="The model that judges, for --judge likelihood.")] = None,
     strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that look at them.")] = None,
-    panels: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="As for evaluate.")] = None,
-    limit: Annotated[int | None, typer.Option(help="As for evaluate.")] = None,
-    seed: Annotated[int, typer.Option(help="As for evaluate.")] = 0,
+    panels: flags.Panels = None,
+    annotations: flags.Annotations = None,
+    limit: flags.Limit = None,
+    seed: flags.Seed = 0,
     base_url: Annotated[str | None, typer.Option(help="Of another server that speaks the same protocol.")] = None,
     device: Device = None,
     dtype: Dtype = "auto",

@@ -8,6 +8,7 @@ from gaze_lens import comics, data
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation import judges, protocols
 from gaze_lens.evaluation.conditions import NAMES, Condition, conditions, head_counts, strengths
+from gaze_lens.flags import JUDGES
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import HeadSet
 from gaze_lens.regions import Picture
@@ -18,7 +19,6 @@ from gaze_lens.tiny import HEADS, NAME
 SEED = 1_000_000  # of synthetic strips to measure on: the embedded model was trained on none of these
 SCORED = 24  # synthetic strips on which the embedded model's heads are found, where none are given
 STEERING = {mode.__name__.replace("_", "-"): mode for mode in MODES}
-JUDGES = "caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL, openai:MODEL"
 
 
 def strips_of(

@@ -18,7 +18,7 @@ FLOORS = [
      "capabilities", "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show", "report"},
-    {"options", "demo", "discovery", "serve", "cli"},
+    {"flags", "options", "demo", "discovery", "serve", "cli"},
 ]  # fmt: skip
 
 

@@ -115,7 +115,7 @@ class _Run:
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
         """What is written down of an answer."""
         condition, aims = row.condition, ()
-        if condition.elsewhere and not skipped:
+        if condition.elsewhere and None not in row.aims:
             aims = tuple(astuple(aim) for aim in row.aims)
         mode = () if condition.heads is None else astuple(condition.mode)
         made = Record(

@@ -22,7 +22,7 @@ from gaze_lens.evaluation.journal import Journal, Line
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
 from gaze_lens.evaluation.results import Results
-from gaze_lens.regions import Picture
+from gaze_lens.regions import Box, Picture
 
 FILE = "generations.jsonl"
 BLIND = (CaptionMatch, ExactDescription, NamesOnly)
@@ -119,4 +119,5 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
 def _outline(line: Line) -> Picture:
     """A picture as far as the records tell it: size, regions and captions, without what is in it."""
     image = Image.new("RGB", tuple(line["size"]))
-    return Picture(image, line["regions"], {name: told for name, told in line["captions"].items() if told})
+    boxes = {name: Box(*bounds) for name, bounds in line["regions"].items()}
+    return Picture(image, boxes, {name: told for name, told in line["captions"].items() if told})

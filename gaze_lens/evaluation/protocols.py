@@ -19,8 +19,6 @@ from gaze_lens.comics import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS,
 from gaze_lens.errors import InputError
 from gaze_lens.regions import Box, Picture
 
-TRIES = 1000
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -133,15 +131,19 @@ def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
 
 
 def elsewhere(picture: Picture, name: str, *, seed: int | Sequence[int]) -> Box | None:
-    """A box of a region's size, at a seeded random place of the picture that does not touch the region's box.
+    """A box of a region's size, at a seeded random place of the picture that does not overlap the region's box.
 
     None where the region's box is too large for that.
     """
     box, (width, height) = picture.region(name).bounds, picture.image.size
     x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)
-    wide, high = x1 - x0, y1 - y0
+    right, low = width - (x1 - x0), height - (y1 - y0)  # the largest x and y of a place
+    sides = [(0, x0 - (x1 - x0), 0, low), (x1, right, 0, low), (0, right, 0, y0 - (y1 - y0)), (0, right, y1, low)]
+    sides = [side for side in sides if side[0] <= side[1] and side[2] <= side[3]]
+    if not sides:
+        return None
+    areas = np.array([(side[1] - side[0] + 1) * (side[3] - side[2] + 1) for side in sides])
     rng = np.random.default_rng(seed)
-    for x, y in rng.uniform(0, 1, (TRIES, 2)) * (width - wide, height - high):
-        if x + wide <= x0 or x1 <= x or y + high <= y0 or y1 <= y:
-            return Box(float(x), float(y), float(x) + wide, float(y) + high)
-    return None
+    chosen = sides[rng.choice(len(sides), p=areas / areas.sum())]
+    x, y = float(rng.uniform(*chosen[:2])), float(rng.uniform(*chosen[2:]))
+    return Box(x, y, x + x1 - x0, y + y1 - y0)
