@@ -1,0 +1,240 @@
+"""What the benchmarks share: models of known sizes, strips of real size, timing by turns, one table.
+
+    hf_model, processor = build("0.1B")
+    model = gl.HookedVLM.wrap(hf_model, processor)
+    inputs = model.prepare(strip(384), "What is going on?")
+    best = by_turns({"ours": f, "plain": g}, rounds=5)
+    rows = [Row("unhooked", "forward", "s", best["ours"].seconds, best["plain"].seconds, ratio=..., target=0.99)]
+
+A benchmark has `main(size=..., device=..., ...) -> list[Row]`, and `run(main)` as its last line.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from PIL import Image
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+import gaze_lens as gl
+from gaze_lens.testing.grids import QWEN, QWEN_CHAT
+from gaze_lens.testing.parts import byte_tokenizer
+
+VOCABULARY = 16_384
+PANELS = {384: (256, 256), 2112: (352, 1024), 8064: (672, 2048)}  # image tokens -> width, height of one of six panels
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a Qwen3-VL; `2B` and `8B` are the published ones, their vocabulary too."""
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    mlp: int
+    head_width: int = 128
+    vision_width: int = 1024
+    vision_layers: int = 24
+    vision_heads: int = 16
+    vision_mlp: int = 4096
+    vocabulary: int = VOCABULARY
+
+
+SIZES = {
+    "0.1B": Size(512, 12, 8, 4, 2048, 64, vision_width=384, vision_layers=12, vision_heads=6, vision_mlp=1536),
+    "0.5B": Size(1024, 24, 16, 8, 3072, 64, vision_width=768, vision_layers=12, vision_heads=12, vision_mlp=3072),
+    "2B": Size(2048, 28, 16, 8, 6144, vocabulary=151_936),
+    "8B": Size(4096, 36, 32, 8, 12_288, vision_width=1152, vision_layers=27, vision_mlp=4304, vocabulary=151_936),
+}
+
+
+def build(size: str = "0.1B", *, device: str = "cpu", dtype: torch.dtype | None = None, seed: int = 0) -> tuple:
+    """A Qwen3-VL with random weights, in eval mode, and its processor. dtype: bfloat16 on a GPU, else float32."""
+    torch.manual_seed(seed)
+    tokenizer = byte_tokenizer(QWEN)
+    config = _config(SIZES[size], tokenizer)
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    with torch.device(device):
+        model = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
+    model.config.architectures = [type(model).__name__]
+    pixels = {"shortest_edge": 32 * 32, "longest_edge": 32 * 32 * 16_384}
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2, size=pixels), tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
+    )  # fmt: skip
+    return model.eval(), processor
+
+
+def _config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
+    share = size.head_width // 32  # of a half head: 12, 10 and 10 parts turn with time, height and width
+    text = {
+        "hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads, "head_dim": size.head_width, "intermediate_size": size.mlp,
+        "vocab_size": size.vocabulary, "max_position_embeddings": 262_144, "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 5e6, "mrope_interleaved": True,
+            "mrope_section": [6 * share, 5 * share, 5 * share],
+        },
+    }  # fmt: skip
+    vision = {
+        "hidden_size": size.vision_width, "depth": size.vision_layers, "num_heads": size.vision_heads,
+        "intermediate_size": size.vision_mlp, "patch_size": 16, "spatial_merge_size": 2,
+        "out_hidden_size": size.width, "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [size.vision_layers // 4 * k - 1 for k in (1, 2, 3)],
+    }  # fmt: skip
+    names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    image, video, start, end = tokenizer.convert_tokens_to_ids(list(names))
+    return Qwen3VLConfig(
+        text_config=text, vision_config=vision, image_token_id=image, video_token_id=video,
+        vision_start_token_id=start, vision_end_token_id=end, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def strip(image_tokens: int = 384, *, seed: int = 0) -> gl.Picture:
+    """A comic strip of six noisy panels that becomes so many image tokens: 384, 2112 or 8064."""
+    width, height = PANELS[image_tokens]
+    rng = np.random.default_rng(seed)
+    panels = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(6)]
+    return gl.comics.strip(panels, height=height)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The fastest of several runs: seconds by the clock, and of this process's processor.
+
+    seconds: what to compare. On a shared CPU with one thread, the processor's; on a GPU, the clock's.
+    """
+
+    wall: float
+    processor: float
+    seconds: float
+
+
+def by_turns(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warm: int = 1) -> dict[str, Timing]:
+    """Time functions by turns, forwards and then backwards, so that what else the machine does falls on all alike."""
+    for function in [f for f in functions.values() for _ in range(warm)]:
+        function()
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    for turn in range(rounds):
+        for name in list(functions) if turn % 2 == 0 else reversed(list(functions)):
+            taken[name].append(seconds_of(functions[name]))
+    return {name: _fastest(several) for name, several in taken.items()}
+
+
+def seconds_of(function: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that a call takes by the clock, and of this process's processor."""
+    _finish()
+    wall, processor = time.perf_counter(), time.process_time()
+    function()
+    _finish()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _fastest(several: list[tuple[float, float]]) -> Timing:
+    wall, processor = (min(column) for column in zip(*several, strict=True))
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return Timing(wall, processor, processor if alone else wall)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    ours, alternative, limit: in `unit` ("s", "tokens/s", "MB", ...); the limit is what cannot be beaten, where known.
+    ratio: how many times better than the alternative ours is. target: the least ratio wanted, None where there is none.
+    """
+
+    subject: str
+    case: str
+    unit: str
+    ours: float
+    alternative: float | None = None
+    limit: float | None = None
+    ratio: float | None = None
+    target: float | None = None
+    note: str = ""
+
+    @classmethod
+    def of_seconds(cls, subject: str, case: str, ours: Timing, alternative: Timing, **more: Any) -> "Row":
+        """A line about two timings."""
+        ratio = alternative.seconds / ours.seconds
+        return cls(subject, case, "s", ours.seconds, alternative.seconds, ratio=ratio, **more)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met; empty without one."""
+        if self.target is None or self.ratio is None:
+            return ""
+        return "met" if self.ratio >= self.target else "missed"
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "processor": (names or [platform.processor()])[0], "cores": len(names), "threads": torch.get_num_threads(),
+        "gpu": gpu, "when": when, **versions,
+    }  # fmt: skip
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text."""
+    records = [{**asdict(row), "verdict": row.verdict} for row in rows]
+    frame = pd.DataFrame(records, columns=[*Row.__dataclass_fields__, "verdict"]).drop(columns="note")
+    return frame.to_string(index=False, na_rep="", float_format="%.4g")
+
+
+def write_json(rows: list[Row], path: str | Path, **about: Any) -> None:
+    """The rows and the machine they were taken on. about: arguments of the run."""
+    lines = [{**asdict(row), "verdict": row.verdict} for row in rows]
+    Path(path).write_text(json.dumps({"machine": machine(), **about, "rows": lines}, indent=1) + "\n")
+
+
+def run(main: Callable[..., list[Row]]) -> None:
+    """Run one benchmark from the command line: `python benchmarks/generation.py --size 0.5B --device cuda`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--size", choices=SIZES, default="0.1B")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", help="a JSON file to write")
+    given = parser.parse_args()
+    if given.device == "cpu":
+        torch.set_num_threads(1)
+    rows = main(size=given.size, device=given.device)
+    print(table(rows))  # noqa: T201
+    if given.out:
+        write_json(rows, given.out, size=given.size, device=given.device)
