@@ -58,6 +58,7 @@ def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tu
     scores = gl.score_heads(model, strips, batch_size=4)
     heads = scores.top(HEADS)
     heads.save(out / "heads.json")
+    scores.save(out / "scores.safetensors")
     scores.to_csv(out / "scores.csv")
     typer.echo(str(scores))
     typer.echo(str(scores.verdict()))
