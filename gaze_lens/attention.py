@@ -151,9 +151,9 @@ def _rotated(layer: Layer, query: Tensor, key: Tensor, place: Place) -> tuple[Te
     """
     points = layer.bridge._modules
     cache, shared, layer.cache, layer.shared = layer.cache, layer.shared, None, None
-    if "hook_rot_q" in points and _n_hooks(points["hook_rot_q"]):
+    if "hook_rot_q" in points and n_hooks(points["hook_rot_q"]):
         query = points["hook_rot_q"](query)
-    if "hook_rot_k" in points and _n_hooks(points["hook_rot_k"]):
+    if "hook_rot_k" in points and n_hooks(points["hook_rot_k"]):
         first, given = place.query_start - place.key_start, key
         new = key[:, :, first : first + place.n_queries]
         edited = points["hook_rot_k"](new)
@@ -184,7 +184,7 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
         )
 
 
-def _n_hooks(point: HookPoint) -> int:
+def n_hooks(point: HookPoint) -> int:
     """How many hooks a point carries, PyTorch's own included; `HookPoint.has_hooks` does not see those."""
     kinds = (point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks)
     return sum(map(len, kinds))
@@ -195,7 +195,7 @@ def _attached(layer: Layer) -> tuple[list[AttentionBias], list[RowReader]] | Non
     found: tuple[list, list] = ([], [])
     for point, kind, into in zip(layer.points(), (AttentionBias, RowReader), found, strict=True):
         served = [handle.user_hook for handle in point.fwd_hooks if isinstance(handle.user_hook, kind)]
-        others = _n_hooks(point) - len(served)
+        others = n_hooks(point) - len(served)
         if others or any(not bias.relative for bias in served if isinstance(bias, AttentionBias)):
             return None
         into.extend(served)

@@ -82,7 +82,8 @@ class ImageCapabilities:
 class Capabilities:
     """What gaze_lens can do with a model; `print(model.capabilities())` shows it.
 
-    heads, kv_heads: in each layer. unsupported: what is refused, with the reason.
+    heads, kv_heads: in each layer. whole: why `score_heads` runs every question about a picture from the start; empty
+        where they go on from one run of the picture. unsupported: what is refused, with the reason.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Capabilities:
     kv_heads: int
     layers: tuple[LayerCapabilities, ...]
     image: ImageCapabilities
+    whole: str
     unsupported: tuple[str, ...]
 
     @property
@@ -120,6 +122,8 @@ class Capabilities:
             hooks = ", ".join(kind[1]) or "no heads: nothing of its attention is live"
             yield f"{kind[0]} attention", f"layers {_ranges(chosen)}: {hooks}"
         yield from _image_lines(self.image)
+        shared = "all go on from one run of the picture"
+        yield "questions", f"each is run from the start: {self.whole}" if self.whole else shared
         for index, refused in enumerate(self.unsupported):
             yield "" if index else "not supported", refused
 
@@ -138,6 +142,7 @@ def capabilities(model: Any, size: tuple[int, int]) -> Capabilities:
         kv_heads=model.cfg.n_key_value_heads or model.cfg.n_heads,
         layers=layers,
         image=_image(model, size),
+        whole=model.family.whole,
         unsupported=(*_missing(model, layers), *ALWAYS_REFUSED),
     )
 

@@ -79,7 +79,7 @@ class VLMInputs:
         copies: how often each row is run; copies of a row follow one another, as beams do. More than one copy needs
             encoded images, which the copies share.
         """
-        images = self._images(copies)
+        images = self.images_by_row(copies)
         if copies > 1 and self.maps and self.features is None:
             raise InputError("Copies of rows share encoded images; give model.encode(inputs) with copies=.")
         rest = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
@@ -92,8 +92,8 @@ class VLMInputs:
             rest |= self.features.arguments(images)
         return rest
 
-    def _images(self, copies: int) -> list[list[int]]:
-        """For `copies` of every row, the indices of its images."""
+    def images_by_row(self, copies: int = 1) -> list[list[int]]:
+        """For `copies` of every row, the indices of its images among `maps`."""
         remaining = iter(range(len(self.maps)))
         rows = [[next(remaining) for _ in pictures] for pictures in self.pictures]
         return [row for row in rows for _ in range(copies)]

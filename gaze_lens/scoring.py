@@ -20,6 +20,7 @@ from gaze_lens.comics import ask
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.prefix import Split, cannot_share
 from gaze_lens.regions import Picture
 
 Prompts = Callable[[int], str] | Sequence[str]
@@ -32,6 +33,7 @@ def score_heads(
     prompts: Prompts = ask,
     at: str = "prompt",
     batch_size: int = 1,
+    share_prefix: bool = True,
     progress: bool = True,
 ) -> HeadScores:
     """Score every head on strips whose regions are asked about one by one.
@@ -41,9 +43,13 @@ def score_heads(
     at: "prompt" takes the last prompt token, as the paper does; "answer" the mean over the positions that produce
         the answer, teacher-forced with the strips' captions (for models whose first answer token needs no image).
     batch_size: strips that run together. Each image is encoded once; no full pattern is ever kept.
+    share_prefix: run what a strip's prompts begin with, the image above all, once for all its questions. Where that
+        would not be exact (`model.capabilities()` says so), or where hooks are attached, which expect whole prompts,
+        they run whole anyway. The scores are the same.
     Returns HeadScores with samples `[strip, layer, head, asked, attended]`, attention mass 0-1.
     """
-    samples = list(score_strips(model, strips, prompts=prompts, at=at, batch_size=batch_size, progress=progress))
+    options = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
+    samples = list(score_strips(model, strips, prompts=prompts, at=at, **options))
     return collect_scores(model, samples, at=at)
 
 
@@ -66,6 +72,7 @@ def score_strips(
     prompts: Prompts = ask,
     at: str = "prompt",
     batch_size: int = 1,
+    share_prefix: bool = True,
     progress: bool = True,
 ) -> Iterator[Float[Tensor, "layer head asked attended"]]:
     """The samples of `score_heads`, strip by strip, as they are made: for runs that are saved on the way."""
@@ -73,8 +80,8 @@ def score_strips(
     with tqdm(total=len(strips), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for group in batched_strips(strips, batch_size):
             inputs = _inputs(model, group, questions, at)
-            masses = _masses(model, inputs, at)
             sizes = [len(strip.regions) for strip in group]
+            masses = _masses(model, inputs, at, sizes if share_prefix else None)
             for strip, mass in zip(group, masses.split(sizes), strict=True):
                 yield mass[..., : len(strip.regions)].permute(1, 2, 0, 3).contiguous()
             bar.update(len(group))
@@ -126,27 +133,54 @@ def _inputs(model: Any, strips: Sequence[Picture], questions: Sequence[str], at:
 
 
 @torch.no_grad()
-def _masses(model: Any, inputs: VLMInputs, at: str) -> Float[Tensor, "row layer head region"]:
-    """For every row, the attention mass of its query positions on each region of its picture, by head."""
+def _masses(
+    model: Any, inputs: VLMInputs, at: str, sizes: Sequence[int] | None
+) -> Float[Tensor, "row layer head region"]:
+    """For every row, the attention mass of its query positions on each region of its picture, by head.
+
+    sizes: rows that may share a prefix, group by group; None where every row runs whole.
+    """
     rows = inputs.answer_positions if at == "answer" else ((inputs.last_position,),) * inputs.n_rows
     member = membership(inputs)
-    out = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])
-
-    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
-        if place.crossed != inputs.layout.crossed:  # there is no image among these keys
-            return
-        for row, wanted in enumerate(rows):
-            chosen = [index for index, position in enumerate(positions) if position in wanted]
-            mass = torch.einsum("hqk,kr->hqr", weights[row][:, chosen].float(), member[row].to(weights.device))
-            out[row, layer] = mass.mean(1).cpu()
-
-    reader = RowReader(Positions(rows), read)
+    shared = sizes is not None and not cannot_share(model)
+    split = Split.of(inputs, sizes, [min(row) for row in rows]) if shared else None
+    if split is not None:
+        rows, member = split.moved(rows), split.moved_keys(member)
+    reader, found = _reader(rows, member, inputs.layout.crossed)
     names = (f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
     hooks = [(name, reader) for name in names if name in model.hook_dict]  # a layer without softmax has no pattern
-    model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=1, use_cache=False)
+    if split is None:
+        last = torch.tensor([inputs.last_position])  # a number would let Gemma 4 skip the other rows
+        model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=last, use_cache=False)
+    else:
+        with model.hooks(hooks):
+            split.run(model, inputs)
+    out = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])
+    for layer, mass in found.items():
+        out[:, layer] = mass.cpu()
     if out.isnan().any():
         raise ModelError("The attention holds NaN: the weights or their precision are at fault; try float32.")
     return out
+
+
+def _reader(
+    rows: Sequence[Sequence[int]], member: Float[Tensor, "row key region"], crossed: bool
+) -> tuple[RowReader, dict[int, Float[Tensor, "row head region"]]]:
+    """A reader of the rows' query positions, and what it will have found, layer by layer: their mean mass on regions.
+
+    crossed: the image is among the keys of cross-attention layers.
+    """
+    found: dict[int, Tensor] = {}
+
+    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
+        if place.crossed != crossed:  # there is no image among these keys
+            return
+        wanted = torch.tensor([[position in row for position in positions] for row in rows], device=weights.device)
+        keys = member[:, place.keys.start : place.keys.stop].to(weights.device)  # a sliding cache drops the oldest
+        mean = torch.einsum("bhqk,bq->bhk", weights.float(), wanted / wanted.sum(1, keepdim=True))
+        found[layer] = torch.einsum("bhk,bkr->bhr", mean, keys)
+
+    return RowReader(Positions(tuple(map(tuple, rows))), read), found
 
 
 def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:

@@ -14,7 +14,7 @@ FLOORS = [
      "ranks", "verdict", "wording", "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache",
      "token_texts", "value_norms"},
     {"families", "testing", "shapes"},
-    {"comics", "data", "spans", "inputs", "collation", "preparation", "loading", "watching", "generation",
+    {"comics", "data", "spans", "inputs", "prefix", "collation", "preparation", "loading", "watching", "generation",
      "capabilities", "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
     {"evaluation", "tiny", "show", "report"},

@@ -52,6 +52,8 @@ class Family:
     upcast: the model's own eager attention takes the softmax in float32, whatever the precision of the weights.
     plain: the models know no chat. Their prompt is the images and a text, and the processor puts an answer behind it,
         as its `suffix`, closed by an end token.
+    whole: why a prompt's beginning cannot be run once for several questions; empty where that is exact, which needs
+        that no token reads a later one, in Hugging Face's cached forward too.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Family:
     tower: str | None = None
     plain: bool = False
     upcast: bool = True
+    whole: str = "it is not known of this family whether a token may read later ones"
 
 
 GRID = (grid.token_maps, grid.encode, grid.arrange)
@@ -83,39 +86,42 @@ EACH = (encode_each, image_by_image)
 SAMPLES = (anyres.encode_by_sample, image_by_image)
 POOLED = (pooled.encode, image_by_image)
 CROSSED = (crossed.token_maps, crossed.encode, crossed.arrange)
+CAUSAL = partial(Family, whole="")
+PREFIXED = "image tokens read the question behind them"
+CROSSING = {"crossed": True, "whole": "the image is reached by cross-attention and is no part of the prompt"}
 FAMILIES: tuple[Family, ...] = (
     # grids that the processor reports
-    Family("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID),
-    Family("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID),
-    Family("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, deepstack=True),
-    Family("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, deepstack=True),
-    Family("Qwen3.5", ("Qwen3_5ForConditionalGeneration",), *GRID),
-    Family("Qwen3.5-MoE", ("Qwen3_5MoeForConditionalGeneration",), *GRID),
-    Family("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID),
-    Family("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID),
-    Family("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
+    CAUSAL("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID),
+    CAUSAL("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID),
+    CAUSAL("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, deepstack=True),
+    CAUSAL("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, deepstack=True),
+    CAUSAL("Qwen3.5", ("Qwen3_5ForConditionalGeneration",), *GRID),
+    CAUSAL("Qwen3.5-MoE", ("Qwen3_5MoeForConditionalGeneration",), *GRID),
+    CAUSAL("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID),
+    CAUSAL("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID),
+    CAUSAL("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
     # single views
-    Family("PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, plain=True),
-    Family("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
+    Family("PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, plain=True, whole=PREFIXED),
+    CAUSAL("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
     # a frame; rows with breaks; grids of tiles put together again
-    Family("Pixtral", ("LlavaForConditionalGeneration",), rows.token_maps, *EACH, tower="pixtral"),
-    Family("LLaVA", ("LlavaForConditionalGeneration",), framed.token_maps, *EACH),
-    Family("Mistral3", ("Mistral3ForConditionalGeneration",), rows.token_maps, *EACH),
-    Family("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *EACH),
-    Family("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *SAMPLES),
+    CAUSAL("Pixtral", ("LlavaForConditionalGeneration",), rows.token_maps, *EACH, tower="pixtral"),
+    CAUSAL("LLaVA", ("LlavaForConditionalGeneration",), framed.token_maps, *EACH),
+    CAUSAL("Mistral3", ("Mistral3ForConditionalGeneration",), rows.token_maps, *EACH),
+    CAUSAL("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *EACH),
+    CAUSAL("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *SAMPLES),
     # tiles
-    Family("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
-    Family("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
-    Family(
+    CAUSAL("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
+    CAUSAL("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
+    CAUSAL(
         "Cohere2Vision", ("Cohere2VisionForConditionalGeneration",), partial(ROOMY, merge="downsample_factor"), *VIEWS
     ),
-    Family("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED, pixel_names=MASKED),
-    Family("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED, pixel_names=MASKED),
-    Family("Gemma 3", ("Gemma3ForConditionalGeneration",), crops.token_maps, *VIEWS),
-    Family("Llama 4", ("Llama4ForConditionalGeneration",), canvas.token_maps, *UNPROJECTED, upcast=False),
+    CAUSAL("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED, pixel_names=MASKED),
+    CAUSAL("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED, pixel_names=MASKED),
+    CAUSAL("Gemma 3", ("Gemma3ForConditionalGeneration",), crops.token_maps, *VIEWS),
+    CAUSAL("Llama 4", ("Llama4ForConditionalGeneration",), canvas.token_maps, *UNPROJECTED, upcast=False),
     # others
-    Family("Molmo2", ("Molmo2ForConditionalGeneration",), pooled.token_maps, *POOLED, pixel_names=pooled.PIXELS),
-    Family("Mllama", ("MllamaForConditionalGeneration",), *CROSSED, pixel_names=crossed.PIXELS, crossed=True),
+    CAUSAL("Molmo2", ("Molmo2ForConditionalGeneration",), pooled.token_maps, *POOLED, pixel_names=pooled.PIXELS),
+    Family("Mllama", ("MllamaForConditionalGeneration",), *CROSSED, pixel_names=crossed.PIXELS, **CROSSING),
 )
 
 

@@ -1,0 +1,143 @@
+"""What prompts share is run once: scores are those of whole prompts, in every family where it is on."""
+
+import numpy as np
+import pytest
+import torch
+from every_family import NAMES, Case
+from PIL import Image
+from reference import SLIDING, picture
+
+import gaze_lens as gl
+from gaze_lens import prefix
+from gaze_lens.families import FAMILIES
+from gaze_lens.prefix import Split, cannot_share
+from gaze_lens.regions import Picture, panels
+
+WHOLE = {"PaliGemma", "PaliGemma 2", "Mllama"}
+
+
+@pytest.fixture(params=NAMES)
+def case(request, shelf):
+    return Case.of(request.param, shelf)
+
+
+def question(index):
+    return f"What is in panel {index + 1}, or {'about ' * index}there?"
+
+
+def strip(n, seed=0, width=96, height=64):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    regions = panels(n, width, height)
+    return Picture(Image.fromarray(pixels), regions, {name: "a cat " * (k + 1) for k, name in enumerate(regions)})
+
+
+STRIPS = [strip(3), strip(2, 1, 64)]
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """Every split that is run."""
+    found, run = [], Split.run
+    monkeypatch.setattr(Split, "run", lambda self, *given: (found.append(self), run(self, *given)))
+    return found
+
+
+def scores(model, *, strips=STRIPS, prompts=question, **options):
+    return gl.score_heads(model, strips, prompts=prompts, progress=False, **options).samples
+
+
+def check(model, **options):
+    """Scores with and without sharing, of strips one by one and in a batch, are the same."""
+    for batch_size in (1, 2):
+        whole = scores(model, batch_size=batch_size, share_prefix=False, **options)
+        shared = scores(model, batch_size=batch_size, **options)
+        assert whole.nan_to_num().std() > 0.005, "a model that looks nowhere tests nothing"
+        torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("at", ["prompt", "answer"])
+def test_scores_are_those_of_whole_prompts(case, splits, at):
+    check(case.model, at=at)
+    assert len(splits) == (0 if case.name in WHOLE else 3)
+    assert case.capabilities.whole == cannot_share(case.model)
+    assert bool(case.capabilities.whole) == (case.name in WHOLE)
+    said = "each is run from the start" if case.name in WHOLE else "all go on from one run of the picture"
+    assert said in str(case.capabilities)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("Qwen2.5-VL", SLIDING), ("Gemma 3", {"sliding_window": 8}), ("Llama 4", {"attention_chunk_size": 16})],
+)
+def test_windows_and_chunks_shorter_than_what_is_shared(shelf, splits, family, changes):
+    model, _ = shelf.get(family, **changes)
+    check(model)
+    assert min(splits[0].shared) > 16
+
+
+def test_where_image_tokens_read_the_question_sharing_would_be_wrong(shelf, monkeypatch):
+    model, _ = shelf.get("PaliGemma")
+    whole = scores(model)
+    monkeypatch.setattr("gaze_lens.scoring.cannot_share", lambda _model: "")
+    assert (scores(model) - whole).abs().nan_to_num().max() > 1e-2
+
+
+def test_a_family_that_says_nothing_is_run_whole():
+    assert {family.name for family in FAMILIES if family.whole} == {"PaliGemma", "Mllama"}
+    known = FAMILIES[0]
+    bare = gl.families.Family("Star-VL", (), known.token_maps, known.encode, known.arrange)
+    assert "it is not known" in bare.whole
+
+
+def test_questions_before_the_picture_are_run_whole(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    inputs = model.prepare(
+        [picture(64, 64)] * 2,
+        [[{"role": "user", "content": [{"type": "text", "text": text}, {"type": "image"}]}] for text in ("a b", "c")],
+    )
+    assert Split.of(inputs, [2], [inputs.last_position] * 2) is None
+    assert Split.of(inputs, [1, 1], [inputs.last_position] * 2) is not None
+
+
+def test_equal_questions_keep_their_last_token(shelf, splits):
+    model, _ = shelf.get("Qwen3-VL")
+    check(model, prompts=lambda _index: "What is there?")
+    inputs_length = model.prepare(STRIPS[0], "What is there?").layout.length
+    assert splits[0].shared == (inputs_length - 1,)
+
+
+def test_hooks_that_are_attached_see_whole_prompts(shelf, splits):
+    model, _ = shelf.get("Qwen3-VL")
+    seen = []
+    with model.hooks([("blocks.1.hook_resid_pre", lambda stream, hook: seen.append(stream.shape[:2]))]):  # noqa: ARG005
+        assert "hooks are attached" in cannot_share(model)
+        scores(model, strips=STRIPS[:1])
+    assert not splits
+    longest = max(model.prepare(STRIPS[0], question(k)).layout.length for k in range(3))
+    assert seen == [(3, longest)]
+
+
+def test_one_prefill_serves_all_questions(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    counts = []
+    layer = model.original_model.model.language_model.layers[1]
+    handle = layer.register_forward_pre_hook(
+        lambda _m, args, kwargs: counts.append((args or kwargs)[0].shape[:2]), with_kwargs=True
+    )
+    scores(model, strips=STRIPS[:1])
+    handle.remove()
+    lengths = [model.prepare(STRIPS[0], question(k)).layout.length for k in range(3)]
+    shared, ends = counts
+    assert shared[0] == 1
+    assert ends[0] == 3
+    assert shared[1] + ends[1] == max(lengths)
+    assert shared[1] > model.prepare(STRIPS[0], "").layout.length - 10
+
+
+def test_only_one_layer_is_repeated_at_a_time(shelf, monkeypatch):
+    model, _ = shelf.get("Qwen3-VL")
+    kept, lend = [], prefix.lend
+    monkeypatch.setattr(prefix, "lend", lambda cache, owners: (kept.append(cache), lend(cache, owners)))
+    scores(model, strips=STRIPS[:1])
+    (cache,) = kept
+    assert [layer.keys.shape[0] for layer in cache.layers] == [1] * model.cfg.n_layers
