@@ -1,7 +1,8 @@
-"""Every tutorial runs as a notebook, and needs nothing but gaze_lens."""
+"""Every tutorial runs as a notebook, prints the figures that it tells, and needs nothing but gaze_lens."""
 
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 WAIT = 240  # seconds for a cell: others may have the machine
 MOST = 60  # seconds of one processor for a whole tutorial, which is what it takes where nobody else has the machine
+
+
+def figures(text):
+    """The decimal numbers that a text tells; code and links are no telling."""
+    return re.findall(
+        r"(?<![\w.])-?\d+\.\d+", re.sub(r"```.*?```|`[^`]*`|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
+    )
 
 
 @pytest.fixture
@@ -40,6 +48,9 @@ def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
     client.execute(env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"})  # raises where a cell does
     assert 1 < float(notebook.cells.pop().outputs[0].text) < MOST
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
+    told = [figure for cell in notebook.cells if cell.cell_type == "markdown" for figure in figures(cell.source)]
+    assert not [one for one in told if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", printed)]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     warnings = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not [text for text in warnings if "Warning" in text]
@@ -68,3 +79,10 @@ def test_a_tutorial_is_kept_without_outputs_and_explains_itself(path):
 
 def test_there_is_a_tutorial():
     assert TUTORIALS
+
+
+def test_figures_are_told_from_code_and_links():
+    text = (
+        "From -9.89 to 9.81 (`gl.steer(3.0)`), see [arXiv 2606.14703](https://x/1.5).\n```python\nx = 0.5\n```\n0.63."
+    )
+    assert figures(text) == ["-9.89", "9.81", "0.63"]

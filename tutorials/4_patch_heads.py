@@ -169,7 +169,7 @@ print(best(by_head_swapped, 3))
 # (grouped-query attention), so they are patched by KV head.
 
 # %%
-parts = {"q": "last", "k": "image", "v": "image", "pattern": "last", "z": "last"}
+parts = {"q": "last", "k": "image", "v": "image", "pattern": "last"}
 for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapped)):
     found = {
         what: gl.patch(model, ours, theirs, what=what, where=[eye], positions=positions, **how)
@@ -224,29 +224,33 @@ def run(hooks, inputs):
     return metric(logits).mean().item(), cache["pattern", eye.layer][:, eye.head, last]
 
 
-def mass(attention, region):
-    """The attention on a region, averaged over rows."""
-    rows = zip(attention, region.positions, strict=True)
-    return sum(row[list(keys)].sum().item() for row, keys in rows) / len(strips)
+def mass(attention, positions):
+    """The attention [row, key] on each row's positions, averaged over rows."""
+    return sum(row[list(keys)].sum().item() for row, keys in zip(attention, positions, strict=True)) / len(attention)
 
 
 worst, top = run([], corrupted)[0], run([], clean)[0]
 here, there = (clean.region([f"panel {row[k] + 1}" for row in panels]) for k in (0, 1))
 for n in range(len(carriers) + 1):
-    heads = list(carriers)[:n]
+    heads = carriers[:n]
     value, attention = run(give(heads), corrupted)
     direct = run(gl.path_hooks(model, clean, corrupted, heads, [eye], positions="last"), corrupted)[0] if n else worst
+    recovered = [(found - worst) / (top - worst) for found in (value, direct)]
+    on = [mass(attention, region.positions) for region in (here, there)]
     print(
-        f"{n} heads: recovery {(value - worst) / (top - worst):.2f}, by direct paths alone "
-        f"{(direct - worst) / (top - worst):.2f}; the eye has {mass(attention, here):.2f} on the panel asked about, "
-        f"{mass(attention, there):.2f} on the other"
+        f"{n} heads: recovery {recovered[0]:.2f}, by direct paths alone {recovered[1]:.2f}; "
+        f"the eye has {on[0]:.2f} on the panel asked about, {on[1]:.2f} on the other"
     )
+
+_, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith("hook_pattern"))
+looked = [f"{head} {mass(cache['pattern', head.layer][:, head.head, last], ordinal.rows):.2f}" for head in carriers]
+print("their attention on the ordinal:", ", ".join(looked))
 
 # %% [markdown]
 # So they do. Six heads together recover 1.00, 0.98 by direct paths alone: what lies between (layer 1 and the first
 # MLPs) adds little. One head alone cannot turn the eye: a softmax goes to whichever panel has the larger
 # score, and five other heads still vote for the other panel. The effects of patching one head at a time do not add up,
-# and a head that shows 0.02 alone is not idle.
+# and a head that shows 0.02 alone is not idle. All six look at the ordinal, with about half of their attention or more.
 #
 # ## 4. What the eye writes, and who reads it
 #
@@ -318,9 +322,9 @@ for name in mlps:
 # Two ways, one answer: 0.63 of the effect goes straight to the logits, as the path says, and 0.63 is left when the MLPs
 # are held. The rest goes through MLPs, mostly the last (0.83 left without it) and that of the eye's own layer (0.87).
 # Later heads read nothing that matters here: with their layers' attention held, nothing is lost (1.00). Then why does
-# the lens jump at the last layer's attention, from 6.87 to 8.44? It writes much the same in both runs. But it
-# shortens the stream, from 57.4 to 46.8, and the final norm makes up for length: what is left in the stream counts for
-# more. The circuit, then:
+# the lens jump at the last layer's attention, from 6.87 to 8.44? That attention does not depend on the answer, but it
+# shortens the stream, from 57.4 to 46.8. The final norm makes up for length, so what is left counts for more. The
+# circuit, then:
 #
 # ordinal -> six heads of layer 0 -> the eye's query -> its look at the panel -> its values -> logits, and MLPs.
 #
@@ -363,8 +367,8 @@ lowest = [min(values) for values in zip(*map(ablated, draws), strict=True)]
 print(f"three random heads, the worst of {len(draws)} draws: zero {lowest[0]:.2f}, mean {lowest[1]:.2f}")
 
 # %% [markdown]
-# Without the eye nothing is left (0.63); random heads do little (8.63 in the worst draw), though one of them was a head
-# of layer 0. The carriers matter as a group.
+# Without the eye little is left (0.63 of 9.81, or 0.03), without the carriers nothing. Random heads are hardly missed
+# (8.83 in the worst draw).
 #
 # **A disagreement.** With the eye silenced the metric is near 0: the model no longer knows. With the panel knocked out
 # it is -3.14: the model says something else. What? See where the eye looks then, and compare the answers with what is
@@ -412,13 +416,13 @@ print("one answer:", [model.tokenizer.decode(told.input_ids[0, column + 1]) for 
 looks = {}
 for head in in_answer:
     pattern = cache["pattern", head.layer][:, head.head]
-    looks[head] = [round(mass(pattern[:, column], goal), 2) for column in columns]
-    print(f"{head} on the panel, word by word: {looks[head]}")
+    looks[head] = [round(mass(pattern[:, column], goal.positions), 2) for column in columns]
+    print(f"{head} on the panel, word by word: {looks[head]}; score at the end of the prompt {scores.score[head]:.3f}")
 
 # %% [markdown]
 # Different heads for different words: colours are looked up by heads of layer 2, shapes by heads of the layers below.
-# Two of them the score at the last prompt token could not see at all. How probable is the right word when they are
-# silenced where that word is due, one by one, and all that look?
+# Two of them the score at the end of the prompt could not see (0.004 and 0.001). How probable is the right word when
+# they are silenced where that word is due, one by one, and all that look?
 
 
 # %%
@@ -456,6 +460,9 @@ for name, (ours, theirs), patched in (("ordinal", pair, by_head), ("panels", swa
         here_, there_ = (result.grid("last")[head].item() for result in (estimate, patched))
         print(f"  {head}: estimated {here_:6.3f}, patched {there_:6.3f}")
 
+edges = gl.attribute_edges(model, clean, corrupted, None, [eye], into="q", positions="last", metric=metric)
+print(f"paths into the eye's query: rank correlation with path patching {agreement(edges, paths):.2f}")
+
 # %% [markdown]
 # **A disagreement.** It finds the eye in both pairs, at half its size (0.532 and 0.504). With the panels swapped the
 # ranks agree (1.00), though most of the 72 are ranks of next to nothing; with the ordinal changed less so (0.67). The
@@ -467,12 +474,20 @@ for name, heads in (("the eye", [eye]), ("carriers", list(carriers))):
     curve = [(run(give(heads, step / 8), corrupted)[0] - worst) / (top - worst) for step in range(9)]
     print(f"{name}: {[round(value, 2) + 0.0 for value in curve]}")
 
+lengths = []
+for step in (0, 4, 8):
+    with model.hooks(fwd_hooks=give([eye], step / 8)):
+        _, cache = model.run_with_cache(corrupted, names_filter=lambda name: name.endswith("hook_resid_post"))
+    lengths.append(cache["resid_post", model.cfg.n_layers - 1][:, last].norm(dim=-1).mean().item())
+print("length of the final stream, with none, half and all of the eye:", [round(length, 1) for length in lengths])
+
 # %% [markdown]
-# Neither is a line. The eye's curve is bent (the last norm rescales what it writes), and its first eighth is less steep
-# than the middle: the estimate is right in order and wrong in size. The carriers' is a switch: nothing at
-# first (0.01), and then the softmax of the eye flips in the middle. At its foot the slope is nearly zero, and that is
-# all that a gradient sees. Attribution is for finding candidates; what sits behind a saturated softmax it can
-# miss. Patch what it finds, and patch groups.
+# Neither is a line. The eye's curve is steeper in the middle than at the ends: half way, where it says a bit of both
+# answers, the final stream is shorter (34.5; 44.7 and 46.1 at the ends), and the final norm stretches what is in it.
+# So the estimate has the right order and the wrong size. The carriers' curve is a switch: nothing at first (0.01), and
+# in the middle the eye's softmax goes over to the other panel. At its foot the slope is nearly zero, and that is all a
+# gradient sees. Along the direct paths alone, at least the order is right (1.00). Attribution finds candidates; what
+# sits behind a saturated softmax it makes small. Patch what it finds, and patch groups.
 #
 # ## 8. Steering is the same circuit
 #
@@ -491,7 +506,7 @@ print(f"steered to the other panel: {run(gl.steer([eye], there), clean)[0]:.2f};
 # | six heads of layer 0 turn the eye's query | together 1.00 | direct paths alone, 0.98 |
 # | the eye brings the panel's colour | `z`, 1.01 and 1.00; values, 0.99 | zero ablation leaves 0.63 of 9.81 |
 # | logits read it, and MLPs | direct path, 0.63 | 0.63 with MLPs held |
-# | other heads bring the other words, with spares | (not at the last prompt token) | ablated together, -3.38 and so on |
+# | other heads bring the other words, with spares | none at the last prompt token | silenced together, -2.50 to -3.39 |
 #
 # Such a tidy circuit is no evidence about large models. This one has six layers, reads pictures of coloured shapes, and
 # was trained with a small price on heads that look at the image; that so few do comes from the price. What carries over
