@@ -1,6 +1,8 @@
-"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | serve | info`."""
+"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | serve | info`."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,22 +52,31 @@ def discover(
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only the first so many strips.")] = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
+    shard: flags.Shard = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
-    from gaze_lens.discovery import discover as run
+    from gaze_lens import discovery
     from gaze_lens.options import strips_of
 
-    found = strips_of(strips, panels, detect, windows, seed, limit).check()
-    typer.echo(str(found))
+    part = _part(shard)
+    found = strips_of(strips, panels, detect, windows, seed, limit)
+    if _first() and part is None:
+        typer.echo(str(found.check()))
     loaded = _load(model, device, dtype)
-    try:
-        scores = run(loaded, found, out, top=top, resume=resume)
-    except KeyboardInterrupt:
-        typer.secho(f"Stopped; the strips done so far are in {out}. Add --resume to go on.", err=True)
-        raise typer.Exit(130) from None
+    with _resumable(out, "strips"):
+        if part is not None:
+            discovery.sample_strips(loaded, found, out, shard=part, resume=resume)
+            typer.echo(_shard_done(shard, out))
+            return
+        scores = discovery.discover(loaded, found, out, top=top, resume=resume)
+    if _first():
+        _tell_scores(scores, out)
+
+
+def _tell_scores(scores, out: Path) -> None:
     typer.echo(str(scores))
     typer.echo(str(scores.verdict()))
     typer.echo(f"Written: {out / 'heads.json'} and more beside it.")
@@ -90,10 +101,10 @@ def steer(
     dtype: Dtype = "auto",
 ) -> None:
     """Ask about a picture twice: as it is, and with the heads steered to a box or panel."""
-    from gaze_lens import HeadSet, boost_and_suppress
+    from gaze_lens import HeadSet, boost_and_suppress, options
     from gaze_lens import steer as steering
 
-    picture, target = _target(image, box, panel, panels)
+    picture, target = options.target_of(image, box, panel, panels)
     loaded = _load(model, device, dtype)
     chosen = HeadSet.load(heads, model=loaded.cfg.model_name, fingerprint=loaded.fingerprint, force=force)[:n_heads]
     inputs = loaded.prepare(picture, prompt)
@@ -140,12 +151,12 @@ def evaluate(
     dtype: Dtype = "auto",
 ) -> None:
     """How often do steered answers describe their targets? With controls and intervals; writes report.html."""
-    from gaze_lens import options
-    from gaze_lens.evaluation import evaluate as run
+    from gaze_lens import evaluation, options
+    from gaze_lens.evaluation.sharing import file_of
 
     options.check_names(conditions)
     asked = options.protocol_of(protocol, prompt, max_new_tokens, every, end)
-    part, steering = options.shard_of(shard), options.mode_of(mode, strength)
+    part, steering = _part(shard), options.mode_of(mode, strength)
     judging = None if judge in (None, "likelihood") else options.judge_of(judge, cache=out / "replies.sqlite")
     pictures = options.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype)
@@ -155,16 +166,34 @@ def evaluate(
         loaded, chosen, known, conditions, mode=steering, counts=counts, biases=strengths, draws=draws, below=below,
         seed=seed,
     )  # fmt: skip
-    try:
-        results = run(
-            loaded, pictures, steered, protocol=asked, judge=judging, out=out, resume=resume, seed=seed,
-            batch_size=batch_size, shard=part,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.secho(f"Stopped; the answers made so far are in {out}. Add --resume to go on.", err=True)
-        raise typer.Exit(130) from None
-    typer.echo(str(results))
-    typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
+    settings = {"protocol": asked, "resume": resume, "seed": seed, "batch_size": batch_size}
+    with _resumable(out, "answers"):
+        if part is not None:
+            evaluation.generate_answers(loaded, pictures, steered, path=out / file_of(part), shard=part, **settings)
+            typer.echo(_shard_done(shard, out))
+            return
+        results = evaluation.evaluate(loaded, pictures, steered, judge=judging, out=out, **settings)
+    if _first():
+        typer.echo(str(results))
+        typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
+
+
+@app.command(epilog="Example: gaze-lens merge out")
+def merge(
+    out: Annotated[Path, typer.Argument(help="The folder that discover or evaluate wrote into, with --shard i/n.")],
+    top: Annotated[int, typer.Option(help="After discover: heads to keep in heads.json.")] = 100,
+    judge: flags.Judge = None,
+) -> None:
+    """Put the shards of a run together, once all are done; writes what one process would have written."""
+    from gaze_lens import discovery, options
+    from gaze_lens.evaluation.run import merge as merge_answers
+
+    if discovery.has_shards(out):
+        _tell_scores(discovery.merge_samples(out, top=top), out)
+    else:
+        judging = None if judge is None else options.judge_of(judge, cache=out / "replies.sqlite")
+        typer.echo(str(merge_answers(out, judge=judging)))
+        typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
 
 
 @app.command(epilog="Example: gaze-lens judge out --judge exact")
@@ -230,11 +259,42 @@ def info(
     size: Annotated[str, typer.Option(help="An image size, for the number of its tokens.")] = "1536x256",
 ) -> None:
     """Per layer what is live, how a picture becomes tokens, and what is not supported; reads no weights."""
-    from gaze_lens import HookedVLM
+    from gaze_lens import HookedVLM, options
     from gaze_lens.loading import skeleton
 
-    pixels = _size(size)
+    pixels = options.size_of(size)
     typer.echo(str(HookedVLM.wrap(*skeleton(_name(model)), name=model).capabilities(pixels)))
+
+
+def _part(shard: str | None) -> tuple[int, int] | None:
+    """The shard of a job; None for a run that does all, in one process or in several that know of one another."""
+    from gaze_lens.distributed import launched
+    from gaze_lens.shards import shard_of
+
+    if shard is not None and launched()[1] > 1:
+        raise InputError("--shard is for jobs of their own; torchrun and accelerate launch share out without it.")
+    part = shard_of(shard)
+    return None if part == (0, 1) else part
+
+
+def _first() -> bool:
+    from gaze_lens.distributed import launched
+
+    return launched()[0] == 0
+
+
+@contextmanager
+def _resumable(out: Path, done: str) -> Iterator[None]:
+    """Say, when a run is stopped by hand, how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.secho(f"Stopped; the {done} done so far are in {out}. Add --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _shard_done(shard: str, out: Path) -> str:
+    return f"Shard {shard} is done. When all are: gaze-lens merge {out}"
 
 
 def _name(model: str) -> str:
@@ -245,10 +305,11 @@ def _name(model: str) -> str:
 
 def _load(model: str, device: str | None, dtype: str):
     from gaze_lens import HookedVLM, load_tiny
+    from gaze_lens.distributed import own_device
 
     if model == "tiny":
-        return load_tiny(device=device or "cpu")
-    return HookedVLM.from_pretrained(model, device=device, dtype=dtype)
+        return load_tiny(device=own_device(device) or "cpu")
+    return HookedVLM.from_pretrained(model, device=own_device(device), dtype=dtype)
 
 
 def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):
@@ -263,33 +324,6 @@ def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):
     typer.echo("Finding gaze heads on 12 strips ...")
     scores = score_heads(loaded, comics.synthetic(12, seed=10_000), batch_size=4, progress=False)
     return scores.top(n_heads or HEADS)
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise InputError(f"--size {text} was given; write width x height in pixels, as in 1536x256.") from error
-    return width, height
-
-
-def _target(image: Path, box: str | None, panel: int | None, panels: int | None):
-    """The picture and the region in it that the options name."""
-    from gaze_lens import Box, Picture
-    from gaze_lens.data import read_page
-    from gaze_lens.images import read_image
-
-    if (box is None) == (panel is None):
-        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
-    if panel is not None:
-        if panels is None or not 1 <= panel <= panels:
-            raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
-        return read_page(image, panels), f"panel {panel}"
-    try:
-        x, y, width, height = (float(part) for part in box.split(","))
-    except ValueError as error:
-        raise InputError(f"--box {box} was given; write four numbers: x,y,width,height in pixels.") from error
-    return Picture(read_image(image), {"box": Box(x, y, x + width, y + height)}), "box"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from gaze_lens.evaluation.conditions import NAMES, Condition, conditions, head_c
 from gaze_lens.flags import JUDGES
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import HeadSet
-from gaze_lens.regions import Picture
+from gaze_lens.images import read_image
+from gaze_lens.regions import Box, Picture
 from gaze_lens.scoring import score_heads
 from gaze_lens.steering import MODES, Mode
 from gaze_lens.tiny import HEADS, NAME
@@ -122,16 +123,6 @@ def mode_of(name: str, strength: float) -> Mode:
     return STEERING[name](strength)
 
 
-def shard_of(text: str | None) -> tuple[int, int]:
-    """1/4 is the first of four parts."""
-    if text is None:
-        return 0, 1
-    first, _, number = text.partition("/")
-    if not (first.isdigit() and number.isdigit() and 1 <= int(first) <= int(number)):
-        raise InputError(f"--shard {text} was given; write i/n with i from 1 to n, as in 1/4.")
-    return int(first) - 1, int(number)
-
-
 def protocol_of(
     name: str, prompt: str | None, max_new_tokens: int | None, every: int | None, end: str | None
 ) -> protocols.Protocol:
@@ -163,3 +154,27 @@ def judge_of(name: str, *, model: Any = None, base_url: str | None = None, cache
     if name not in simple:
         raise InputError(f"--judge {name} was given; give one of {JUDGES}.")
     return simple[name]
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height of 1536x256."""
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise InputError(f"--size {text} was given; write width x height in pixels, as in 1536x256.") from error
+    return width, height
+
+
+def target_of(image: Path, box: str | None, panel: int | None, panels: int | None) -> tuple[Picture, str]:
+    """The picture and the region in it that the options name."""
+    if (box is None) == (panel is None):
+        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
+    if panel is not None:
+        if panels is None or not 1 <= panel <= panels:
+            raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
+        return data.read_page(image, panels), f"panel {panel}"
+    try:
+        x, y, width, height = (float(part) for part in box.split(","))
+    except ValueError as error:
+        raise InputError(f"--box {box} was given; write four numbers: x,y,width,height in pixels.") from error
+    return Picture(read_image(image), {"box": Box(x, y, x + width, y + height)}), "box"

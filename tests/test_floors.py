@@ -9,15 +9,15 @@ import gaze_lens
 
 ROOT = Path(gaze_lens.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "shards"},
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
      "ranks", "verdict", "wording", "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache",
-     "token_texts", "value_norms"},
+     "bypass", "token_texts", "value_norms"},
     {"families", "testing", "shapes"},
-    {"comics", "data", "spans", "inputs", "prefix", "collation", "preparation", "loading", "watching", "generation",
+    {"comics", "data", "spans", "inputs", "prefix", "joining", "collation", "preparation", "loading", "watching", "generation",
      "capabilities", "video", "wrapping", "model"},
     {"scoring", "steering", "tracking", "patching"},
-    {"evaluation", "tiny", "show", "report"},
+    {"distributed", "evaluation", "tiny", "show", "report"},
     {"flags", "options", "demo", "discovery", "serve", "cli"},
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from gaze_lens.evaluation.records import KIND, Generations, Record, describe, na
 from gaze_lens.evaluation.rows import Row, Text, answers
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.regions import Picture
+from gaze_lens.shards import check_shard
 
 
 def generate_answers(
@@ -62,9 +63,7 @@ def generate_answers(
 
 def _shard(names: Sequence[str], shard: tuple[int, int]) -> list[tuple[int, str]]:
     """The (index, name) of the pictures to do, in order."""
-    first, number = shard
-    if not 0 <= first < number:
-        raise InputError(f"shard={shard} was given; give (i, n) with i from 0 to n - 1.")
+    first, number = check_shard(shard)
     if not names or len(set(names)) < len(names):
         raise InputError(f"{len(names)} pictures were given; give at least one, each with a name of its own.")
     return list(enumerate(names))[first::number]

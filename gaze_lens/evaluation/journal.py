@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError
+from gaze_lens.heads import write_whole
 
 FORMAT = "gaze_lens {} 1"
 Line = dict[str, Any]
@@ -72,6 +73,11 @@ class Journal:
 
 def _bytes(line: Line) -> bytes:
     return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write(path: str | Path, run: Line, lines: Sequence[Line], *, kind: str) -> None:
+    """Write a whole file at once, in place of one that may be there."""
+    write_whole(path, b"".join(map(_bytes, [{"format": FORMAT.format(kind), "run": run}, *lines])))
 
 
 def _begun(path: Path, header: Line) -> bool:

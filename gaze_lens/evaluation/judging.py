@@ -22,9 +22,9 @@ from gaze_lens.evaluation.journal import Journal, Line
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
 from gaze_lens.evaluation.results import Results
+from gaze_lens.evaluation.sharing import FILE
 from gaze_lens.regions import Box, Picture
 
-FILE = "generations.jsonl"
 BLIND = (CaptionMatch, ExactDescription, NamesOnly)
 CHUNK = 64  # answers that are judged, and written down, together
 

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gaze_lens import distributed
 from gaze_lens.evaluation.conditions import Condition
 from gaze_lens.evaluation.engine import generate_answers
+from gaze_lens.evaluation.journal import write
 from gaze_lens.evaluation.judges import CaptionMatch, Judge, NamesOnly
-from gaze_lens.evaluation.judging import FILE, rejudge
+from gaze_lens.evaluation.judging import rejudge
 from gaze_lens.evaluation.page import write_page
 from gaze_lens.evaluation.protocols import Protocol, question
+from gaze_lens.evaluation.records import KIND, Generations, names_of
 from gaze_lens.evaluation.results import Results
+from gaze_lens.evaluation.sharing import FILE, file_of, merge_generations, take_turns
 from gaze_lens.heads import write_whole
 from gaze_lens.regions import Picture
 
@@ -42,20 +46,45 @@ def evaluate(
     out: a folder. generations.jsonl there holds every answer as soon as it is made; judgements, tables (CSV), all
         figures (results.json) and a page (report.html) come beside it. None keeps everything in memory.
     resume: go on with the run that the folder holds; a run that was killed loses at most the picture in work.
-    options: seed=0 (of orders and places), batch_size=24 (answers that run together), shard=(0, 1) (the i-th of n
-        parts of the pictures), as for `generate_answers`.
+    options: seed=0 (of orders and places), batch_size=24 (answers that run together), as for `generate_answers`.
+    Under torchrun or accelerate launch every rank takes a share of the pictures and writes a file of its own, which
+    as many ranks can resume; all return the same results, and the first judges and writes the rest.
     The same arguments give the same figures. Raises InputError where `out` holds another run, or one that you did not
     ask to resume.
     """
     protocol = protocol or question()
     judge = judge or default_judge(protocol)
-    path = None if out is None else Path(out) / FILE
-    options = {"path": path, "resume": resume, "progress": progress, **options}
-    generations = generate_answers(model, pictures, conditions, protocol=protocol, **options)
-    results = rejudge(generations if out is None else out, judge, pictures=pictures, progress=progress)
-    if out is not None:
-        save(results, out)
+    rank, ranks = shard = distributed.launched()
+    path = None if out is None else Path(out) / file_of(shard)
+    options = {"path": path, "resume": resume, "progress": progress and rank == 0, **options}
+    generations = generate_answers(model, pictures, conditions, protocol=protocol, shard=shard, **options)
+    if ranks > 1:
+        generations = _of_all_ranks(generations, names_of(pictures)[rank::ranks], out if rank == 0 else None)
+    results = None
+    if rank == 0:
+        results = rejudge(generations if out is None else out, judge, pictures=pictures, progress=progress)
+        if out is not None:
+            save(results, out)
+    return distributed.gathered(results)[0]
+
+
+def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
+    """What `evaluate` would have written into `out` and returned, from the answers of all its shards.
+
+    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    """
+    generations = merge_generations(out)
+    results = rejudge(out, judge or default_judge(generations.protocol))
+    save(results, out)
     return results
+
+
+def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | None) -> Generations:
+    """The answers of all ranks, in the order of one process; written down into `out`, if any."""
+    lines = take_turns(distributed.gathered((generations, names)))
+    if out is not None:
+        write(Path(out) / FILE, generations.run, lines, kind=KIND)
+    return Generations.of(generations.run, lines)
 
 
 def default_judge(protocol: Protocol) -> Judge:
