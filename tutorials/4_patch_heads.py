@@ -165,8 +165,8 @@ print(best(by_head_swapped, 3))
 # `low` and `high` are a 95 % interval of the mean, from a bootstrap over rows. In both pairs the eye alone carries the
 # answer (1.01 and 1.00). For the ordinal there are heads of layer 0 too, the first of them with 0.23; for the panels
 # there are none. Which part of the eye changes? Its query says what it looks for, its keys what can be found where, its
-# values what it takes from there. Keys and values belong to *KV heads*, which several query heads share in this model
-# (grouped-query attention), so they are patched by KV head.
+# values what it takes from there. Keys and values belong to *KV heads*, each shared by three query heads in this model
+# (grouped-query attention). So they are patched by KV head, and the eye's two neighbours get them too.
 
 # %%
 parts = {"q": "last", "k": "image", "v": "image", "pattern": "last"}
@@ -179,8 +179,8 @@ for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapp
 
 # %% [markdown]
 # A clean split. The ordinal enters by the query (1.01), and nothing else of the eye knows about it. What the panel
-# shows enters by the values (0.99); query, keys and pattern do not care what is in a panel (at most 0.01 in size). The
-# eye's keys say *where* a panel is, not what it shows.
+# shows enters by the values (0.99); query, keys and pattern hardly care what is in a panel (at most 0.01 in size). So
+# the eye finds a panel by its place, not by what it shows.
 #
 # ## 3. From the ordinal to the eye
 #
