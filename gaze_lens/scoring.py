@@ -20,6 +20,7 @@ from gaze_lens.comics import ask
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.joining import joined
 from gaze_lens.prefix import Split, cannot_share
 from gaze_lens.regions import Picture
 
@@ -125,11 +126,19 @@ def _questions(prompts: Prompts, n_regions: int) -> list[str]:
 
 
 def _inputs(model: Any, strips: Sequence[Picture], questions: Sequence[str], at: str) -> VLMInputs:
-    """One batch: every strip once for each of its regions, its image encoded once."""
+    """One batch: every strip once for each of its regions, its image encoded once.
+
+    All images go through the vision tower together; after that, one row's pixels are there at a time.
+    """
     pairs = [(strip, index, name) for strip in strips for index, name in enumerate(strip.regions)]
-    answers = [strip.captions[name] for strip, _, name in pairs] if at == "answer" else None
-    asked = [questions[index] for _, index, _ in pairs]
-    return model.encode(model.prepare([strip for strip, _, _ in pairs], asked, answers=answers))
+
+    def prepared(chosen: Sequence[tuple[Picture, int, str]]) -> VLMInputs:
+        answers = [strip.captions[name] for strip, _, name in chosen] if at == "answer" else None
+        asked = [questions[index] for _, index, _ in chosen]
+        return model.prepare([strip for strip, _, _ in chosen], asked, answers=answers)
+
+    seen = model.encode(prepared([pair for pair in pairs if pair[1] == 0]))
+    return joined([model.encode(prepared([pair]), reuse=seen) for pair in pairs])
 
 
 @torch.no_grad()

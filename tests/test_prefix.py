@@ -10,6 +10,7 @@ from reference import SLIDING, picture
 import gaze_lens as gl
 from gaze_lens import prefix
 from gaze_lens.families import FAMILIES
+from gaze_lens.joining import joined
 from gaze_lens.prefix import Split, cannot_share
 from gaze_lens.regions import Picture, panels
 
@@ -47,11 +48,11 @@ def scores(model, *, strips=STRIPS, prompts=question, **options):
 
 
 def check(model, **options):
-    """Scores with and without sharing, of strips one by one and in a batch, are the same."""
+    """Scores with sharing, of strips one by one and in a batch, are those without."""
+    whole = scores(model, batch_size=2, share_prefix=False, **options)
+    assert whole.nan_to_num().std() > 0.005, "a model that looks nowhere tests nothing"
     for batch_size in (1, 2):
-        whole = scores(model, batch_size=batch_size, share_prefix=False, **options)
         shared = scores(model, batch_size=batch_size, **options)
-        assert whole.nan_to_num().std() > 0.005, "a model that looks nowhere tests nothing"
         torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0, equal_nan=True)
 
 
@@ -141,3 +142,21 @@ def test_only_one_layer_is_repeated_at_a_time(shelf, monkeypatch):
     scores(model, strips=STRIPS[:1])
     (cache,) = kept
     assert [layer.keys.shape[0] for layer in cache.layers] == [1] * model.cfg.n_layers
+
+
+def test_rows_that_are_joined_are_those_prepared_together(case):
+    pictures = [picture(96, 64), picture(64, 64, seed=1)]
+    texts = ["What?", "a longer question"]
+    together = case.model.encode(case.model.prepare(pictures, texts))
+    parts = [case.model.encode(case.model.prepare(one, text)) for one, text in zip(pictures, texts, strict=True)]
+    ours = joined(parts)
+    assert ours.layout == together.layout
+    assert (ours.prompts, ours.answers) == (together.prompts, together.answers)
+    assert ours.tensors.keys() == together.tensors.keys()
+    for name, tensor in together.tensors.items():
+        assert torch.equal(ours.tensors[name], tensor), name
+    for mine, theirs in zip(ours.image_tokens, together.image_tokens, strict=True):
+        assert torch.equal(mine.positions, theirs.positions)
+        assert (mine.row, mine.image, mine.size) == (theirs.row, theirs.image, theirs.size)
+    difference = case.model(ours) - case.model(together)
+    assert difference[together.tensors["attention_mask"].bool()].abs().max() < 1e-3
