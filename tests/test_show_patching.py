@@ -63,7 +63,7 @@ def test_heads_that_matter_are_named_and_the_others_are_not(by_head):
         "  last: L1H2 1.00, L0H3 -0.50, L2H1 0.06",
     ]
     marks = {text.get_position(): text.get_text() for text in plot.figure.axes[1].texts if "." in text.get_text()}
-    assert marks == {(2, 1): "1.00", (3, 0): "-0.50", (1, 2): ".06"}
+    assert marks == {(2, 1): "1.00", (3, 0): "-.50", (1, 2): ".06"}
     assert not [text for text in plot.figure.axes[0].texts if "." in text.get_text()]
 
 
@@ -123,3 +123,13 @@ def test_what_cannot_be_shown_is_refused(by_head):
     several = replace(by_head, values=by_head.values[None], has_metric_axis=True)
     with pytest.raises(InputError, match="several metrics"):
         show.patching(several)
+
+
+def test_maps_with_none_below_them_have_their_heads_numbered():
+    cells = [(0, head, f"panel {k}") for k in range(5) for head in range(HEADS)]
+    columns = dict(zip(("layer", "head", "positions"), zip(*cells, strict=True), strict=True))
+    figure = show.patching(result(columns, [0.5] * len(cells))).figure
+    shown = [axes for axes in figure.axes if axes.get_visible() and axes.images]
+    numbered = [bool(axes.xaxis.get_tick_params()["labelbottom"]) for axes in shown]
+    assert numbered == [False, False, True, True, True]
+    assert [axes.get_xlabel() for axes in shown] == ["", "", "head", "head", "head"]

@@ -5,6 +5,7 @@ gl.show.patching(gl.patch(model, clean, corrupted, what="resid_pre", positions=[
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,14 +68,16 @@ def _groups(result: PatchResult, positions: str | Sequence[str] | None) -> list[
 
 
 def _heads(values: Float[np.ndarray, "group layer head"], names: Sequence[str], title: str) -> Figure:
-    n_layers, columns = values.shape[1], min(len(names), ACROSS)
+    n_layers, columns = values.shape[1], 2 if len(names) == 4 else min(len(names), ACROSS)
     rows = math.ceil(len(names) / columns)
     figure = new_figure(rows * float(np.clip(0.17 * n_layers + 1.3, 2.4, 7.0)), width=9.0 if columns > 1 else 6.0)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for number, (one, name) in enumerate(zip(axes.flat, names, strict=False)):
         image = _map(one, values[number], _scale(values))
         _name_best(one, image, values[number])
-        one.set(xlabel="head" if number + columns >= len(names) else "", ylabel="" if number % columns else "layer")
+        lowest = number + columns >= len(names)  # with no map below
+        one.set(xlabel="head" if lowest else "", ylabel="" if number % columns else "layer")
+        one.tick_params(labelbottom=lowest)
         entitle(one, *((name, "") if len(names) > 1 else (f"{title}, patched at {name}", NOTE)))
     for one in axes.flat[len(names) :]:
         one.set_visible(False)
@@ -127,7 +130,7 @@ def _name_best(axes: Axes, image: ScalarMappable, values: Float[np.ndarray, "lay
     for rank, (layer, head) in enumerate(_best(values), 1):
         mark(axes, head, layer)
         style = {"color": legible(image, float(values[layer, head])), "fontsize": 6.0}
-        text = f"{values[layer, head]:.2f}".removeprefix("0") if roomy else str(rank)
+        text = re.sub(r"^(-?)0", r"\1", f"{values[layer, head]:.2f}") if roomy else str(rank)
         axes.text(head, layer, text, ha="center", va="center_baseline", **style)
 
 
