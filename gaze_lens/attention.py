@@ -42,6 +42,7 @@ class Seam:
     upcast: the model's eager attention takes the softmax in float32.
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
     seen: tokens seen when the running forward ends, told by its cache and its input.
+    masks: those of the running forward, which its layers share.
     """
 
     default: str
@@ -49,6 +50,7 @@ class Seam:
     upcast: bool = True
     layout: Layout | None = None
     seen: int = 0
+    masks: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
@@ -70,6 +72,7 @@ class Seam:
         before = 0 if cache is None else int(cache.get_seq_length(self.first))
         given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
         self.seen = before + given.shape[1]
+        self.masks.clear()
 
     def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
         """The place of a layer's matrix. Its queries are the last ones: where only the last logits are asked for, later
@@ -228,17 +231,25 @@ def _biased_mask(call: Call, layer: Layer, biases: list[AttentionBias]) -> Tenso
     """The additive mask with the biases in it, `[batch, head, query, key]`; None where no bias acts here."""
     if not biases:
         return None
-    batch, n_heads, n_queries, _ = call.query.shape
-    visible, mask = call.visible().expand(batch, -1, -1, -1), None
+    visible, mask = _masks(call, layer.seam)
+    acting = False
     for bias in biases:
-        heads = list(bias.heads_in(layer.index))
-        seen = visible if visible.shape[1] == 1 else visible[:, heads]
-        added = bias.dense(layer.index, call.place, seen, call.query.dtype)
-        if added is None:
-            continue
-        mask = call.additive().expand(batch, n_heads, n_queries, -1).clone() if mask is None else mask
-        mask[:, heads] = torch.where(seen, mask[:, heads] + added, mask[:, heads])
-    return mask
+        added = bias.dense(layer.index, call.place, visible, call.query.dtype)
+        if added is not None:
+            chosen = bias.gate(layer.index, call.query.shape[1], call.query.device)
+            mask, acting = torch.where(chosen & visible, mask + added, mask), True
+    return mask if acting else None
+
+
+def _masks(call: Call, seam: Seam) -> tuple[Tensor, Tensor]:
+    """What the queries see, and it as a number to add: `[batch, #head, query, key]`, made once for layers alike."""
+    place, causal = call.place, (call.extra.get("is_causal"), getattr(call.module, "is_causal", True))
+    about = id(call.mask), place.n_queries, place.key_start, place.n_keys, place.crossed, causal, call.query.device
+    if about not in seam.masks:
+        batch = call.query.shape[0]
+        masks = call.visible().expand(batch, -1, -1, -1), call.additive().expand(batch, -1, -1, -1)
+        seam.masks[about] = call.mask, *masks  # while it is kept, no other mask gets its id
+    return seam.masks[about][1:]
 
 
 def _read_rows(reader: RowReader, call: Call, layer: Layer, mask: Tensor | None) -> None:

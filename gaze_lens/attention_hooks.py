@@ -248,6 +248,16 @@ class AttentionBias:
         if parts is None:
             return None
         self.acted[layer] = self.acted.get(layer, 0) + 1
+        kept = self._memo.get(("dense", place.crossed))
+        if kept is None or kept[0] != (place, dtype) or kept[1] is not visible:  # layers alike see the same tensor
+            kept = (place, dtype), visible, self._relative(parts, place, visible, dtype)
+            self._memo["dense", place.crossed] = kept
+        return kept[2]
+
+    def _relative(
+        self, parts: tuple, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+    ) -> Float[Tensor, "#batch #head query key"]:
+        """Query gate times key values, and where relative, less the largest that a query sees."""
         gate, values = (part.to(visible.device) for part in parts)
         rows = place.rows_of(visible.shape[0], gate.shape[0]) if gate.shape[0] > 1 else [0]
         bias = gate[rows][:, None, :, None] * values.clamp(*_finite(dtype))[rows][:, None, None, :]
@@ -255,6 +265,14 @@ class AttentionBias:
             seen = bias.masked_fill(~visible, -math.inf).amax(-1, keepdim=True)
             bias = bias - seen.masked_fill(seen == -math.inf, 0.0)
         return bias.to(dtype)
+
+    def gate(self, layer: int, n_heads: int, device: torch.device) -> Bool[Tensor, "1 head 1 1"]:
+        """Which heads of a layer are chosen."""
+        about = "gate", layer, n_heads, device
+        if about not in self._memo:
+            chosen = [head in self.heads_in(layer) for head in range(n_heads)]
+            self._memo[about] = torch.tensor(chosen, device=device)[None, :, None, None]
+        return self._memo[about]
 
     def _parts(self, place: Place) -> tuple[Tensor, Tensor] | None:
         """The query gate `[row, query]` and key values `[row, key]`; None where either is empty. Kept per forward."""

@@ -19,6 +19,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
 
 from gaze_lens.attention import Seam
+from gaze_lens.bypass import Bypass
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.projections import make_projections_live
 
@@ -88,6 +89,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
             _name_on_block(bridge, block, name, f"attn.{name}", index)
         if "linear_attn" in block._modules:
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
+    Bypass.attach(text_model, bridge.cfg)
     return seam
 
 
