@@ -8,6 +8,8 @@ model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(mo
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from numbers import Real
 from typing import Any
 
@@ -198,10 +200,15 @@ class VLMInputs:
 
     def _tokens(self, row: int, image: int) -> ImageTokens:
         """The tokens of one image, by row and index in the row."""
-        found = [tokens for tokens in self.image_tokens if (tokens.row, tokens.image) == (self._row(row), image)]
-        if not found:
+        found = self._by_place.get((self._row(row), image))
+        if found is None:
             raise InputError(f"There is no image {image} in row {row}; row {row} has {len(self.pictures[row])} images.")
-        return found[0]
+        return found
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[int, int], ImageTokens]:
+        """(row, index in the row) -> the tokens of an image."""
+        return {(tokens.row, tokens.image): tokens for tokens in self.image_tokens}
 
     def str_tokens(self, row: int = 0, *, collapse: bool = True) -> list[str]:
         """The tokens of a row as text, without padding; a run of image tokens as one entry where `collapse`.
@@ -210,14 +217,10 @@ class VLMInputs:
         """
         strings: list[str] = []
         images = set() if self.layout.crossed else set(self.layout.images[self._row(row)])
-        positions = sorted(images | set(self.layout.text[row]))
-        for index, position in enumerate(positions):
-            if collapse and position in images:
-                if index == 0 or positions[index - 1] not in images:
-                    run = next(n for n, p in enumerate(positions[index:] + [-1]) if p not in images)
-                    strings.append(f"<image: {run} tokens>")
-            else:
-                strings.append(self.tokenizer.decode(int(self.input_ids[row, position])))
+        for is_image, run in groupby(sorted(images | set(self.layout.text[row])), images.__contains__):
+            ids = self.input_ids[row, list(run)].tolist()
+            shown = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
+            strings.extend(shown)
         return strings
 
     def heatmap(
