@@ -17,14 +17,20 @@ from nbformat.v4 import new_code_cell
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
 WAIT = 240  # seconds for a cell: others may have the machine
-MOST = 60  # seconds of one processor for a whole tutorial, which is what it takes where nobody else has the machine
+MOST = 180  # seconds of one processor for a whole tutorial: a minute is what it should take, machines differ
+NUMBER = r"(?<![\w.])-?\d+\.\d+"
+
+
+def is_printed(figure, printed):
+    """Whether a decimal number is among the printed ones, up to one in its last digit: processors round differently."""
+    places = len(figure.partition(".")[2])
+    alike = [float(one) for one in re.findall(r"-?\d+\.\d+", printed) if len(one.partition(".")[2]) == places]
+    return any(round(abs(one - float(figure)) * 10**places) <= 1 for one in alike)
 
 
 def figures(text):
     """The decimal numbers that a text tells; code and links are no telling."""
-    return re.findall(
-        r"(?<![\w.])-?\d+\.\d+", re.sub(r"```.*?```|`[^`]*`|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
-    )
+    return re.findall(NUMBER, re.sub(r"```.*?```|`[^`]*`|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL))
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
     told = [figure for cell in notebook.cells if cell.cell_type == "markdown" for figure in figures(cell.source)]
-    assert not [one for one in told if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", printed)]
+    assert not [figure for figure in told if not is_printed(figure, printed)]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     warnings = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not [text for text in warnings if "Warning" in text]
@@ -86,3 +92,8 @@ def test_figures_are_told_from_code_and_links():
         "From -9.89 to 9.81 (`gl.steer(3.0)`), see [arXiv 2606.14703](https://x/1.5).\n```python\nx = 0.5\n```\n0.63."
     )
     assert figures(text) == ["-9.89", "9.81", "0.63"]
+
+
+def test_a_figure_that_no_code_prints_is_found():
+    assert is_printed("-9.89", "on average -9.88, rows")
+    assert not is_printed("-9.89", "9.89 or -9.86 or -9.9")
