@@ -58,6 +58,7 @@ class Size:
 
 
 SIZES = {
+    "sketch": Size(512, 12, 8, 8, 2048, 64, vision_width=64, vision_layers=4, vision_heads=2, vision_mlp=128),
     "0.1B": Size(512, 12, 8, 4, 2048, 64, vision_width=384, vision_layers=12, vision_heads=6, vision_mlp=1536),
     "0.5B": Size(1024, 24, 16, 8, 3072, 64, vision_width=768, vision_layers=12, vision_heads=12, vision_mlp=3072),
     "2B": Size(2048, 28, 16, 8, 6144, vocabulary=151_936),
