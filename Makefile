@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo serve test lint docs clean
+.PHONY: demo serve test bench lint docs clean
 
 demo: .venv/demo
 	$(BIN)/gaze-lens demo --out demo
@@ -14,6 +14,12 @@ test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+SIZE ?= 0.1B
+DEVICE ?= cpu
+
+bench: .venv/demo
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/everything.py --size $(SIZE) --device $(DEVICE)
 
 lint: .venv/test
 	$(BIN)/ruff check --fix .

@@ -80,6 +80,7 @@ def build(size: str = "0.1B", *, device: str = "cpu", dtype: torch.dtype | None 
         image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2, size=pixels), tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
     )  # fmt: skip
+    model.generation_config.eos_token_id = None  # every generation goes to its limit
     return model.eval(), processor
 
 

@@ -5,11 +5,12 @@ OMP_NUM_THREADS=1 python benchmarks/patching.py
 Both patch `z` of every head of the embedded model at four groups of positions, in one process, one after the other.
 """
 
-import time
+from functools import partial
 from itertools import product
 
 import pandas as pd
 import torch
+from common import Row, by_turns, run
 from transformer_lens.patching import generic_activation_patch
 
 import gaze_lens as gl
@@ -39,39 +40,34 @@ def plain_loop(model, clean, corrupted, groups, metric):
     return generic_activation_patch(model, corrupted, cache, metric, put, "z", index_df=index)
 
 
-def timed(function):
-    """What a call returns, and its seconds: by the clock, and of this process's processor."""
-    wall, processor = time.perf_counter(), time.process_time()
-    value = function()
-    return value, time.perf_counter() - wall, time.process_time() - processor
-
-
 @torch.no_grad()
-def main():
-    """Print a row for each way: seconds, and how many times faster than the plain loop."""
-    torch.set_num_threads(1)
-    model = gl.load_tiny()
+def main(size: str = "embedded", device: str = "cpu") -> list[Row]:
+    """A row for each batch size: seconds, ours and the plain loop's. The model is the embedded one, whatever `size`."""
+    del size
+    model = gl.load_tiny(device=device)
     clean, corrupted, positions = inputs_of(model)
     groups = gl.patching.groups(clean, positions)
     token = int(model(clean)[0, -1].argmax())
-    plain, wall, processor = timed(
-        lambda: plain_loop(model, clean, corrupted, groups, lambda logits: logits[0, -1, token])
-    )
-    rows = [("TransformerLens, plain loop", len(plain), wall, processor, 1.0, 1.0, 0.0)]
-    for size in BATCH_SIZES:
-        options = {"what": "z", "positions": positions, "batch_size": size, "progress": False}
-        result, ours, busy = timed(
-            lambda options=options: gl.patch(
-                model, clean, corrupted, metric=lambda logits: logits[:, -1, token], **options
-            )
+    runs = {"plain": lambda: plain_loop(model, clean, corrupted, groups, lambda logits: logits[0, -1, token])}
+    for batch in BATCH_SIZES:
+        options = {"what": "z", "positions": positions, "batch_size": batch, "progress": False}
+        runs[f"{batch} rows at once"] = lambda options=options: gl.patch(
+            model, clean, corrupted, metric=lambda logits: logits[:, -1, token], **options
         )
-        apart = float((result.values[:, 0] - plain).abs().max())
-        rows.append(
-            (f"gl.patch, {size} rows at once", len(result.values), ours, busy, wall / ours, processor / busy, apart)
-        )
-    columns = ["way", "cells", "seconds", "processor s", "times faster", "by processor", "largest difference"]
-    print(pd.DataFrame(rows, columns=columns).to_string(index=False, float_format="%.3g"))  # noqa: T201
+    found = {}
+
+    def keeping(name: str) -> None:
+        found[name] = runs[name]()
+
+    best = by_turns({name: partial(keeping, name) for name in runs}, rounds=1, warm=0)
+    rows = []
+    for name in list(runs)[1:]:
+        apart = float((found[name].values[:, 0] - found["plain"]).abs().max())
+        case, note = f"{len(found['plain'])} cells, {name}", f"largest difference {apart:.1g}"
+        target = 4.0 if name.startswith("16") else None
+        rows.append(Row.of_seconds("gl.patch", case, best[name], best["plain"], target=target, note=note))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
