@@ -180,7 +180,8 @@ def test_a_prompt_that_is_too_long(shelf):
     [
         (7, "x", None, "Cannot read an image from int; give a path, a PIL image or an array"),
         ({"a": 1}, "x", None, "Cannot read an image from dict"),
-        (b"bytes", "x", None, "Cannot read an image from bytes"),
+        (b"bytes", "x", None, "of 5 bytes is not an image"),
+        (7.5, "x", None, "Cannot read an image from float"),
         (None, None, None, "A prompt is a text or a list of chat messages; NoneType was given"),
         (None, 7, None, "list of chat messages; int was given"),
         (None, ["x", 7], None, "list of chat messages; int was given"),
