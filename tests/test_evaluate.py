@@ -23,6 +23,7 @@ from gaze_lens.evaluation.judges import (
 )
 from gaze_lens.evaluation.records import Record, picture_line
 from gaze_lens.evaluation.results import Results
+from gaze_lens.evaluation.run import save
 
 GAZE = HeadSet(["L2H0", "L1H4", "L1H8"])
 CONDITIONS = [
@@ -262,6 +263,15 @@ def test_the_page_loads_nothing_and_shows_what_models_say_as_text(folder):
     assert not re.search(r"https?://", page)
     for text in ("gaze: 3 heads", "Chance is 33.3%", results.answers.text[0], "weights"):
         assert text in page
+
+
+def test_a_text_that_matches_no_region_is_told_so(folder, tmp_path):
+    results = rejudge(folder[0], CaptionMatch(score="f1", margin=1.0), progress=False)
+    assert results.answers.match.isna().any()
+    save(results, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert ">none<" in page
+    assert ">nan<" not in page
 
 
 def test_figures_show_the_tables(folder):

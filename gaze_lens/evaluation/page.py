@@ -95,7 +95,8 @@ def _examples(report: Report, results: Results) -> None:
     shown = shown.sort_values(["picture", "place"], kind="stable")
     rows, marks = [], []
     for row in shown.itertuples():
-        found = row.skipped or row.error or row.match or "none"
+        told = (row.skipped, row.error, row.match)  # pandas makes NaN of what is not there
+        found = next((one for one in told if isinstance(one, str) and one), "none")
         rows.append((row.picture, row.condition, row.target, row.text, found))
         marks.append(None if row.correct != row.correct else bool(row.correct))
     report.table(("picture", "condition", "target", "text", "describes"), rows, marks)
