@@ -6,6 +6,7 @@ import measurements
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from typer.testing import CliRunner
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for one another cost more than they bring
 
@@ -59,6 +60,22 @@ def tiny_model():
     model = gl.load_tiny()
     SHELF.models["embedded"] = model, None
     return model
+
+
+@pytest.fixture
+def run(monkeypatch, tiny_model):
+    """Run a command on the embedded model, which is loaded already; errors come through as they are."""
+    from gaze_lens import cli
+
+    monkeypatch.setattr(cli, "_load", lambda *_: tiny_model)
+
+    def run(*arguments):
+        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -16,20 +16,6 @@ pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 @pytest.fixture
-def run(monkeypatch, tiny_model):
-    """Run a command on the embedded model, which is loaded already; errors come through as they are."""
-    monkeypatch.setattr(cli, "_load", lambda *_: tiny_model)
-
-    def run(*arguments):
-        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
-
-
-@pytest.fixture
 def folder(tmp_path):
     """Three strips as single wide images."""
     (tmp_path / "strips").mkdir()

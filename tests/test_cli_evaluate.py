@@ -12,20 +12,6 @@ from gaze_lens.options import SEED
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
-@pytest.fixture
-def run(monkeypatch, tiny_model):
-    """Run a command on the embedded model, which is loaded already; errors come through as they are."""
-    monkeypatch.setattr(cli, "_load", lambda *_: tiny_model)
-
-    def run(*arguments):
-        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def heads(tiny_model, tmp_path_factory):
     """heads.json with scores.safetensors beside it, as discover writes them."""

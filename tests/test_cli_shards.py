@@ -1,24 +1,9 @@
 """`--shard i/n` and `gaze-lens merge`: the files of one process."""
 
 import pytest
-from typer.testing import CliRunner
 
-from gaze_lens import HeadSet, cli, comics
+from gaze_lens import HeadSet, comics
 from gaze_lens.errors import InputError
-
-
-@pytest.fixture
-def run(monkeypatch, tiny_model):
-    """Run a command on the embedded model, which is loaded already; errors come through as they are."""
-    monkeypatch.setattr(cli, "_load", lambda *_: tiny_model)
-
-    def run(*arguments):
-        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
 
 
 def same(one, other, *names):
