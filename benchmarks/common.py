@@ -6,7 +6,7 @@
     best = by_turns({"ours": f, "plain": g}, rounds=5)
     rows = [Row("unhooked", "forward", "s", best["ours"].seconds, best["plain"].seconds, ratio=..., target=0.99)]
 
-A benchmark has `main(size=..., device=..., ...) -> list[Row]`, and `run(main)` as its last line.
+A benchmark has `main(size=..., device=..., rounds=...) -> list[Row]`, and `run(main)` as its last line.
 """
 
 import argparse
@@ -228,15 +228,22 @@ def write_json(rows: list[Row], path: str | Path, **about: Any) -> None:
 
 
 def run(main: Callable[..., list[Row]]) -> None:
-    """Run one benchmark from the command line: `python benchmarks/generation.py --size 0.5B --device cuda`."""
+    """Run one benchmark from the command line: `python benchmarks/generation.py --size 0.5B --rounds 2`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--size", choices=SIZES, default="0.1B")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, help="how often each run is timed; the fastest counts")
     parser.add_argument("--out", help="a JSON file to write")
     given = parser.parse_args()
     if given.device == "cpu":
         torch.set_num_threads(1)
-    rows = main(size=given.size, device=given.device)
+    about = chosen(given.size, given.device, given.rounds)
+    rows = main(**about)
     print(table(rows))  # noqa: T201
     if given.out:
-        write_json(rows, given.out, size=given.size, device=given.device)
+        write_json(rows, given.out, **about)
+
+
+def chosen(size: str, device: str, rounds: int | None) -> dict[str, Any]:
+    """Arguments for a benchmark's `main`, which has a number of rounds of its own where none is given."""
+    return {"size": size, "device": device, **({} if rounds is None else {"rounds": rounds})}

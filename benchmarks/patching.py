@@ -1,8 +1,8 @@
 """The time of a full head sweep with `gl.patch`, against TransformerLens' plain loop that encodes the image every time.
 
-OMP_NUM_THREADS=1 python benchmarks/patching.py
+python benchmarks/patching.py
 
-Both patch `z` of every head of the embedded model at four groups of positions, in one process, one after the other.
+Both patch `z` of every head of the embedded model at four groups of positions, in one process, by turns.
 """
 
 from functools import partial
@@ -41,7 +41,7 @@ def plain_loop(model, clean, corrupted, groups, metric):
 
 
 @torch.no_grad()
-def main(size: str = "embedded", device: str = "cpu") -> list[Row]:
+def main(size: str = "embedded", device: str = "cpu", rounds: int = 1) -> list[Row]:
     """A row for each batch size: seconds, ours and the plain loop's. The model is the embedded one, whatever `size`."""
     del size
     model = gl.load_tiny(device=device)
@@ -59,7 +59,7 @@ def main(size: str = "embedded", device: str = "cpu") -> list[Row]:
     def keeping(name: str) -> None:
         found[name] = runs[name]()
 
-    best = by_turns({name: partial(keeping, name) for name in runs}, rounds=1, warm=0)
+    best = by_turns({name: partial(keeping, name) for name in runs}, rounds=rounds, warm=0)
     rows = []
     for name in list(runs)[1:]:
         apart = float((found[name].values[:, 0] - found["plain"]).abs().max())
