@@ -11,6 +11,7 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens import comics, discovery
 from gaze_lens.data import Pictures
+from gaze_lens.evaluation.statistics import difference, mean, spearman
 from gaze_lens.scoring import membership
 
 
@@ -155,3 +156,15 @@ def test_work_grows_with_the_number_of_image_tokens(roomy):
     assert allocated(lambda: membership(many)) < 4.4 * allocated(lambda: membership(few))
     prepared = [calls(lambda each=each: roomy.prepare(each, "What is there?")) for each in made]
     assert prepared[1] < 4.4 * prepared[0]
+
+
+@pytest.mark.parametrize("figure", [mean, difference, spearman])
+def test_a_bootstrap_holds_no_more_for_more_resamples_and_strips(figure):
+    def held(n_strips, resamples):
+        strips = np.repeat(np.arange(n_strips), 2).tolist()
+        columns = [np.arange(2 * n_strips) * k % 7 for k in ((1,) if figure is mean else (1, 3))]
+        return allocated(lambda: figure(*columns, strips, resamples=resamples))
+
+    least = held(4000, 400)
+    assert held(4000, 1600) < 1.2 * least
+    assert held(16_000, 400) < 1.5 * least

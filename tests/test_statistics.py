@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation import Answer, accuracy
+from gaze_lens.evaluation import Answer, accuracy, statistics
 from gaze_lens.evaluation.statistics import difference, draws, mean, spearman
 from gaze_lens.ranks import midranks, rank_correlation
 
@@ -34,7 +34,7 @@ def test_a_mean_equals_resampling_strip_by_strip():
     found = mean(values, strips, level=0.8, resamples=200, seed=3)
     groups = grouped(values, strips)
     means = []
-    for chosen in draws(len(groups), resamples=200, seed=3):
+    for chosen in np.concatenate(list(draws(len(groups), resamples=200, seed=3))):
         pooled = [value for strip in chosen for value in groups[strip]]
         means.append(sum(pooled) / len(pooled))
     assert found.value == pytest.approx(sum(values) / len(values))
@@ -42,6 +42,24 @@ def test_a_mean_equals_resampling_strip_by_strip():
     assert (found.n, found.n_strips) == (len(values), 9)
     assert found == mean(values, strips, level=0.8, resamples=200, seed=3)
     assert str(mean([True, True, False, False], "aabb")).startswith("0.5 [0, 1], n 4 of 2 strips")
+
+
+@pytest.mark.parametrize("cells", [1, 100, 2**30])
+def test_draws_do_not_depend_on_the_size_of_blocks(cells, monkeypatch):
+    monkeypatch.setattr(statistics, "CELLS", cells)
+    blocks = list(draws(7, resamples=50, seed=3))
+    assert max(block.size for block in blocks) <= max(cells, 7)
+    assert max(len(block) for block in draws(7, resamples=50, seed=3, width=30)) <= max(cells // 30, 1)
+    at_once = np.random.default_rng(3).integers(7, size=(50, 7))
+    np.testing.assert_array_equal(np.concatenate(blocks), at_once)
+
+
+@pytest.mark.parametrize("figure", [mean, difference, spearman])
+def test_figures_do_not_depend_on_the_size_of_blocks(figure, monkeypatch):
+    columns, strips = [ragged(seed)[0] for seed in range(1 if figure is mean else 2)], ragged()[1]
+    whole = figure(*columns, strips, resamples=60, seed=1)
+    monkeypatch.setattr(statistics, "CELLS", 64)
+    assert figure(*columns, strips, resamples=60, seed=1) == whole
 
 
 def test_values_of_one_strip_count_as_hanging_together():
@@ -135,7 +153,7 @@ def test_spearman_equals_resampling_strip_by_strip():
     found = spearman(scheduled, described, strips, resamples=100, seed=5)
     pairs = grouped(list(zip(scheduled, described, strict=True)), strips)
     values = []
-    for chosen in draws(8, resamples=100, seed=5):
+    for chosen in np.concatenate(list(draws(8, resamples=100, seed=5))):
         pooled = [pair for strip in chosen for pair in pairs[strip]]
         ranks = [pandas.Series(column).rank() for column in zip(*pooled, strict=True)]
         values.append(np.corrcoef(ranks)[0, 1])

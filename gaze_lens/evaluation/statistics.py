@@ -8,7 +8,7 @@
 resampled, and strips have their signs flipped, not single values. A strip may have more values than another.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from gaze_lens.ranks import rank_correlation
 
 Labels = Sequence[Hashable]
 Values = Sequence[float | None] | np.ndarray  # None is refused, as NaN is
-CELLS = 2**22  # numbers of scratch memory for one step of a bootstrap
+CELLS = 2**19  # numbers of scratch memory for one step of a bootstrap; small ones stay near the processor
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def mean(values: Values, strips: Labels, *, level: float = 0.95, resamples: int 
     """
     (found,), owner = _checked([values], strips, level, resamples)
     sums, counts = np.bincount(owner, found), np.bincount(owner).astype(float)
-    drawn = draws(len(sums), resamples=resamples, seed=seed)
-    low, high = _ends(sums[drawn].sum(1) / counts[drawn].sum(1), level)
+    blocks = draws(len(sums), resamples=resamples, seed=seed)
+    low, high = _ends([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in blocks], level)
     return Estimate(float(found.mean()), low, high, len(found), len(sums))
 
 
@@ -89,22 +89,31 @@ def spearman(
     """
     (one, other), owner = _checked([first, second], strips, level, resamples)
     n_strips = int(owner.max()) + 1
-    drawn = draws(n_strips, resamples=resamples, seed=seed)
+    pairs, which = np.unique(np.stack([one, other]), axis=1, return_inverse=True)
+    which = which.reshape(-1)
     found = []
-    for part in np.array_split(drawn, -(-resamples * len(one) // CELLS)):
-        times = np.stack([np.bincount(chosen, minlength=n_strips) for chosen in part]).astype(float)
-        found.append(rank_correlation(one, other, times[:, owner]))
-    low, high = _ends(np.concatenate(found), level)
+    for drawn in draws(n_strips, resamples=resamples, seed=seed, width=pairs.shape[1]):
+        # Points alike are one point of a larger weight: places have few pairs, however many strips there are.
+        times = (np.bincount(chosen, minlength=n_strips)[owner] for chosen in drawn)
+        weights = np.stack([np.bincount(which, each, minlength=pairs.shape[1]) for each in times])
+        found.append(rank_correlation(*pairs, weights))
+    low, high = _ends(found, level)
     return Estimate(float(rank_correlation(one, other)), low, high, len(one), n_strips)
 
 
-def draws(n_strips: int, *, resamples: int, seed: int) -> Int[np.ndarray, "resample strip"]:
-    """Which strips every resample is made of; as many as there are, with replacement."""
-    return np.random.default_rng(seed).integers(n_strips, size=(resamples, n_strips))
+def draws(n_strips: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Int[np.ndarray, "resample strip"]]:
+    """Which strips every resample is made of: as many as there are, with replacement; block by block.
+
+    width: numbers that a caller holds for a resample, where they are more than strips. All blocks together are the
+    same whatever their size, and none is larger than `CELLS` numbers (or one resample).
+    """
+    generator, size = np.random.default_rng(seed), max(1, CELLS // max(n_strips, width))
+    for start in range(0, resamples, size):
+        yield generator.integers(n_strips, size=(min(size, resamples - start), n_strips))
 
 
-def _ends(values: Float[np.ndarray, " resample"], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _ends(blocks: Sequence[Float[np.ndarray, " _"]], level: float) -> tuple[float, float]:
+    low, high = np.quantile(np.concatenate(blocks), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
