@@ -10,7 +10,7 @@ import gaze_lens
 ROOT = Path(gaze_lens.__file__).parent
 FLOORS = [
     {"errors", "shards"},
-    {"areas", "raster", "regions", "images", "image_tokens", "heads", "head_scores", "head_statistics",
+    {"areas", "raster", "regions", "images", "image_tokens", "heads", "journal", "head_scores", "head_statistics",
      "ranks", "verdict", "wording", "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache",
      "bypass", "token_texts", "value_norms"},
     {"families", "testing", "shapes"},

@@ -10,7 +10,7 @@ import pytest
 from gaze_lens import HeadSet, comics
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation import Condition, Generations, generate_answers, question
-from gaze_lens.evaluation.journal import Journal, read
+from gaze_lens.journal import Journal, header, read
 
 RUN = {"model": "m", "seed": 3}
 CONDITIONS = [Condition("gaze", HeadSet(["L2H0", "L1H4"])), Condition("none")]
@@ -19,27 +19,27 @@ FORK = multiprocessing.get_context("fork")
 
 def test_lines_come_back_as_they_were(tmp_path):
     path = tmp_path / "a" / "lines.jsonl"
-    journal = Journal.open(path, RUN, kind="lines")
+    journal = Journal.open(path, header("lines", RUN))
     written = journal.append([{"text": 'ä "quoted"\nline \u2028', "numbers": (1, 2.5, None)}])
     journal.append([{"n": 2}])
     assert written == [{"text": 'ä "quoted"\nline \u2028', "numbers": [1, 2.5, None]}]
     assert read(path, kind="lines", run=RUN) == (RUN, [*written, {"n": 2}])
     assert [json.loads(line) for line in path.read_text().split("\n")[1:-1]] == [*written, {"n": 2}]
-    again = Journal.open(path, RUN, kind="lines", resume=True)
+    again = Journal.open(path, header("lines", RUN), resume=True)
     assert again.lines == [*written, {"n": 2}]
 
 
 def test_a_run_is_not_overwritten_and_another_run_is_refused(tmp_path):
     path = tmp_path / "lines.jsonl"
-    Journal.open(path, RUN, kind="lines").append([{"n": 1}])
+    Journal.open(path, header("lines", RUN)).append([{"n": 1}])
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"lines.jsonl is there already; resume it \(resume=True, --resume\)"):
-        Journal.open(path, RUN, kind="lines")
+        Journal.open(path, header("lines", RUN))
     for resume in (True, False):
         with pytest.raises(InputError, match="holds a run with other seed; choose another folder"):
-            Journal.open(path, {**RUN, "seed": 4}, kind="lines", resume=resume)
+            Journal.open(path, header("lines", {**RUN, "seed": 4}), resume=resume)
     with pytest.raises(InputError, match="holds no judgements: expected a file whose first line has format"):
-        Journal.open(path, RUN, kind="judgements", resume=True)
+        Journal.open(path, header("judgements", RUN), resume=True)
     assert path.read_bytes() == before
 
 
@@ -48,19 +48,19 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "lines.jsonl"
     path.write_bytes(content)
     with pytest.raises(InputError, match="lines.jsonl"):
-        Journal.open(path, RUN, kind="lines", resume=True)
+        Journal.open(path, header("lines", RUN), resume=True)
     assert path.read_bytes() == content
 
 
 def test_wherever_a_file_was_cut_it_can_be_gone_on_with(tmp_path):
     path, lines = tmp_path / "lines.jsonl", [{"n": n, "text": "ä" * n} for n in range(4)]
-    journal = Journal.open(path, RUN, kind="lines")
+    journal = Journal.open(path, header("lines", RUN))
     journal.append(lines)
     whole = path.read_bytes()
     ends = [n for n in range(len(whole)) if whole[n : n + 1] == b"\n"]
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        journal = Journal.open(path, RUN, kind="lines", resume=True)
+        journal = Journal.open(path, header("lines", RUN), resume=True)
         there = max(0, sum(end < cut for end in ends) - 1)
         assert journal.lines == lines[:there], cut
         journal.append(lines[there:])
@@ -69,7 +69,7 @@ def test_wherever_a_file_was_cut_it_can_be_gone_on_with(tmp_path):
 
 def grow(path):
     """Add numbered lines, some of them long, until killed."""
-    journal = Journal.open(path, RUN, kind="lines", resume=True)
+    journal = Journal.open(path, header("lines", RUN), resume=True)
     number = len(journal.lines)
     while True:
         journal.append([{"n": n, "text": "x" * (n * 7919 % 300_000)} for n in range(number, number + 3)])

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.conditions import Condition, without_repeats
-from gaze_lens.evaluation.journal import Journal, Line
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import KIND, Generations, Record, describe, names_of, picture_line, skipped_line
 from gaze_lens.evaluation.rows import Row, Text, answers
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.journal import Journal, Line, header
 from gaze_lens.regions import Picture
 from gaze_lens.shards import check_shard
 
@@ -48,7 +48,7 @@ def generate_answers(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
     described = describe(model, pictures, protocol, conditions, seed=seed)
-    journal = Journal.open(path, described, kind=KIND, resume=resume)
+    journal = Journal.open(path, header(KIND, described), resume=resume)
     run = _Run(model, protocol, conditions, journal, Generations.of(described, journal.lines), seed, batch_size)
     finished = run.generations.finished()
     done = sum(name in finished for _, name in todo)

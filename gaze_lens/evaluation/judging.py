@@ -18,11 +18,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation.journal import Journal, Line
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.sharing import FILE
+from gaze_lens.journal import Journal, Line, header
 from gaze_lens.regions import Box, Picture
 
 BLIND = (CaptionMatch, ExactDescription, NamesOnly)
@@ -52,7 +52,7 @@ def rejudge(
     describe = _describer(source, judge, pictures)
     digest = hashlib.sha256(json.dumps(source.run, sort_keys=True).encode()).hexdigest()[:16]
     run = {"judge": name_of(judge), "generations": digest}
-    journal = Journal.open(path, run, kind="judgements", resume=True)
+    journal = Journal.open(path, header("judgements", run), resume=True)
     judged = dict(map(_entry, journal.lines))
     todo = [record for record in source.records if not record.skipped and not _settled(judged.get(record.key))]
     with tqdm(total=len(todo), desc="judging", unit="answer", disable=not progress) as bar:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.evaluation.conditions import Condition
-from gaze_lens.evaluation.journal import Line, read
 from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.journal import Line, read
 from gaze_lens.regions import Picture
 
 KIND = "generations"

@@ -14,7 +14,6 @@ from typing import Any
 from gaze_lens import distributed
 from gaze_lens.evaluation.conditions import Condition
 from gaze_lens.evaluation.engine import generate_answers
-from gaze_lens.evaluation.journal import write
 from gaze_lens.evaluation.judges import CaptionMatch, Judge, NamesOnly
 from gaze_lens.evaluation.judging import rejudge
 from gaze_lens.evaluation.page import write_page
@@ -23,6 +22,7 @@ from gaze_lens.evaluation.records import KIND, Generations, names_of
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.sharing import FILE, file_of, merge_generations, take_turns
 from gaze_lens.heads import write_whole
+from gaze_lens.journal import write
 from gaze_lens.regions import Picture
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation.journal import Line, read, write
 from gaze_lens.evaluation.records import KIND, Generations, skipped_line
+from gaze_lens.journal import Line, read, write
 from gaze_lens.shards import Shard, refuse_unfinished
 
 FILE = "generations.jsonl"
