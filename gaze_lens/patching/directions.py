@@ -8,6 +8,7 @@ The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; b
 2026, "Reading direction". A layer's vector is added to `hook_resid_pre`, the stream that the layer reads.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,6 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.heads import write_whole
@@ -32,7 +32,7 @@ from gaze_lens.patching.edits import Hooks, position_mask, row_means
 from gaze_lens.patching.groups import Group, group
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.result import PatchResult
-from gaze_lens.patching.sweep import Sweep, check_inputs
+from gaze_lens.patching.sweep import Sweep, check_inputs, digests
 
 FORMAT = "gaze_lens direction 1"
 
@@ -190,6 +190,7 @@ def sweep_bands(
     positions: Any = None,
     towards: VLMInputs | None = None,
     batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PatchResult:
     """Add a direction at one band of layers after another, and measure: where does it act?
@@ -198,17 +199,17 @@ def sweep_bands(
     positions: of the prompt, as for `gl.patching.group`; all unless given. scale, batch_size: as elsewhere.
     towards: inputs whose metric a full effect would reach; the result's `recovery` is measured by it, and is NaN
         without. The result's columns are start and stop (excluded); its baseline is the metric of `inputs`.
+    resume: a file, "bands.jsonl", that gets a line for each band; the same command goes on where it stopped.
     """
     goal = inputs if towards is None else towards
     measure = Measure.of(metric, check_inputs(model, goal, inputs, batch_size))
     where = None if positions is None else group(inputs, positions)
     cells = _bands(direction, bands)
     source = _Bands(direction, scale, where)
-    sweep, done = Sweep.prepare(model, goal, inputs, source, cells, measure), {}
-    size = max(1, batch_size // inputs.n_rows)
-    for start in tqdm(range(0, len(cells), size), disable=not progress, desc="adding a direction", unit="batch"):
-        done |= sweep.run(cells[start : start + size])
-    result = sweep.result("a direction", pd.DataFrame(cells), [done[cell] for cell in cells])
+    sweep = Sweep.prepare(model, goal, inputs, source, cells, measure)
+    log = sweep.log(resume, {"what": "a direction", **digests(goal, inputs), **source.described()}, Band)
+    values = sweep.values(cells, log, batch_size, title="adding a direction" if progress else None)
+    result = sweep.result("a direction", pd.DataFrame(cells), values)
     return result if towards is not None else replace(result, clean=torch.full_like(result.clean, torch.nan))
 
 
@@ -247,6 +248,12 @@ class _Bands:
 
     def starts(self, _model: Any, cell: Band) -> int:
         return cell.start
+
+    def described(self) -> dict[str, Any]:
+        """What tells these edits from others."""
+        vectors = self.direction.vectors.float().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.sha256(repr(self.direction.layers).encode() + vectors).hexdigest()
+        return {"direction": digest, "scale": self.scale, "positions": None if self.where is None else self.where.rows}
 
 
 def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:

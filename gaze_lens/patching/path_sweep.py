@@ -4,6 +4,7 @@ result = gl.path_patch(model, clean, corrupted, None, gaze_heads, into="q", posi
 print(result.table()); senders = result.top(5)
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from gaze_lens.heads import HeadSet
 from gaze_lens.patching.cells import Cell
@@ -19,7 +19,7 @@ from gaze_lens.patching.groups import Group, groups
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.paths import Paths, paths_between
 from gaze_lens.patching.result import PatchResult
-from gaze_lens.patching.sweep import Sweep, check_inputs
+from gaze_lens.patching.sweep import Sweep, check_inputs, digests
 
 
 @torch.no_grad()
@@ -34,6 +34,7 @@ def path_patch(
     positions: Any = "every",
     metric: Any,
     batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PatchResult:
     """Run the corrupted inputs with the direct paths from one sender to all receivers patched, sender after sender.
@@ -44,7 +45,7 @@ def path_patch(
         a receiver stands for its KV head, and a warning names the query heads that share it.
     positions: where the senders' outputs are patched, and so where they are read, as for `gl.patch`; queries are
         where a head looks from, keys and values where it looks to.
-    metric, batch_size: as for `gl.patch`. Layers below the first receiver are not run again.
+    metric, batch_size, resume: as for `gl.patch`. Layers below the first receiver are not run again.
     The result's layer and head are the sender's. Equal to patching in three runs (Wang et al. 2022, appendix B), with
     one forward for several senders. Raises InputError for a sender that no receiver comes after, and for models whose
     blocks scale or gate the residual stream; otherwise as `gl.patch`.
@@ -54,14 +55,11 @@ def path_patch(
     senders, paths = paths_between(model, clean, corrupted, senders, receivers, into)
     cells = [Cell(*head, group.name) for head in senders for group in where]
     source = PathSource(paths, {group.name: group for group in where})
-    sweep, done = Sweep.prepare(model, clean, corrupted, source, cells, measure), {}
-    size = max(1, batch_size // corrupted.n_rows)
-    with tqdm(total=len(cells), disable=not progress, desc="patching paths", unit="cell") as bar:
-        for start in range(0, len(cells), size):
-            done |= sweep.run(cells[start : start + size])
-            bar.update(len(done) - start)
+    sweep = Sweep.prepare(model, clean, corrupted, source, cells, measure)
     what = "paths into " + ", ".join(map(str, paths.readers))
-    return sweep.result(what, pd.DataFrame(cells), [done[cell] for cell in cells])
+    run = {"what": what, **digests(clean, corrupted), "positions": {group.name: group.rows for group in where}}
+    values = sweep.values(cells, sweep.log(resume, run), batch_size, title="patching paths" if progress else None)
+    return sweep.result(what, pd.DataFrame(cells), values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,17 +91,10 @@ def patch(
     cells = cells_of(model, site, where, [theirs for _, theirs in pairs])
     with _per_head_results(model, site):
         sweep = Sweep.prepare(model, clean, corrupted, Donor(site, pairs), cells, measure)
-        run = _identity(model, site, clean, corrupted, pairs, measure)
-        log = CellLog.open(resume, run, torch.cat([sweep.clean, sweep.baseline]))
-        done = {**log.done}
-        with tqdm(total=len(cells), disable=not progress, desc=f"patching {what}", unit="cell") as bar:
-            bar.update(len(cells) - len(left := [cell for cell in cells if cell not in done]))
-            for batch in _batches(left, max(1, batch_size // corrupted.n_rows)):
-                measured = sweep.run(batch)
-                log.write(measured)
-                done |= measured
-                bar.update(len(batch))
-    return _result(site, cells, [done[cell] for cell in cells], sweep)
+        groups = {ours.name: [ours.rows, theirs.rows] for ours, theirs in pairs}
+        log = sweep.log(resume, {"what": what, **digests(clean, corrupted), "positions": groups})
+        values = sweep.values(cells, log, batch_size, title=f"patching {what}" if progress else None)
+    return _result(site, cells, values, sweep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +129,41 @@ class Sweep:
             streams = {}
         return cls(model, theirs, source, measure, streams, restored, measure(logits, "the corrupted run"))
 
+    def log(self, path: str | os.PathLike[str] | None, run: Mapping[str, Any], kind: type = Cell) -> CellLog:
+        """The file that keeps the cells, of a `kind`, that are done; None keeps nothing.
+
+        run: what tells the sweep from others of the same model and metrics. A file may go on with other cells.
+        """
+        model = [self.model.cfg.model_name, self.model.fingerprint]
+        run = {"model": model, **run, "metrics": list(self.measure.metrics)}
+        return CellLog.open(path, run, torch.cat([self.clean, self.baseline]), kind)
+
+    def values(
+        self, cells: Sequence[Any], log: CellLog, batch_size: int, *, title: str | None
+    ) -> list[Float[Tensor, "metric batch"]]:
+        """Those of all cells: what the log has, and what it does not have yet, which is written into it at once.
+
+        batch_size: rows run at once. title: of the progress bar; None for no bar.
+        """
+        done, left = {**log.done}, [cell for cell in cells if cell not in log.done]
+        with tqdm(total=len(cells), disable=title is None, desc=title, unit="cell") as bar:
+            bar.update(len(cells) - len(left))
+            for batch in self._batches(left, max(1, batch_size // self.corrupted.n_rows)):
+                measured = self.run(batch)
+                log.write(measured)
+                done |= measured
+                bar.update(len(batch))
+        return [done[cell] for cell in cells]
+
+    def _batches(self, cells: Sequence[Any], size: int) -> Iterator[list[Any]]:
+        """Cells with one start at a time, so many together."""
+        for _, alike in groupby(cells, key=partial(self.source.starts, self.model)):
+            listed = list(alike)
+            yield from (listed[first : first + size] for first in range(0, len(listed), size))
+
     def run(self, cells: Sequence[Any]) -> dict[Any, Float[Tensor, "metric batch"]]:
-        """Patch some cells in one forward, which computes the layers from the first of their starts on."""
-        layer = min(self.source.starts(self.model, cell) or 0 for cell in cells)
-        stream = self.streams.get(layer)
+        """Patch some cells with one start in one forward, which computes the layers from there on."""
+        stream = self.streams.get(layer := self.source.starts(self.model, cells[0]))
         with ExitStack() as stack:
             if stream is not None:
                 stack.enter_context(resuming(self.model, layer, stream.repeat_interleave(len(cells), dim=0)))
@@ -202,30 +227,11 @@ def encoded(model: Any, inputs: VLMInputs, *, reuse: VLMInputs | None = None) ->
     return model.encode(inputs, reuse=reuse) if inputs.maps else inputs
 
 
-def _batches(cells: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
-    """Cells of one layer at a time, so many together."""
-    for _, of_layer in groupby(cells, key=lambda cell: cell.layer):
-        listed = list(of_layer)
-        yield from (listed[start : start + size] for start in range(0, len(listed), size))
-
-
-def _identity(
-    model: Any, site: Site, clean: VLMInputs, corrupted: VLMInputs, pairs: Pairs, measure: Measure
-) -> dict[str, Any]:
-    """What tells a sweep from another: a file may go on with other heads, and with nothing else."""
-    return {
-        "model": [model.cfg.model_name, model.fingerprint],
-        "what": site.what,
-        "clean inputs": _digest(clean),
-        "corrupted inputs": _digest(corrupted),
-        "positions": {ours.name: [ours.rows, theirs.rows] for ours, theirs in pairs},
-        "metrics": list(measure.metrics),
-    }
-
-
-def _digest(inputs: VLMInputs) -> str:
-    """The same for inputs of equal tokens and pictures."""
-    return hashlib.sha256(repr((inputs.input_ids.tolist(), pixel_keys(inputs))).encode()).hexdigest()
+def digests(clean: VLMInputs, corrupted: VLMInputs) -> dict[str, str]:
+    """For both, something that is the same for inputs of equal tokens and pictures."""
+    seen = {"clean inputs": clean, "corrupted inputs": corrupted}
+    texts = {name: repr((inputs.input_ids.tolist(), pixel_keys(inputs))) for name, inputs in seen.items()}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def _result(site: Site, cells: Sequence[Cell], values: Sequence[Tensor], sweep: Sweep) -> PatchResult:
