@@ -33,13 +33,15 @@ variant. [new_family.md](new_family.md) tells how to describe another.
 - **encoded**: logits from images encoded once (`model.encode`) against logits from pixels.
 - **scores**: `gl.score_heads` against a slow loop over full attentions. **steered**: the least attention mass that a
   steered head puts on its target, over all queries that see it.
+- **shared**: whether `gl.score_heads` runs what prompts about a picture begin with once, and each question from there
+  on; that is done where it is exact, and why not elsewhere is listed below.
 
 """
 COLUMNS = {
     "family": "family", "Hugging Face class": "architecture", "layout": "layout", "layers": "layers", "hooks": "hooks",
     "eager": "full_hooks_to_eager", "patterns": "patterns_to_eager", "default": "no_hooks_to_default",
     "default, hooks": "some_hooks_to_default", "tokens": "generated_hooked", "encoded": "encoded_to_pixels",
-    "scores": "scores_to_slow_loop", "steered": "least_mass_on_target",
+    "scores": "scores_to_slow_loop", "steered": "least_mass_on_target", "shared": "whole",
 }  # fmt: skip
 
 
@@ -70,7 +72,8 @@ def document(rows: dict[str, dict], measured: dict[str, dict]) -> str:
     parts = [HEAD.format(n_hooks=n_hooks), table(COLUMNS, [cells(name, facts) for name, facts in rows.items()])]
     parts += ["\n## What is not supported\n\nIn any family: ", "; ".join(common(rows)), ".\n\n"]
     for name, facts in rows.items():
-        parts += [f"- {name}: {line}.\n" for line in (*facts["missing"], *facts.get("cannot", []))]
+        whole = [f"gl.score_heads runs every question from the start: {facts['whole']}"] if facts["whole"] else []
+        parts += [f"- {name}: {line}.\n" for line in (*facts["missing"], *facts.get("cannot", []), *whole)]
     parts += [SIZES, table(["family", "width x height in pixels: image tokens", "painted"], sizes(rows, measured))]
     return "".join(parts)
 
@@ -100,6 +103,8 @@ def shown(key: str, value: object) -> str:
         return str(len(value))
     if key == "least_mass_on_target":  # kept as a negative number, so that the largest is the worst
         return f"{-value:.4f}"
+    if key == "whole":
+        return "no" if value else "yes"
     return f"{value:.1g}" if isinstance(value, float) and value else str(value).removesuffix(".0")
 
 

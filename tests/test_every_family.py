@@ -180,6 +180,7 @@ def test_capabilities_are_the_same_without_weights(case, tmp_path):
         hooks=sorted({name for layer in mine.layers for name in layer.hooks}),
         missing=list(mine.unsupported[: -len(ALWAYS_REFUSED)]),
         refused=list(ALWAYS_REFUSED),
+        whole=mine.whole,
     )
 
 
