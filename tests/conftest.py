@@ -6,6 +6,7 @@ import measurements
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from reference import QWENS, SLIDING
 from typer.testing import CliRunner
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for one another cost more than they bring
@@ -50,6 +51,47 @@ SHELF = Shelf()
 @pytest.fixture(scope="session")
 def shelf():
     return SHELF
+
+
+@pytest.fixture(scope="session")
+def model(shelf):
+    """A tiny random Qwen3-VL, wrapped."""
+    return shelf.get("Qwen3-VL")[0]
+
+
+@pytest.fixture(scope="session")
+def qwen(shelf):
+    """The same, for files whose `model` is each of several."""
+    return shelf.get("Qwen3-VL")[0]
+
+
+@pytest.fixture(params=QWENS)
+def pair(request, shelf):
+    """(wrapped model, an unwrapped copy) of each Qwen."""
+    return shelf.get(request.param)
+
+
+@pytest.fixture(scope="session")
+def sliding(shelf):
+    """A pair whose last layers have a sliding window."""
+    return shelf.get("Qwen2.5-VL", **SLIDING)
+
+
+@pytest.fixture(scope="session")
+def strip():
+    """A strip of three panels."""
+    from gaze_lens.comics import synthetic
+
+    return synthetic(1, seed=5, panels=3)[0]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window."""
+    from viewing import chromium
+
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

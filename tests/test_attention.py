@@ -11,21 +11,6 @@ from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowRe
 from gaze_lens.errors import ModelError
 
 
-@pytest.fixture(params=QWENS)
-def pair(request, shelf):
-    return shelf.get(request.param)
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture(scope="module")
-def sliding(shelf):
-    return shelf.get("Qwen2.5-VL", **SLIDING)
-
-
 @pytest.mark.parametrize(("name", "text"), [*((name, {}) for name in QWENS), ("Qwen2.5-VL", SLIDING)])
 @torch.no_grad()
 def test_logits_are_hugging_faces(shelf, name, text):

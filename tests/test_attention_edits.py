@@ -9,21 +9,6 @@ from gaze_lens import AttentionBias, HeadSet, Place, Positions
 from gaze_lens.errors import HookError
 
 
-@pytest.fixture(params=QWENS)
-def pair(request, shelf):
-    return shelf.get(request.param)
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture(scope="module")
-def sliding(shelf):
-    return shelf.get("Qwen2.5-VL", **SLIDING)
-
-
 @torch.no_grad()
 def test_an_edited_pattern_reaches_the_logits(pair):
     model, untouched = pair

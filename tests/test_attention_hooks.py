@@ -19,11 +19,6 @@ VALUES = [3.0, -3.0, 1e4, -1e4, math.inf, -math.inf]
 EVERYTHING = Positions.everything()
 
 
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 @pytest.fixture(scope="module")
 def llava():
     """TransformerLens' own bridge of a LLaVA, which re-implements attention; inputs for it, the first row padded."""

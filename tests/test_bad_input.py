@@ -29,11 +29,6 @@ def says(text):
 
 
 @pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture
 def as_users_run():
     """Without the type checks of the test suite, which would answer before the library does."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -5,22 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from reference import QWENS, at_real, padded, picture
+from reference import at_real, padded, picture
 from transformer_lens import ActivationCache
 
 import gaze_lens.cache
 from gaze_lens import testing
 from gaze_lens.errors import InputError, MemoryLimitError
-
-
-@pytest.fixture(params=QWENS)
-def pair(request, shelf):
-    return shelf.get(request.param)
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
 
 
 def normed(stream, model):

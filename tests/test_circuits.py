@@ -2,30 +2,18 @@
 
 import io
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from gaze_lens import Box, Picture, show, steer
-from gaze_lens.comics import scenes, synthetic
+from gaze_lens.comics import scenes
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.show.circuits import CircuitsView
 
 HEADS = ["L2H1", "L0H3", "L2H0"]
-
-
-@pytest.fixture
-def strip():
-    return synthetic(1, seed=5, panels=3)[0]
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get()[0]
 
 
 def slow(model, inputs, head, groups, row=0):
@@ -195,19 +183,15 @@ def test_a_circuitsvis_without_its_javascript_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def page():
+def page(browser):
     """A page of a browser that has no network, and a list of what went wrong on it."""
-    path = shutil.which("chromium")
-    assert path, "This test needs the program chromium: apt-get install -y chromium"
-    wrong = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_context(offline=True, viewport={"width": 1000, "height": 1200}).new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith("file:") else None)
-        yield page, wrong
-        browser.close()
+    context = browser.new_context(offline=True, viewport={"width": 1000, "height": 1200})
+    page, wrong = context.new_page(), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith("file:") else None)
+    yield page, wrong
+    context.close()
 
 
 def blue(png):

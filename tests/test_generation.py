@@ -19,11 +19,6 @@ OPTIONS = {
 }
 
 
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize(("name", "text"), CASES)
 def test_tokens_are_hugging_faces(shelf, name, text, options):

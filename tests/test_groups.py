@@ -12,11 +12,6 @@ from gaze_lens.regions import Picture, panels
 
 
 @pytest.fixture
-def qwen(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture
 def two_rows(qwen):
     """Two pictures of two panels; the first row is padded on the left."""
     shown = [Picture(picture(128, 64, seed), panels(2, 128, 64)) for seed in (0, 1)]

@@ -42,11 +42,6 @@ def allocated(work):
         tracemalloc.stop()
 
 
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 class Reading:
     """Strips that are read when they are asked for, and how many of them were ever in memory at a time."""
 

@@ -32,11 +32,6 @@ def model(request, shelf):
     return shelf.get(request.param)[0]
 
 
-@pytest.fixture
-def qwen(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 def by_hand(model, texts, nested):
     """Hugging Face's processor, called as its documentation does."""
     images = nested if any(nested) else None

@@ -12,17 +12,6 @@ from transformer_lens.model_bridge import TransformerBridge
 from gaze_lens import HookedVLM, testing
 from gaze_lens.errors import InputError
 
-
-@pytest.fixture(params=QWENS)
-def pair(request, shelf):
-    return shelf.get(request.param)
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 # TransformerLens' idioms
 
 

@@ -37,11 +37,6 @@ def prepared(model, seeds, words=("fourth", "second"), first="What is in the"):
 
 
 @pytest.fixture
-def qwen(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture
 def pair(qwen):
     return prepared(qwen, (0, 1)), prepared(qwen, (2, 3))
 

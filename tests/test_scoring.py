@@ -38,11 +38,6 @@ def pair(request, shelf):
     return model, eager
 
 
-@pytest.fixture
-def qwen(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 @torch.no_grad()
 def slow_scores(model, eager, picture, at):
     """[layer, head, asked, attended], from the paper's definition, token by token."""

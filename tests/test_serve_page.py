@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 from serving import LONGEST, served
-from viewing import chromium
 
 from gaze_lens import HeadSet, comics
 from gaze_lens.serve import Limits
@@ -19,12 +18,6 @@ SLOW = "0.25"  # seconds a token: time for the mouse
 @pytest.fixture(scope="module")
 def server(tiny_model):
     with served(tiny_model, HEADS, Limits(waiting=2)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
         yield running
 
 

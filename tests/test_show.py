@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gaze_lens import Box, HeadScores, HeadSet, Mask, Picture, Polygon, Trajectory, Union, show, steer
-from gaze_lens.comics import scenes, synthetic
+from gaze_lens.comics import scenes
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, RegionError
 from gaze_lens.generation import Generation
 from gaze_lens.show.canvas import Sheet, outlines
@@ -28,16 +28,6 @@ def scores():
     samples[:, 1, 2] += 0.6 * torch.eye(PANELS)
     samples[:, 2, 0, :, 1] += 0.5
     return HeadScores(samples, model="someone/some-model")
-
-
-@pytest.fixture
-def strip():
-    return synthetic(1, seed=5, panels=3)[0]
-
-
-@pytest.fixture
-def model(shelf):
-    return shelf.get()[0]
 
 
 def trajectory(mass, tokens=None, regions=("left", "right"), weighted=False, seed=0):

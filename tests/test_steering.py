@@ -26,11 +26,6 @@ def picture(n=3, seed=0):
 
 
 @pytest.fixture
-def model(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
-@pytest.fixture
 def inputs(model):
     return model.prepare(picture(), "What is going on?")
 

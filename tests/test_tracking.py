@@ -27,11 +27,6 @@ def pair(request, shelf):
     return shelf.get(request.param)
 
 
-@pytest.fixture
-def qwen(shelf):
-    return shelf.get("Qwen3-VL")[0]
-
-
 @torch.no_grad()
 def value_norms(plain, inputs):
     """[layer][kv head, position] from the key-value cache of Hugging Face's own model."""

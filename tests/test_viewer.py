@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from viewing import CELL, chromium, header_for, opened, page_of, recording_for
+from viewing import CELL, header_for, opened, page_of, recording_for
 
 from gaze_lens import Box, show, steer, suppress_image
 from gaze_lens.comics import OPEN, scenes, synthetic
@@ -27,12 +27,6 @@ ALPHAS = """([canvas, boxes, width, height]) => {
         return context.getImageData(x, y, 1, 1).data[3];
     });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

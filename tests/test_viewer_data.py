@@ -17,7 +17,7 @@ from reference import tower_runs
 from viewing import header_for, page_of
 
 from gaze_lens import Box, HeadScores, HeadSet, Picture, show, steer, suppress_image
-from gaze_lens.comics import OPEN, scenes, synthetic
+from gaze_lens.comics import OPEN, scenes
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.show.page import page
 from gaze_lens.show.recording import LEVELS, quantised, record
@@ -25,16 +25,6 @@ from gaze_lens.show.words import words_of
 from gaze_lens.token_texts import pieces
 
 HEADS = ["L2H1", "L0H3"]
-
-
-@pytest.fixture(scope="module")
-def model(shelf):
-    return shelf.get()[0]
-
-
-@pytest.fixture(scope="module")
-def strip():
-    return synthetic(1, seed=5, panels=3)[0]
 
 
 @pytest.fixture(scope="module")
