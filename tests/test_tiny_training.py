@@ -1,13 +1,20 @@
 """The embedded model's trainer: packed batches give what the plain model gives, and a run can be taken up again."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import Qwen3VLProcessor
 
+import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.tiny.data import IGNORE, TOKEN, draw_cells, scene_batch, strip_batch
-from gaze_lens.tiny.packed_forward import look, read, use_packed_attention, use_plain_attention
-from gaze_lens.tiny.recipe import Size, build, texts
+from gaze_lens.tiny.llava import LLAVA
+from gaze_lens.tiny.packed_forward import read, use_packed_attention, use_plain_attention
+from gaze_lens.tiny.qwen3_vl import QWEN3_VL
+from gaze_lens.tiny.recipe import Size, texts
 from gaze_lens.tiny.train import Phase, Trainer, price_of
 
 SMALL = Size(width=32, layers=2, heads=4, kv_heads=2, head_width=16, mlp=48, vision_width=32, vision_mlp=48)
@@ -15,54 +22,73 @@ SMALL = Size(width=32, layers=2, heads=4, kv_heads=2, head_width=16, mlp=48, vis
 
 @pytest.fixture(scope="module")
 def untrained():
-    model, processor = build(SMALL, seed=0)
+    model, processor = QWEN3_VL.build(SMALL, 0)
     return model.eval(), processor
 
 
-def alone(processor, batch, row, slot):
+@pytest.fixture(scope="module", params=[QWEN3_VL, LLAVA], ids=lambda architecture: architecture.name)
+def built(request):
+    model, processor = request.param.build(SMALL, 0)
+    return request.param, model.eval(), processor
+
+
+def pictures_of(batch):
+    return [Image.fromarray(pixels) for pixels in batch.pixels.numpy()]
+
+
+def alone(processor, picture, batch, row, slot):
     """Model inputs of one question of a packed batch, and which of its positions have something to learn."""
     start = sum(batch.lengths[:slot])
     span = slice(start, start + batch.lengths[slot])
     ids = torch.cat([batch.ids[row, : batch.lengths[0]], batch.ids[row, span]])[None]
     labels = torch.cat([batch.labels[row, : batch.lengths[0]], batch.labels[row, span]])
-    image = processor.image_processor([batch.pixels[row].numpy()], return_tensors="pt")
-    kinds = (ids == processor.image_token_id).int()
-    return dict(image, input_ids=ids, mm_token_type_ids=kinds), labels != IGNORE
+    image = dict(processor.image_processor([picture], return_tensors="pt"))
+    if isinstance(processor, Qwen3VLProcessor):
+        image["mm_token_type_ids"] = (ids == processor.image_token_id).int()
+    return dict(image, input_ids=ids), labels != IGNORE
 
 
 @pytest.mark.parametrize("kind", ["strip", "scene"])
 @torch.no_grad()
-def test_packed_questions_get_the_logits_that_they_get_alone(untrained, kind):
-    model, processor = untrained
-    rng = np.random.default_rng(0)
+def test_packed_questions_get_the_logits_that_they_get_alone(built, kind):
+    architecture, model, processor = built
+    rng, frame = np.random.default_rng(0), architecture.frame
     if kind == "strip":
-        batch = strip_batch(rng, processor.tokenizer, 2, 3, ("ask", "in order", "freely"))
+        batch = strip_batch(rng, processor.tokenizer, 2, 3, ("ask", "in order", "freely"), frame)
     else:
-        batch = scene_batch(rng, processor.tokenizer, 2, (2, 3), ("place", "list"))
+        batch = scene_batch(rng, processor.tokenizer, 2, (2, 3), ("place", "list"), frame)
     use_packed_attention(model)
-    packed, _, looks = read(model, batch)
+    packed, _, looks = read(architecture, model, batch)
     use_plain_attention(model)
     assert looks.shape == (2, 4, sum(batch.lengths[1:]))
     expected = torch.zeros(*batch.labels.shape, packed.shape[1])
-    for row in range(2):
+    for row, picture in enumerate(pictures_of(batch)):
         for slot in range(1, len(batch.lengths)):
-            inputs, learned = alone(processor, batch, row, slot)
+            inputs, learned = alone(processor, picture, batch, row, slot)
             start = sum(batch.lengths[:slot]) - batch.lengths[0]
             where = learned.nonzero()[:, 0]
             expected[row, where + start] = model(**inputs).logits[0, where]
     assert torch.allclose(packed, expected[batch.labels != IGNORE], atol=1e-5)
 
 
+def test_a_packed_question_is_what_the_processor_makes_of_the_chat(built):
+    architecture, model, processor = built
+    batch = strip_batch(np.random.default_rng(0), processor.tokenizer, 1, 3, ("this",), architecture.frame)
+    inputs = gl.HookedVLM.wrap(copy.deepcopy(model), processor).prepare(pictures_of(batch)[0], comics.THIS)
+    assert batch.ids[0, : inputs.layout.length].tolist() == inputs.input_ids[0].tolist()
+    assert batch.visible.nonzero()[:, 0].tolist() == list(inputs.image_tokens[0].positions)
+
+
 @torch.no_grad()
-def test_the_batched_vision_tower_is_hugging_faces(untrained):
-    model, processor = untrained
-    pictures = comics.synthetic(2, seed=0, panels=4)
-    images = [np.array(picture.image) for picture in pictures]
+def test_the_batched_vision_tower_is_hugging_faces(built):
+    architecture, model, processor = built
+    images = [picture.image for picture in comics.synthetic(2, seed=0, panels=4)]
     inputs = processor.image_processor(images, return_tensors="pt")
-    expected = model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-    tokens, deep = look(model.model.visual, torch.from_numpy(np.stack(images)))
-    assert torch.allclose(tokens, torch.stack(expected.pooler_output), atol=1e-5)
-    assert torch.allclose(deep[0], torch.stack(expected.deepstack_features[0]), atol=1e-5)
+    expected = model.model.get_image_features(**inputs)
+    tokens, deep = architecture.look(model, torch.from_numpy(np.stack([np.array(image) for image in images])))
+    assert torch.allclose(tokens, torch.stack(list(expected.pooler_output)), atol=1e-5)
+    for features, found in zip(deep, getattr(expected, "deepstack_features", []), strict=True):
+        assert torch.allclose(features, torch.stack(found), atol=1e-5)
 
 
 def test_facts_are_those_of_the_panel_that_a_token_lies_in(untrained):
@@ -114,3 +140,14 @@ def test_a_run_taken_up_again_ends_as_if_it_had_never_stopped(tmp_path):
     assert again.phase is None
     again.export(tmp_path / "checkpoint")
     assert (tmp_path / "checkpoint" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("architecture", [QWEN3_VL, LLAVA], ids=lambda architecture: architecture.name)
+def test_a_frozen_tower_stays_as_it_was_and_all_else_learns(architecture):
+    phase = Phase("learn", 2, 1e-2, 1e-2, end=1.0, asked=2, narrated=1, scenes=1)
+    trainer = Trainer(seed=1, size=SMALL, phases=(phase,), architecture=architecture, frozen=True)
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    tower = {id(parameter) for parameter in architecture.tower(trainer.model)}
+    trainer.step()
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.equal(before[name]) == (id(parameter) in tower), name

@@ -7,23 +7,47 @@ image and itself only (`lengths`) and counts its positions from the image's end 
 alone. So one image serves many questions. Ragged ends are padding that nothing real can see.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from gaze_lens import comics
 from gaze_lens.shapes import SIDE, describe, draw_cells, draw_content, render_panels, render_scenes
 
-BEFORE = "<|im_start|>user\n<|vision_start|>"
 BETWEEN = "<|im_end|>\n<|im_start|>assistant\n"
 END = "<|im_end|>"
 TOKEN = 16  # pixels: side of the square that an image token covers
 IGNORE = -100
 FIRST = {"open": 0.6, "open wide": 0.4}  # how often the open question is surely about the first panel
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What an architecture writes around its image tokens, and how it counts positions.
+
+    before, after: the prompt's beginning up to the image, and what stands between image and question.
+    row_end, image_end: a token behind every row of image tokens but the last, and behind the last.
+    grid: whether image tokens are placed by row and column (M-RoPE); else they count on like text.
+    """
+
+    before: str = "<|im_start|>user\n<|vision_start|>"
+    token: str = "<|image_pad|>"
+    after: str = "<|vision_end|>"
+    row_end: str = ""
+    image_end: str = ""
+    grid: bool = True
+
+    def image(self, high: int, wide: int) -> str:
+        """An image of high x wide tokens."""
+        return (self.row_end).join([self.token * wide] * high) + self.image_end
+
+
+GRID = Frame()  # Qwen3-VL's
 
 
 @dataclass(frozen=True)
@@ -34,7 +58,8 @@ class Batch:
     ids, labels: [row, sequence]; labels hold -100 where nothing is to be learned.
     positions: [3, sequence], the M-RoPE positions (time, height, width), alike in all rows.
     lengths: of the shared beginning and of every question's slot; they add up to the sequence.
-    image: first and one past the last position of the image tokens.
+    image: first and one past the last position of the image.
+    visible: [sequence], the image tokens; in between may be ends of rows.
     facts: [row, image token, 6]: upper colour, upper shape, lower colour, lower shape (strips); colour, shape (scenes).
     """
 
@@ -44,6 +69,7 @@ class Batch:
     positions: Int[Tensor, "3 sequence"]
     lengths: tuple[int, ...]
     image: tuple[int, int]
+    visible: Bool[Tensor, " sequence"]
     facts: Int[Tensor, "row token 6"]
 
     def to(self, device: str) -> "Batch":
@@ -94,7 +120,12 @@ def scene_question(rng: np.random.Generator, slot: str, cells: np.ndarray) -> tu
 
 
 def strip_batch(
-    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, rows: int, panels: int, slots: tuple[str, ...]
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    panels: int,
+    slots: tuple[str, ...],
+    frame: Frame = GRID,
 ) -> Batch:
     """`rows` strips of as many panels, each asked `slots`: "ask", "open", "this", "in order", "any order"."""
     content = np.stack([draw_content(rng, panels) for _ in range(rows)])
@@ -106,7 +137,7 @@ def strip_batch(
     facts = np.full((rows, SIDE // TOKEN, panels * width // TOKEN, 6), IGNORE)
     facts[..., :4] = content.repeat(width // TOKEN, 1)[:, None]
     asked = [[strip_question(rng, slot, row) for slot in slots] for row in content]
-    return pack(tokenizer, pixels, facts, asked)
+    return pack(tokenizer, pixels, facts, asked, frame)
 
 
 def scene_batch(
@@ -115,6 +146,7 @@ def scene_batch(
     rows: int,
     shape: tuple[int, int],
     slots: tuple[str, ...],
+    frame: Frame = GRID,
 ) -> Batch:
     """`rows` scenes of shape[0] x shape[1] cells, each asked `slots`: "place", "one", "list"."""
     cells = draw_cells(rng, rows, shape)
@@ -122,7 +154,7 @@ def scene_batch(
     facts[..., 4:] = cells.repeat(2, 1).repeat(2, 2)
     facts[facts < 0] = IGNORE
     asked = [[scene_question(rng, slot, scene) for slot in slots] for scene in cells]
-    return pack(tokenizer, render_scenes(rng, cells), facts, asked)
+    return pack(tokenizer, render_scenes(rng, cells), facts, asked, frame)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, lines: list[str]) -> list[list[int]]:
@@ -131,34 +163,38 @@ def encode(tokenizer: PreTrainedTokenizerFast, lines: list[str]) -> list[list[in
 
 
 def pack(
-    tokenizer: PreTrainedTokenizerFast, pixels: np.ndarray, facts: np.ndarray, asked: list[list[tuple[str, str]]]
+    tokenizer: PreTrainedTokenizerFast,
+    pixels: np.ndarray,
+    facts: np.ndarray,
+    asked: list[list[tuple[str, str]]],
+    frame: Frame,
 ) -> Batch:
     """Tokenise, lay the questions of each row behind its image, and say who may see whom."""
     n_rows, high, wide, _ = facts.shape
-    before = encode(tokenizer, [BEFORE])[0]
-    image = (len(before), len(before) + high * wide)
-    prefix = [*before, *[tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (high * wide)]
-    blocks_ids, blocks_labels = [prefix * np.ones((n_rows, 1), int)], [np.full((n_rows, len(prefix)), IGNORE)]
-    lengths = []
+    before, image = encode(tokenizer, [frame.before, frame.image(high, wide)])
+    prefix = np.array([*before, *image])
+    blocks_ids, blocks_labels = [np.tile(prefix, (n_rows, 1))], [np.full((n_rows, len(prefix)), IGNORE)]
     for slot in zip(*asked, strict=True):
-        ids, labels = lay(tokenizer, list(slot))
+        ids, labels = lay(tokenizer, frame.after, list(slot))
         blocks_ids.append(ids)
         blocks_labels.append(labels)
-        lengths.append(ids.shape[1])
+    lengths = tuple(block.shape[1] for block in blocks_ids)
+    ids = np.concatenate(blocks_ids, 1)
     return Batch(
         torch.from_numpy(pixels),
-        torch.from_numpy(np.concatenate(blocks_ids, 1)),
+        torch.from_numpy(ids),
         torch.from_numpy(np.concatenate(blocks_labels, 1)),
-        torch.from_numpy(place_positions(len(before), high, wide, lengths)),
-        (len(prefix), *lengths),
-        image,
+        torch.from_numpy(place_positions(len(before), (high, wide) if frame.grid else (1, len(image)), lengths[1:])),
+        lengths,
+        (len(before), len(prefix)),
+        torch.from_numpy(ids[0] == tokenizer.convert_tokens_to_ids(frame.token)),
         torch.from_numpy(facts.reshape(n_rows, high * wide, -1)),
     )
 
 
-def lay(tokenizer: PreTrainedTokenizerFast, asked: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+def lay(tokenizer: PreTrainedTokenizerFast, after: str, asked: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Ids and labels [row, length] of one question and answer per row, padded at the right."""
-    questions = encode(tokenizer, [f"<|vision_end|>{q}{BETWEEN}" for q, _ in asked])
+    questions = encode(tokenizer, [f"{after}{q}{BETWEEN}" for q, _ in asked])
     answers = encode(tokenizer, [a + END for _, a in asked])
     length = max(len(q) + len(a) for q, a in zip(questions, answers, strict=True))
     ids = np.full((len(asked), length), tokenizer.pad_token_id)
@@ -170,19 +206,13 @@ def lay(tokenizer: PreTrainedTokenizerFast, asked: list[tuple[str, str]]) -> tup
     return ids, labels
 
 
-def place_positions(before: int, high: int, wide: int, lengths: list[int]) -> np.ndarray:
-    """M-RoPE positions [3, sequence]: text counts on, the image spreads over its grid, questions all start alike."""
+def place_positions(before: int, grid: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
+    """M-RoPE positions [3, sequence]: text counts on, the image spreads over its grid, questions all start alike.
+
+    An image of one row counts on like text along the last axis.
+    """
     text = np.tile(np.arange(before), (3, 1))
-    row, column = np.divmod(np.arange(high * wide), wide)
+    row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     image = before + np.stack([np.zeros_like(row), row, column])
-    start = before + max(high, wide)
+    start = before + max(grid)
     return np.concatenate([text, image, *[np.tile(start + np.arange(n), (3, 1)) for n in lengths]], 1)
-
-
-def normalise(pixels: UInt8[Tensor, "row height width 3"]) -> Float[Tensor, "row patch values"]:
-    """Pixels as the processor hands them to the vision tower, patches in merged order, the doubled frame only once."""
-    side = TOKEN // 2
-    row, height, width, _ = pixels.shape
-    parts = pixels.reshape(row, height // TOKEN, 2, side, width // TOKEN, 2, side, 3)
-    patches = parts.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(row, -1, 3 * side * side)
-    return patches.float() / 127.5 - 1

@@ -33,9 +33,10 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from gaze_lens.heads import write_whole
-from gaze_lens.tiny.data import IGNORE, Batch, scene_batch, strip_batch
-from gaze_lens.tiny.packed_forward import look, read, use_packed_attention, use_plain_attention
-from gaze_lens.tiny.recipe import Size, build
+from gaze_lens.tiny.data import GRID, IGNORE, Batch, Frame, scene_batch, strip_batch
+from gaze_lens.tiny.packed_forward import read, use_packed_attention, use_plain_attention
+from gaze_lens.tiny.qwen3_vl import QWEN3_VL
+from gaze_lens.tiny.recipe import Architecture, Size
 
 AUXILIARY = 0.2  # weight of the classifiers' loss once everything trains
 WARM_UP = 100  # steps, in each phase
@@ -82,15 +83,17 @@ PHASES = (
 )
 
 
-def draw(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, phase: Phase) -> dict[str, Batch]:
+def draw(
+    rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, phase: Phase, frame: Frame = GRID
+) -> dict[str, Batch]:
     """The micro-batches of one step."""
     odds = np.array(phase.panels) / sum(phase.panels)
     asked, told = (1 + int(rng.choice(len(odds), p=odds)) for _ in range(2))
     shape = (int(rng.integers(1, 4)), int(rng.integers(2, 4))) if rng.random() < 0.3 else (3, 3)
     return {
-        "ask": strip_batch(rng, tokenizer, phase.asked, asked, phase.questions),
-        "narrate": strip_batch(rng, tokenizer, phase.narrated, told, phase.stories),
-        "scene": scene_batch(rng, tokenizer, phase.scenes, shape, ("place", "place", "place", "one", "list")),
+        "ask": strip_batch(rng, tokenizer, phase.asked, asked, phase.questions, frame),
+        "narrate": strip_batch(rng, tokenizer, phase.narrated, told, phase.stories, frame),
+        "scene": scene_batch(rng, tokenizer, phase.scenes, shape, ("place", "place", "place", "one", "list"), frame),
     }
 
 
@@ -107,12 +110,25 @@ def price_of(looks: Tensor, power: int) -> Tensor:
 
 
 class Trainer:
-    """A model in training: `step()` until `phase` is None; `state()` and `load()` make it resumable."""
+    """A model in training: `step()` until `phase` is None; `state()` and `load()` make it resumable.
 
-    def __init__(self, *, seed: int, device: str = "cpu", size: Size | None = None, phases: tuple[Phase, ...] = PHASES):
+    frozen: let the vision tower, but not what projects to the language model, stay as the phases of rate 0 leave it.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        device: str = "cpu",
+        size: Size | None = None,
+        phases: tuple[Phase, ...] = PHASES,
+        architecture: Architecture = QWEN3_VL,
+        frozen: bool = False,
+    ):
         size = size or Size()
         self.seed, self.device, self.phases, self.at = seed, device, phases, 0
-        self.model, self.processor = build(size, seed=seed)
+        self.architecture, self.frozen = architecture, frozen
+        self.model, self.processor = architecture.build(size, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.classifier = nn.Linear(size.width, 6 * 8)
@@ -134,7 +150,11 @@ class Trainer:
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the layers' matrices, AdamW for embeddings, norms, biases and classifiers; new in each phase."""
-        phase, named = self.phase or self.phases[-1], dict(self.model.named_parameters())
+        phase = self.phase or self.phases[-1]
+        if self.frozen and phase.rate:
+            for parameter in self.architecture.tower(self.model):
+                parameter.requires_grad_(False)
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         chosen = [p for n, p in named.items() if p.ndim == 2 and "embed" not in n] if phase.rate else []
         others = {id(p) for p in chosen}
         rest = [p for p in [*named.values(), *self.classifier.parameters()] if id(p) not in others]
@@ -156,9 +176,9 @@ class Trainer:
         """The loss of one micro-batch, and figures for the log."""
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             if not phase.rate:
-                tokens = look(self.model.model.visual, batch.pixels)[0]
+                tokens = self.architecture.look(self.model, batch.pixels)[0]
             else:
-                logits, tokens, looks = read(self.model, batch)
+                logits, tokens, looks = read(self.architecture, self.model, batch)
         facts = facts_loss(self.classifier, tokens, batch.facts)
         if not phase.rate:
             return facts, {"facts": facts.item()}
@@ -177,7 +197,7 @@ class Trainer:
         self.set_rates(phase)
         rng = np.random.default_rng([self.seed, self.at])
         record: dict[str, float] = {}
-        for kind, batch in draw(rng, self.processor.tokenizer, phase).items():
+        for kind, batch in draw(rng, self.processor.tokenizer, phase, self.architecture.frame).items():
             loss, figures = self.loss(batch.to(self.device), phase)
             loss.backward()
             record |= {f"{kind} {name}": value for name, value in figures.items()}
