@@ -1,0 +1,86 @@
+"""The zoo: members that differ in one thing are trained, measured, and told of in a table and pictures."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from gaze_lens.errors import InputError
+from gaze_lens.tiny import zoo
+from gaze_lens.tiny.recipe import Size
+from gaze_lens.tiny.train import Phase
+from gaze_lens.tiny.zoo_report import table, write_report
+
+SMALL = Size(width=32, layers=2, heads=8, kv_heads=2, head_width=16, mlp=48, vision_width=32, vision_mlp=48)
+FEW = {"asked": 2, "narrated": 1, "scenes": 1}
+PHASES = (Phase("vision", 2, 0.0, 1e-2, end=1.0, **FEW), Phase("learn", 2, 1e-2, 1e-2, end=1.0, **FEW))
+NAMES = ("base", "llava", "frozen", "random tower")
+
+
+@pytest.fixture(scope="module")
+def reared(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo, "PHASES", PHASES)
+        patch.setattr(zoo, "MEMBERS", {name: replace(zoo.MEMBERS[name], size=SMALL) for name in NAMES})
+        out = tmp_path_factory.mktemp("zoo")
+        for name in ("base", "llava"):
+            zoo.rear(name, out, seed=0, device="cpu", strips=2)
+        patch.setattr(zoo, "measure", None)  # all is measured already
+        patch.setattr(zoo, "Trainer", None)
+        for name in ("base", "llava"):
+            zoo.rear(name, out, seed=0, device="cpu", strips=2)
+    return out
+
+
+def test_members_are_measured_once_and_told_of(reared):
+    written = write_report(reared, zoo.MEMBERS)
+    assert [path.name for path in written] == ["members.json", "table.md", "maps.png", "steering.png"]
+    members = json.loads((reared / "members.json").read_text())
+    assert list(members) == ["base", "llava"]
+    for figures in members.values():
+        assert figures["looking"]["heads"] == 16
+        assert figures["steering"].keys() == {"1"}  # at most 9 % of 16 heads
+        assert 0 <= figures["random"] <= 1
+        assert figures["verdict"]["heads"] == []
+    lines = (reared / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| base", "| llava"]
+    assert len({line.count("|") for line in lines}) == 1
+    for path in written[2:]:
+        Image.open(path).verify()
+
+
+def test_the_table_tells_what_was_measured():
+    share = {"value": 0.914, "low": 0.9, "high": 0.93}
+    figures = {
+        "parameters": 2_000_000, "looking": {"heads": 72, "best": [{"head": "L2H0", "contrast": 0.8}]},
+        "answering": {"k-th panel": {"exact": share}}, "verdict": {"heads": ["L2H0", "L1H4"], "share": 0.5},
+        "steering": {"2": {"forced choice": share}}, "best": 2, "random": 0.17, "all": {"forced choice": share},
+    }  # fmt: skip
+    cells = table({"base": figures}).splitlines()[2].split(" | ")
+    assert cells[1:4] == ["2.00 M", "72", "91.4"]
+    assert cells[8:11] == ["91.4 [90.0, 93.0]", "2 heads", "17.0"]
+
+
+def test_a_report_on_nothing_says_how_to_make_something(tmp_path):
+    with pytest.raises(InputError, match="no measured member.*tiny.zoo --out"):
+        write_report(tmp_path, zoo.MEMBERS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_member_freezes_what_it_says(name, monkeypatch):
+    monkeypatch.setattr(zoo, "PHASES", PHASES)
+    member = replace(zoo.MEMBERS[name], size=SMALL)
+    trainer = member.trainer(0, "cpu")
+    tower = trainer.architecture.tower(trainer.model)
+    before = [parameter.clone() for parameter in tower]
+    phases = []
+    while trainer.phase is not None:
+        phases.append(trainer.phase.name)
+        trainer.step()
+        if trainer.at == 2 and member.pretrained:
+            assert not torch.equal(before[0], tower[0])
+            before = [parameter.clone() for parameter in tower]
+    assert phases == (["vision"] * 2 if member.pretrained else []) + ["learn"] * 2
+    assert all(torch.equal(*pair) for pair in zip(before, tower, strict=True)) == member.frozen
