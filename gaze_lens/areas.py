@@ -227,6 +227,14 @@ class Union:
         return np.logical_or.reduce([part._cover(x, y) for part in self.shapes])
 
 
+def misses(shape: Shape, width: int, height: int) -> bool:
+    """Whether a shape lies outside a picture of this size; measured only where its bounds do not tell."""
+    box = shape.bounds
+    if box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height:
+        return False
+    return not shape.overlap(np.array([[0.0, 0.0, width, height]]))[0] > 0
+
+
 def as_shape(given: Any) -> Shape:
     """A shape as it is; four numbers as a Box; a boolean [height, width] array or tensor as a Mask.
 

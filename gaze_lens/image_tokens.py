@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaze_lens.areas import Number
+from gaze_lens.areas import Number, misses
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions import Box, Mask, Shape, as_shape
 
@@ -131,7 +131,7 @@ class ImageTokens:
         else:
             shape = as_shape(region)
             self._check_mask(shape)
-            outside = not shape.overlap(np.array([[0.0, 0.0, width, height]]))[0] > 0
+            outside = misses(shape, width, height)
             chosen = self._chosen(shape, rule)
             given = f"a region within {shape.bounds} by rule '{rule}'"
         if outside or not chosen.any():

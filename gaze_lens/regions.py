@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 from PIL import Image
 
-from gaze_lens.areas import Box, Mask, Polygon, Shape, Union, as_shape
+from gaze_lens.areas import Box, Mask, Polygon, Shape, Union, as_shape, misses
 from gaze_lens.errors import RegionError
 
 __all__ = ["Box", "Group", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape", "panels"]
@@ -59,7 +58,7 @@ class Picture:
         object.__setattr__(self, "captions", dict(self.captions))
         width, height = self.image.size
         for name, shape in self.regions.items():
-            if not shape.overlap(np.array([[0.0, 0.0, width, height]]))[0] > 0:
+            if misses(shape, width, height):
                 raise RegionError(
                     f"Region '{name}' ({shape.bounds}) lies outside the image of {width} x {height} pixels: expected "
                     f"x in 0..{width} and y in 0..{height}. Give regions in the pixels of this image."

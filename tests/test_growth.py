@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import gaze_lens as gl
-from gaze_lens import comics, discovery
+from gaze_lens import areas, comics, discovery
 from gaze_lens.data import Pictures
 from gaze_lens.evaluation.statistics import difference, mean, spearman
 from gaze_lens.scoring import membership
@@ -125,6 +125,18 @@ def test_work_grows_with_the_number_of_images_of_a_prompt(model):
     ten, twenty = prepare(10), prepare(20)
     assert [len(tokens) for tokens in twenty.image_tokens[:10]] == [len(tokens) for tokens in ten.image_tokens]
     assert calls(lambda: look_up(twenty)) < 2.2 * calls(lambda: look_up(ten))
+
+
+def test_a_shape_inside_its_picture_is_not_measured_when_it_is_prepared_and_looked_up(model, monkeypatch):
+    image = picture(96, 32).image
+    inside = gl.Polygon([(0, 0), (96, 0), (40, 32)])
+    beyond = gl.Polygon([(0, 0), (200, 0), (40, 32)])
+    measured, measure = [], areas._measure
+    monkeypatch.setattr(areas, "_measure", lambda shape, boxes: measured.append(shape) or measure(shape, boxes))
+    model.prepare(gl.Picture(image, {"a": inside}), "What is there?").region("a")
+    assert measured == []
+    model.prepare(gl.Picture(image, {"a": beyond}), "What is there?").region("a")
+    assert set(measured) == {beyond}
 
 
 def test_work_grows_with_the_number_of_rows(model):
