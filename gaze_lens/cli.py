@@ -9,17 +9,12 @@ from typing import Annotated
 import typer
 
 from gaze_lens import flags
-from gaze_lens.errors import GazeLensError, InputError
+from gaze_lens.errors import GazeLensError
 
 app = typer.Typer(
     help="Find, watch and steer the attention heads with which a vision-language model looks at what it describes.",
     no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
-
-Model = Annotated[str, typer.Option("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
 
 
 def main() -> None:
@@ -32,7 +27,9 @@ def main() -> None:
 
 
 @app.command(epilog="Example: gaze-lens demo --out demo && open demo/report.html")
-def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed of strips and controls.")] = 0) -> None:
+def demo(
+    out: flags.Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed of strips and controls.")] = 0
+) -> None:
     """Find and steer gaze heads in the embedded model, and write a report."""
     from gaze_lens.demo import run_demo
 
@@ -43,26 +40,26 @@ def demo(out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed o
     epilog="Example: gaze-lens discover --model Qwen/Qwen3-VL-2B-Instruct --strips comics --out heads --device cuda"
 )
 def discover(
-    model: Model,
+    model: flags.Model,
     strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
-    out: Out,
-    panels: Annotated[int | None, typer.Option(help="Panels of each image, where strips are single images.")] = None,
+    out: flags.Out,
+    panels: flags.Panels = None,
     detect: Annotated[bool, typer.Option("--detect", help="With --panels: find them by the gutters.")] = False,
     windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Use only the first so many strips.")] = None,
+    limit: flags.Limit = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
     shard: flags.Shard = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
+    resume: flags.Resume = False,
+    device: flags.Device = None,
+    dtype: flags.Dtype = "auto",
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
-    from gaze_lens import discovery
-    from gaze_lens.options import strips_of
+    from gaze_lens import discovery, options
+    from gaze_lens.distributed import part_of
 
-    part = _part(shard)
-    found = strips_of(strips, panels, detect, windows, seed, limit)
+    part = part_of(shard)
+    found = options.strips_of(strips, panels, detect, windows, seed, limit)
     if _first() and part is None:
         typer.echo(str(found.check()))
     loaded = _load(model, device, dtype)
@@ -86,19 +83,19 @@ def _tell_scores(scores, out: Path) -> None:
     epilog="Example: gaze-lens steer --model tiny --image strip.png --heads demo/heads.json --panel 3 --panels 6"
 )
 def steer(
-    model: Model,
+    model: flags.Model,
     image: Annotated[Path, typer.Option(help="The picture.")],
     heads: Annotated[Path, typer.Option(help="heads.json, from discover.")],
     prompt: Annotated[str, typer.Option(help="The question.")] = "What is going on in this picture?",
     box: Annotated[str | None, typer.Option(help="The target: x,y,w,h in pixels.")] = None,
     panel: Annotated[int | None, typer.Option(help="The target: a panel, counted from one ('panel 3').")] = None,
     panels: Annotated[int | None, typer.Option(help="How many panels of equal width the picture has.")] = None,
-    n_heads: Annotated[int | None, typer.Option(help="Use only the first so many heads.")] = None,
-    strength: Annotated[float, typer.Option(help="Bias in logits; 10000 saturates.")] = 10_000.0,
+    n_heads: flags.Count = None,
+    strength: flags.Strength = 10_000.0,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 40,
-    force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
+    force: flags.Force = False,
+    device: flags.Device = None,
+    dtype: flags.Dtype = "auto",
 ) -> None:
     """Ask about a picture twice: as it is, and with the heads steered to a box or panel."""
     from gaze_lens import HeadSet, boost_and_suppress, options
@@ -120,8 +117,8 @@ def steer(
     "Qwen/Qwen3-VL-2B-Instruct --strips comics --heads heads/heads.json --out out --device cuda --resume"
 )
 def evaluate(
-    out: Out,
-    model: Model = "tiny",
+    out: flags.Out,
+    model: flags.Model = "tiny",
     strips: flags.Pictures = "synthetic:100",
     panels: flags.Panels = None,
     annotations: flags.Annotations = None,
@@ -145,18 +142,19 @@ def evaluate(
     seed: flags.Seed = 0,
     batch_size: flags.BatchSize = 24,
     shard: flags.Shard = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
+    resume: flags.Resume = False,
+    force: flags.Force = False,
+    device: flags.Device = None,
+    dtype: flags.Dtype = "auto",
 ) -> None:
     """How often do steered answers describe their targets? With controls and intervals; writes report.html."""
     from gaze_lens import evaluation, options
+    from gaze_lens.distributed import part_of
     from gaze_lens.evaluation.sharing import file_of
 
     options.check_names(conditions)
     asked = options.protocol_of(protocol, prompt, max_new_tokens, every, end)
-    part, steering = _part(shard), options.mode_of(mode, strength)
+    part, steering = part_of(shard), options.mode_of(mode, strength)
     judging = None if judge in (None, "likelihood") else options.judge_of(judge, cache=out / "replies.sqlite")
     pictures = options.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype)
@@ -207,8 +205,8 @@ def judge(
     limit: flags.Limit = None,
     seed: flags.Seed = 0,
     base_url: Annotated[str | None, typer.Option(help="Of another server that speaks the same protocol.")] = None,
-    device: Device = None,
-    dtype: Dtype = "auto",
+    device: flags.Device = None,
+    dtype: flags.Dtype = "auto",
 ) -> None:
     """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
     from gaze_lens import options
@@ -228,28 +226,27 @@ def judge(
 
 @app.command(epilog="Example: gaze-lens serve --model Qwen/Qwen3-VL-2B-Instruct --heads heads/heads.json --device cuda")
 def serve(
-    model: Model = "tiny",
-    heads: Annotated[
-        Path | None, typer.Option(help="heads.json, from discover; the embedded model's are found.")
-    ] = None,
-    n_heads: Annotated[int | None, typer.Option(help="Use only the first so many heads.")] = None,
+    model: flags.Model = "tiny",
+    heads: flags.Heads = None,
+    n_heads: flags.Count = None,
     host: Annotated[str, typer.Option(help="The address to bind to; there is no password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8765,
     name: Annotated[
         list[str] | None, typer.Option(help="Another host name that browsers use; may be repeated.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer that may be asked for.")] = 200,
-    force: Annotated[bool, typer.Option("--force", help="Use heads that were found in another model.")] = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
+    force: flags.Force = False,
+    device: flags.Device = None,
+    dtype: flags.Dtype = "auto",
 ) -> None:
     """A page on this machine: hover over a panel, and the model looks there from its next word on."""
+    from gaze_lens import options
     from gaze_lens import serve as serving
 
     serving.require_extra()
     limits = serving.Limits(new_tokens=max_new_tokens)
     loaded = _load(model, device, dtype)
-    chosen = _heads(loaded, heads, n_heads, force)
+    chosen, _ = options.heads_of(loaded, heads, None, n_heads, force=force)
     serving.serve(loaded, chosen, host=host, port=port, names=tuple(name or ()), limits=limits)
 
 
@@ -261,20 +258,11 @@ def info(
     """Per layer what is live, how a picture becomes tokens, and what is not supported; reads no weights."""
     from gaze_lens import HookedVLM, options
     from gaze_lens.loading import skeleton
+    from gaze_lens.tiny import FOLDER
 
     pixels = options.size_of(size)
-    typer.echo(str(HookedVLM.wrap(*skeleton(_name(model)), name=model).capabilities(pixels)))
-
-
-def _part(shard: str | None) -> tuple[int, int] | None:
-    """The shard of a job; None for a run that does all, in one process or in several that know of one another."""
-    from gaze_lens.distributed import launched
-    from gaze_lens.shards import shard_of
-
-    if shard is not None and launched()[1] > 1:
-        raise InputError("--shard is for jobs of their own; torchrun and accelerate launch share out without it.")
-    part = shard_of(shard)
-    return None if part == (0, 1) else part
+    where = str(FOLDER) if model == "tiny" else model
+    typer.echo(str(HookedVLM.wrap(*skeleton(where), name=model).capabilities(pixels)))
 
 
 def _first() -> bool:
@@ -297,12 +285,6 @@ def _shard_done(shard: str, out: Path) -> str:
     return f"Shard {shard} is done. When all are: gaze-lens merge {out}"
 
 
-def _name(model: str) -> str:
-    from gaze_lens.tiny import FOLDER
-
-    return str(FOLDER) if model == "tiny" else model
-
-
 def _load(model: str, device: str | None, dtype: str):
     from gaze_lens import HookedVLM, load_tiny
     from gaze_lens.distributed import own_device
@@ -310,20 +292,6 @@ def _load(model: str, device: str | None, dtype: str):
     if model == "tiny":
         return load_tiny(device=own_device(device) or "cpu")
     return HookedVLM.from_pretrained(model, device=own_device(device), dtype=dtype)
-
-
-def _heads(loaded, path: Path | None, n_heads: int | None, force: bool):
-    """The heads of a file, or, for the embedded model, the best on a few synthetic strips."""
-    from gaze_lens import HeadSet, comics, score_heads
-    from gaze_lens.tiny import HEADS, NAME
-
-    if path is not None:
-        return HeadSet.load(path, model=loaded.cfg.model_name, fingerprint=loaded.fingerprint, force=force)[:n_heads]
-    if loaded.cfg.model_name != NAME:
-        raise InputError("Which heads? Give --heads heads.json; `gaze-lens discover` finds those of a model.")
-    typer.echo("Finding gaze heads on 12 strips ...")
-    scores = score_heads(loaded, comics.synthetic(12, seed=10_000), batch_size=4, progress=False)
-    return scores.top(n_heads or HEADS)
 
 
 if __name__ == "__main__":

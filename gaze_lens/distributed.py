@@ -22,6 +22,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.regions import Picture
 from gaze_lens.scoring import score_strips
+from gaze_lens.shards import Shard, shard_of
 
 PATIENCE = timedelta(days=30)  # a rank that is done waits for the slowest; one that dies is the launcher's to report
 Sample = Float[Tensor, "layer head _ _"]
@@ -46,6 +47,14 @@ def own_device(device: str | None) -> str | None:
     if device != "cuda" or launched()[1] == 1:
         return device
     return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+
+
+def part_of(text: str | None) -> Shard | None:
+    """The shard i/n of a job; None for a run that does all, in one process or in several that know of one another."""
+    if text is not None and launched()[1] > 1:
+        raise InputError("--shard is for jobs of their own; torchrun and accelerate launch share out without it.")
+    part = shard_of(text)
+    return None if part == (0, 1) else part
 
 
 def wait() -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, cli, comics, score_heads
 from gaze_lens.errors import HeadError, InputError
+from gaze_lens.options import SCORED, heads_of
 from gaze_lens.serve import Limits, require_extra, serve
 from gaze_lens.serve import server as module
 from gaze_lens.serve.server import bind
@@ -155,7 +156,7 @@ def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypa
         assert listening.getsockname()[0] == "127.0.0.1"
         assert f"http://127.0.0.1:{listening.getsockname()[1]}" in result.output
     assert "box.lan" in server.config.app.names
-    expected = score_heads(tiny_model, comics.synthetic(12, seed=10_000), batch_size=4, progress=False).top(2)
+    expected = score_heads(tiny_model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False).top(2)
     assert list(server.desk.heads) == list(expected)
     help_text = CliRunner().invoke(cli.app, ["serve", "--help"]).output
     assert "Example: gaze-lens serve" in help_text.replace("\n", " ")
@@ -163,9 +164,10 @@ def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypa
 
 def test_heads_from_a_file_and_models_without(tiny_model, tmp_path, shelf):
     HEADS.save(tmp_path / "heads.json")
-    assert list(cli._heads(tiny_model, tmp_path / "heads.json", 1, False)) == list(HEADS[:1])
+    chosen, scores = heads_of(tiny_model, tmp_path / "heads.json", None, 1, force=False)
+    assert (list(chosen), scores) == (list(HEADS[:1]), None)
     with pytest.raises(InputError, match="--heads heads.json"):
-        cli._heads(shelf.get("Qwen3-VL")[0], None, None, False)
+        heads_of(shelf.get("Qwen3-VL")[0], None, None, None, force=False)
     with pytest.raises(HeadError, match="L30H0"):
         serve(tiny_model, HeadSet(["L30H0"]), port=0)
 
