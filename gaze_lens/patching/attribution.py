@@ -100,8 +100,8 @@ def attribute_edges(
     with torch.no_grad():
         restored = measure(model(ours), "the clean run")
     effects = torch.stack([effect for _, effect in found], dim=1)
-    what = f"paths into {', '.join(map(str, paths.readers))}"
-    return _estimate(model, what, pd.DataFrame([row for row, _ in found]), effects, measure, restored, slopes.measured)
+    index = pd.DataFrame([row for row, _ in found])
+    return _estimate(model, str(paths), index, effects, measure, restored, slopes.measured)
 
 
 def agreement(estimate: PatchResult, patched: PatchResult) -> float:

@@ -56,10 +56,9 @@ def path_patch(
     cells = [Cell(*head, group.name) for head in senders for group in where]
     source = PathSource(paths, {group.name: group for group in where})
     sweep = Sweep.prepare(model, clean, corrupted, source, cells, measure)
-    what = "paths into " + ", ".join(map(str, paths.readers))
-    run = {"what": what, **digests(clean, corrupted), "positions": {group.name: group.rows for group in where}}
+    run = {"what": str(paths), **digests(clean, corrupted), "positions": {group.name: group.rows for group in where}}
     values = sweep.values(cells, sweep.log(resume, run), batch_size, title="patching paths" if progress else None)
-    return sweep.result(what, pd.DataFrame(cells), values)
+    return sweep.result(str(paths), pd.DataFrame(cells), values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,9 @@ class Paths:
     corrupted: dict[int, Float[Tensor, "batch pos head d_head"]]
     streams: dict[int, Stream]
 
+    def __str__(self) -> str:
+        return f"paths into {', '.join(map(str, self.readers))}"
+
     def added(self, layer: int, heads: Sequence[int], where: Group) -> Stream:
         """What heads of a layer add to the stream in the clean run, minus what they add in the corrupted one."""
         z = self.corrupted[layer]

@@ -127,11 +127,7 @@ def _qwen2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     }  # fmt: skip
     text = text_config(tokenizer, changes, rope_parameters=M_ROPE)
     config = Qwen2VLConfig(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    processor = Qwen2VLProcessor(
-        image_processor=_image_processor(14), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=14), chat_template=QWEN_CHAT,
-    )  # fmt: skip
-    return Qwen2VLForConditionalGeneration(config), processor
+    return Qwen2VLForConditionalGeneration(config), _qwen2_processor(Qwen2VLProcessor, tokenizer)
 
 
 def _qwen2_5(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
@@ -142,11 +138,13 @@ def _qwen2_5(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     }  # fmt: skip
     text = text_config(tokenizer, changes, rope_parameters=M_ROPE)
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    processor = Qwen2_5_VLProcessor(
-        image_processor=_image_processor(14), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=14), chat_template=QWEN_CHAT,
-    )  # fmt: skip
-    return Qwen2_5_VLForConditionalGeneration(config), processor
+    return Qwen2_5_VLForConditionalGeneration(config), _qwen2_processor(Qwen2_5_VLProcessor, tokenizer)
+
+
+def _qwen2_processor(kind: type, tokenizer: Any) -> Any:
+    video = Qwen2VLVideoProcessor(patch_size=14)
+    images = _image_processor(14)
+    return kind(image_processor=images, tokenizer=tokenizer, video_processor=video, chat_template=QWEN_CHAT)
 
 
 def _glm(config_class: type, model_class: type, processor_classes: tuple[type, type, type]) -> Builder:
