@@ -11,7 +11,15 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens import HeadSet, Picture, comics, evaluation, show
 from gaze_lens.errors import InputError, JudgeError
-from gaze_lens.evaluation import Condition, Generations, dynamic_narration, generate_answers, question, rejudge
+from gaze_lens.evaluation import (
+    Condition,
+    Generations,
+    dynamic_narration,
+    generate_answers,
+    question,
+    rejudge,
+    statistics,
+)
 from gaze_lens.evaluation.judges import (
     CaptionMatch,
     Description,
@@ -126,6 +134,18 @@ def generations(*, seed=0, pictures=9):
                     {"match": match, "correct": match == name, "margin": 1.0, "error": None}
                 ]  # fmt: skip
     return found, judged
+
+
+def test_a_figure_is_bootstrapped_once_whatever_asks_for_it(monkeypatch):
+    asked, mean = [], statistics.mean
+    monkeypatch.setattr("gaze_lens.evaluation.results.mean", lambda *a, **b: asked.append(a) or mean(*a, **b))
+    found, judged = generations()
+    results = Results(found, "made up", judged)
+    first = results.to_dict()
+    assert len(asked) == 3 + 3 * 3  # conditions, and targets of each
+    assert json.dumps(results.to_dict()) == json.dumps(first)
+    str(results), results.table(), results.by_target()
+    assert len(asked) == 3 + 3 * 3
 
 
 def test_figures_are_those_of_a_slow_loop():

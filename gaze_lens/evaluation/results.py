@@ -6,9 +6,9 @@ results.accuracy("gaze"); results.compare("gaze", "random"); results.spearman("g
 results.table(); results.by_target(); results.comparisons(); results.answers
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from gaze_lens.errors import InputError
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 Key = tuple[Any, ...]
 
 
+def _once(figure: Callable[..., Any]) -> Callable[..., Any]:
+    """A figure that is bootstrapped once, however many tables, plots and pages ask for it."""
+
+    @wraps(figure)
+    def found(self: "Results", *given: Any, **named: Any) -> Any:
+        about = figure.__name__, given, tuple(sorted(named.items()))
+        if about not in self._figures:
+            self._figures[about] = figure(self, *given, **named)
+        return self._figures[about]
+
+    return found
+
+
 @dataclass(eq=False, repr=False)
 class Results:
     """The judged answers of a run.
@@ -35,11 +48,12 @@ class Results:
     generations: Generations
     judge: str
     judgements: Mapping[Key, list[dict[str, Any]]]
+    _figures: dict[Key, Any] = field(default_factory=dict, init=False)
 
     @property
     def names(self) -> list[str]:
         """The conditions, in order."""
-        return list(dict.fromkeys(condition.name for condition in self.generations.conditions))
+        return list(dict.fromkeys(condition["name"] for condition in self.generations.run["conditions"]))
 
     @property
     def missing(self) -> int:
@@ -93,6 +107,7 @@ class Results:
             raise InputError(f"There is no condition {condition!r}; there are {', '.join(map(repr, self.names))}.")
         return self.answers[self.answers.condition == condition]
 
+    @_once
     def accuracy(self, condition: str, *, target: str | None = None, draw: int | None = None) -> Estimate | None:
         """The share of judged answers that describe their target; None where none was judged.
 
@@ -105,6 +120,7 @@ class Results:
             return None
         return mean(rows.correct.to_numpy(), rows.picture.tolist(), seed=self.generations.run["seed"])
 
+    @_once
     def compare(self, first: str, second: str) -> Difference | None:
         """How much more often the first condition describes the target, pair by pair: same picture, same target.
 
@@ -119,6 +135,7 @@ class Results:
         seed = self.generations.run["seed"]
         return difference(both.one.to_numpy(), both.other.to_numpy(), pictures, seed=seed)
 
+    @_once
     def spearman(self, condition: str) -> Estimate | None:
         """Rank correlation between the places scheduled and the places described, over all pieces with a match."""
         rows = self._of(condition).dropna(subset="match_place")
