@@ -3,8 +3,8 @@
     hf_model, processor = build("0.1B")
     model = gl.HookedVLM.wrap(hf_model, processor)
     inputs = model.prepare(strip(384), "What is going on?")
-    best = by_turns({"ours": f, "plain": g}, rounds=5)
-    rows = [Row("unhooked", "forward", "s", best["ours"].seconds, best["plain"].seconds, ratio=..., target=0.99)]
+    times = by_turns({"ours": f, "plain": g}, rounds=5)
+    rows = [Row.of_seconds("unhooked", "forward", times["ours"], times["plain"], target=0.99)]
 
 A benchmark has `main(size=..., device=..., rounds=...) -> list[Row]`, and `run(main)` as its last line.
 """
@@ -13,10 +13,11 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,10 @@ from gaze_lens.testing.grids import QWEN, QWEN_CHAT
 from gaze_lens.testing.parts import byte_tokenizer
 
 VOCABULARY = 16_384
-PANELS = {384: (256, 256), 2112: (352, 1024), 8064: (672, 2048)}  # image tokens -> width, height of one of six panels
+PANELS = {  # image tokens -> width, height of one of six panels
+    96: (128, 128), 192: (128, 256), 384: (256, 256), 768: (256, 512), 1536: (512, 512), 2112: (352, 1024),
+    3072: (512, 1024), 8064: (672, 2048),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Size:
 
 
 SIZES = {
+    "small": Size(384, 10, 12, 6, 768, 32, vision_width=32, vision_layers=4, vision_heads=1, vision_mlp=64),
     "sketch": Size(512, 12, 8, 8, 2048, 64, vision_width=64, vision_layers=4, vision_heads=2, vision_mlp=128),
     "0.1B": Size(512, 12, 8, 4, 2048, 64, vision_width=384, vision_layers=12, vision_heads=6, vision_mlp=1536),
     "0.5B": Size(1024, 24, 16, 8, 3072, 64, vision_width=768, vision_layers=12, vision_heads=12, vision_mlp=3072),
@@ -111,7 +116,7 @@ def _config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
 
 
 def strip(image_tokens: int = 384, *, seed: int = 0) -> gl.Picture:
-    """A comic strip of six noisy panels that becomes so many image tokens: 384, 2112 or 8064."""
+    """A comic strip of six noisy panels that becomes so many image tokens: 96, 192, 384, 768 ... (`PANELS`)."""
     width, height = PANELS[image_tokens]
     rng = np.random.default_rng(seed)
     panels = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(6)]
@@ -120,45 +125,53 @@ def strip(image_tokens: int = 384, *, seed: int = 0) -> gl.Picture:
 
 @dataclass(frozen=True)
 class Timing:
-    """The fastest of several runs: seconds by the clock, and of this process's processor.
+    """Seconds that a function took, round by round, beside others that took their turns in the same rounds."""
 
-    seconds: what to compare. On a shared CPU with one thread, the processor's; on a GPU, the clock's.
-    """
+    rounds: tuple[float, ...]
 
-    wall: float
-    processor: float
-    seconds: float
+    @property
+    def seconds(self) -> float:
+        """The median."""
+        return median(self.rounds)
+
+    def speed_over(self, other: "Timing") -> float:
+        """How many times faster than another: the median of the rounds' ratios, in which what slowed a whole round
+        cancels."""
+        return median(theirs / mine for mine, theirs in zip(self.rounds, other.rounds, strict=True))
 
 
 def by_turns(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warm: int = 1) -> dict[str, Timing]:
-    """Time functions by turns, forwards and then backwards, so that what else the machine does falls on all alike."""
+    """Time functions by turns."""
+    return {name: Timing(tuple(taken)) for name, taken in turns(functions, seconds_of, rounds, warm).items()}
+
+
+def turns(functions: Mapping[str, Any], timed: Callable[[Any], Any], rounds: int, warm: int = 1) -> dict[str, list]:
+    """What `timed` says of each function in each round. The rounds go forwards and backwards through the functions, so
+    that what else the machine does falls on all alike."""
     for function in [f for f in functions.values() for _ in range(warm)]:
-        function()
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+        timed(function)
+    taken: dict[str, list] = {name: [] for name in functions}
     for turn in range(rounds):
         for name in list(functions) if turn % 2 == 0 else reversed(list(functions)):
-            taken[name].append(seconds_of(functions[name]))
-    return {name: _fastest(several) for name, several in taken.items()}
+            taken[name].append(timed(functions[name]))
+    return taken
 
 
-def seconds_of(function: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds that a call takes by the clock, and of this process's processor."""
-    _finish()
-    wall, processor = time.perf_counter(), time.process_time()
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    start = now()
     function()
-    _finish()
-    return time.perf_counter() - wall, time.process_time() - processor
+    return now() - start
 
 
-def _finish() -> None:
+def now() -> float:
+    """The time, in seconds: of this process's processor where one thread works on a CPU, which others may share; else
+    of the clock, with the GPU's work done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _fastest(several: list[tuple[float, float]]) -> Timing:
-    wall, processor = (min(column) for column in zip(*several, strict=True))
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return Timing(wall, processor, processor if alone else wall)
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ class Row:
     @classmethod
     def of_seconds(cls, subject: str, case: str, ours: Timing, alternative: Timing, **more: Any) -> "Row":
         """A line about two timings."""
-        ratio = alternative.seconds / ours.seconds
+        ratio = ours.speed_over(alternative)
         return cls(subject, case, "s", ours.seconds, alternative.seconds, ratio=ratio, **more)
 
     @property
@@ -191,6 +204,10 @@ class Row:
         if self.target is None or self.ratio is None:
             return ""
         return "met" if self.ratio >= self.target else "missed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "verdict": self.verdict}
 
 
 def machine() -> dict[str, Any]:
@@ -209,6 +226,13 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def named(told: Mapping[str, Any]) -> str:
+    """A machine, as `machine` tells of it, in words."""
+    by = told["gpu"] or f"{told['processor']}, {told['cores']} cores"
+    threads = "one thread" if told["threads"] == 1 else f"{told['threads']} threads"
+    return f"{by}, {threads}, torch {told['torch']}, transformers {told['transformers']}"
+
+
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
@@ -216,14 +240,20 @@ def _cpuinfo() -> list[str]:
 
 def table(rows: list[Row]) -> str:
     """The rows as text."""
-    records = [{**asdict(row), "verdict": row.verdict} for row in rows]
-    frame = pd.DataFrame(records, columns=[*Row.__dataclass_fields__, "verdict"]).drop(columns="note")
+    numbers = dict.fromkeys(("ours", "alternative", "limit", "ratio", "target"), float)  # None becomes NaN
+    frame = pd.DataFrame([row.to_dict() for row in rows]).drop(columns="note").astype(numbers)
     return frame.to_string(index=False, na_rep="", float_format="%.4g")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write_json(rows: list[Row], path: str | Path, **about: Any) -> None:
     """The rows and the machine they were taken on. about: arguments of the run."""
-    lines = [{**asdict(row), "verdict": row.verdict} for row in rows]
+    lines = [row.to_dict() for row in rows]
     Path(path).write_text(json.dumps({"machine": machine(), **about, "rows": lines}, indent=1) + "\n")
 
 
@@ -232,7 +262,7 @@ def run(main: Callable[..., list[Row]]) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--size", choices=SIZES, default="0.1B")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, help="how often each run is timed; the fastest counts")
+    parser.add_argument("--rounds", type=int, help="how often each run is timed; the median counts")
     parser.add_argument("--out", help="a JSON file to write")
     given = parser.parse_args()
     if given.device == "cpu":
