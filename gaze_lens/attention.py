@@ -27,6 +27,7 @@ from gaze_lens.attention_call import Call
 from gaze_lens.attention_hooks import PLACE, AttentionBias, Place, RowReader
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.regions import Layout
+from gaze_lens.shared_keys import in_one_row
 
 NAME = "gaze_lens"
 KERNELS = ("sdpa", "eager")
@@ -126,6 +127,8 @@ def attention(
 
     It returns no weights: the bridge would fire both hook points again on them.
     """
+    if len(query) != len(key):
+        return in_one_row(attention, module, query, key, value, attention_mask, **kwargs)
     layer: Layer = module.gaze_lens_layer
     place = layer.seam.place(query.shape[-2], key.shape[-2], layer.bridge.is_cross_attention)
     query, key = _rotated(layer, query, key, place)

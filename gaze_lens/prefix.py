@@ -1,8 +1,7 @@
 """Prompts that begin alike: what they share is run once, and each goes on from there.
 
-    split = Split.of(inputs, sizes=[6], until=positions)   # None where the pictures are not before what differs
-    with model.hooks(readers):
-        split.run(model, inputs)
+    split = Split.of(inputs, 6, until=positions)   # None where the pictures are not before what differs
+    split.run(model, inputs, readers)
 
 Exact where no token reads a later one, which `Family.whole` knows. What goes on are rows of short ends, padded on the
 right: causal attention never sees that padding, so that ends of different lengths need no mask of their own.
@@ -10,8 +9,8 @@ right: causal attention never sees that padding, so that ends of different lengt
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,10 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from gaze_lens.attention import n_hooks
+from gaze_lens.attention_hooks import Positions, RowReader
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.shared_keys import side_by_side
 
 
 def cannot_share(model: Any) -> str:
@@ -32,77 +33,92 @@ def cannot_share(model: Any) -> str:
     return model.family.whole
 
 
+class Finished(Exception):
+    """The last layer that is wanted has been read; what the model would compute behind it is not needed."""
+
+
 @dataclass(frozen=True)
 class Split:
     """A batch cut in two: what the rows of a group share, and for each row its own end.
 
-    A forward over both has other columns than the batch: the shared parts end in one column, and ends start behind it.
+    A forward over both has other rows and columns than the batch: a row for each group, where the shared part ends in
+    the same column for all, and the group's ends start behind it, one after the other.
 
-    owners: for each row, its group. firsts: for each group, its first row. shared: for each group, its shared tokens.
-    padding: for each row, the columns of padding on its left.
+    size: rows in a group; they follow one another. shared: for each group, its shared tokens. padding: for each row of
+    the batch, the columns of padding on its left.
     """
 
-    owners: tuple[int, ...]
-    firsts: tuple[int, ...]
+    size: int
     shared: tuple[int, ...]
     padding: tuple[int, ...]
     length: int
 
     @classmethod
-    def of(cls, inputs: VLMInputs, sizes: Sequence[int], until: Sequence[int]) -> "Split | None":
-        """Groups of `sizes` rows that follow one another. None where a picture, or nothing at all, would be left over.
+    def of(cls, inputs: VLMInputs, size: int, until: Sequence[int]) -> "Split | None":
+        """Groups of `size` rows that follow one another. None where a picture, or nothing at all, would be left over.
 
         until: for each row, the first position that must belong to its own end.
         """
         n_padding = (inputs.tensors["attention_mask"] == 0).sum(1).tolist()
         ids = [row[start:] for row, start in zip(inputs.input_ids.tolist(), n_padding, strict=True)]
-        owners = tuple(group for group, size in enumerate(sizes) for _ in range(size))
-        firsts = tuple(accumulate(sizes, initial=0))[:-1]
         shared = []
-        for first, size in zip(firsts, sizes, strict=True):
+        for first in range(0, inputs.n_rows, size):
             rows = range(first, first + size)
             n_alike = _n_alike([ids[row] for row in rows])
             shared.append(min(n_alike, *(until[row] - n_padding[row] for row in rows)))
             if any(max(inputs.layout.images[row], default=0) - n_padding[row] >= shared[-1] for row in rows):
                 return None
-        return cls(owners, firsts, tuple(shared), tuple(n_padding), inputs.layout.length)
+        return cls(size, tuple(shared), tuple(n_padding), inputs.layout.length)
+
+    @property
+    def firsts(self) -> range:
+        """For each group, its first row."""
+        return range(0, len(self.padding), self.size)
 
     @property
     def start(self) -> int:
         """The column at which the ends start."""
         return max(self.shared)
 
-    def moved(self, rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        """Positions of the batch, row by row, as columns of the split forward."""
-        shifts = [self.start - self.shared[owner] - n for owner, n in zip(self.owners, self.padding, strict=True)]
-        return tuple(tuple(at + shift for at in row) for row, shift in zip(rows, shifts, strict=True))
+    @property
+    def _starts(self) -> list[int]:
+        """For each row, the position at which its own end starts."""
+        return [n + self.shared[row // self.size] for row, n in enumerate(self.padding)]
 
-    def moved_keys(self, values: Float[Tensor, "row position k"]) -> Float[Tensor, "row column k"]:
-        """Values over the positions of the batch, as values over the columns of the split forward; 0 where none is."""
-        own = [row[n:] for row, n in zip(values, self.padding, strict=True)]
-        shifted = [
-            pad(row, (0, 0, self.start - self.shared[owner], 0)) for row, owner in zip(own, self.owners, strict=True)
+    def columns(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Positions in the rows' ends, row by row, as columns of the forward over both parts."""
+        longest = self.length - min(self._starts)
+        firsts = [self.start + row % self.size * longest for row in range(len(rows))]
+        return [
+            [first + at - start for at in row] for row, first, start in zip(rows, firsts, self._starts, strict=True)
         ]
-        return pad_sequence(shifted, batch_first=True)
+
+    def shared_columns(self, values: Float[Tensor, "row position k"]) -> Float[Tensor, "group column k"]:
+        """Values over the positions of the batch, group by group over the columns of what is shared."""
+        parts = [values[row, self.padding[row] :][:n] for row, n in zip(self.firsts, self.shared, strict=True)]
+        return torch.stack([pad(part, (0, 0, self.start - len(part), 0)) for part in parts])
 
     @torch.no_grad()
-    def run(self, model: Any, inputs: VLMInputs) -> None:
-        """Two forwards under the hooks that are attached: of the shared parts, a row for each group, and of the ends.
+    def run(self, model: Any, inputs: VLMInputs, readers: Sequence[tuple[str, RowReader]]) -> None:
+        """Two forwards, of the shared parts and of the ends, each as far as the last of `readers`.
 
-        inputs: those that were split, encoded. Positions are Hugging Face's, as in its own cached decoding.
+        inputs: those that were split, encoded. readers: hooks on layers in their order. Positions are Hugging Face's,
+        as in its own cached decoding.
         """
         hf_model = model.original_model
         arguments = self._shared_arguments(inputs)
-        cache = hf_model(**arguments, use_cache=True, logits_to_keep=1).past_key_values
-        owners = torch.tensor(self.owners, device=inputs.device)
-        lend(cache, owners)
-        ids = self._ends(inputs)
-        seen = torch.cat([arguments["attention_mask"][owners], torch.ones_like(ids)], dim=1)
-        positions = _positions(hf_model, ids, seen, cache, owners)
-        last = torch.tensor([ids.shape[1] - 1], device=ids.device)  # a number would let Gemma 4 skip the other rows
-        hf_model(
-            input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, logits_to_keep=last, **positions
-        )
+        cache = DynamicCache(config=hf_model.config.get_text_config(decoder=True))
+        finish = RowReader(Positions.of([self.start - 1, self.start]), _finish)  # in either forward
+        with model.hooks([*readers, (readers[-1][0], finish)]):
+            with suppress(Finished):
+                hf_model(**arguments, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            owners = torch.arange(len(self.shared), device=inputs.device).repeat_interleave(self.size)
+            lend(cache, owners)
+            ids = self._ends(inputs)
+            seen = torch.cat([arguments["attention_mask"][owners], torch.ones_like(ids)], dim=1)
+            positions = _positions(hf_model, ids, seen, cache, owners)
+            with suppress(Finished):
+                hf_model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **positions)
 
     def _shared_arguments(self, inputs: VLMInputs) -> dict[str, Any]:
         """What the model's forward takes of the shared parts, padded on the left; one row for each group."""
@@ -128,9 +144,12 @@ class Split:
 
     def _ends(self, inputs: VLMInputs) -> Int[Tensor, "row position"]:
         """The ids behind the shared parts, padded on the right."""
-        starts = [n + self.shared[owner] for n, owner in zip(self.padding, self.owners, strict=True)]
-        ends = [ids[start:] for ids, start in zip(inputs.input_ids, starts, strict=True)]
+        ends = [ids[start:] for ids, start in zip(inputs.input_ids, self._starts, strict=True)]
         return pad_sequence(ends, batch_first=True, padding_value=_filling(inputs))
+
+
+def _finish(*_read: Any) -> None:
+    raise Finished
 
 
 def _n_alike(rows: Sequence[Sequence[int]]) -> int:
@@ -145,18 +164,16 @@ def _filling(inputs: VLMInputs) -> int:
 
 
 class Lent(CacheLayerMixin):
-    """A cache layer that rows share: each update makes copies of it for all `owners`, and leaves it as it is.
+    """A cache layer that several rows share: an update returns what they share and, side by side, what is theirs.
 
-    So the keys and values of only one layer at a time are there for every row.
+    It leaves the layer as it is, so that the keys and values of only one layer at a time are there twice.
     """
 
-    owners: Int[Tensor, " row"]
-
-    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """As the layer's own, for a row of new keys and values for each of `owners`."""
-        lent = copy.copy(self)
-        lent.reorder_cache(self.owners)
-        return super(Lent, lent).update(*args, **kwargs)
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As the layer's own, for new keys and values `[row, head, position, d_head]`; see `shared_keys.py`."""
+        n = len(key_states) // len(self.keys)
+        new = side_by_side(key_states, n), side_by_side(value_states, n)
+        return super(Lent, copy.copy(self)).update(*new, *args, **kwargs)
 
 
 class LentLayer(Lent, DynamicLayer):
@@ -175,7 +192,6 @@ def lend(cache: Cache, owners: Int[Tensor, " row"]) -> None:
     for layer in cache.layers:
         if type(layer) in LENT:
             layer.__class__ = LENT[type(layer)]
-            layer.owners = owners
         else:
             layer.reorder_cache(owners)
 

@@ -41,6 +41,13 @@ def prepare(
     return collate(tensors, pictures, texts, maps, **known)
 
 
+def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1) -> Text:
+    """The text of one prompt, and of its answer where there is one, as `prepare` hands it to the processor."""
+    conversation = _conversation(prompt, n_images)
+    _refuse_placeholders(processor, conversation)
+    return _texts(processor.tokenizer, [_written(processor, family, conversation)], answer, suffixed=family.plain)[0]
+
+
 def _written(processor: Any, family: Family, conversation: list[Message]) -> str:
     """The text of a conversation, by the processor's chat template; in a plain family, images and text as they come."""
     if not family.plain or processor.chat_template is not None:

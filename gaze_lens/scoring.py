@@ -23,6 +23,7 @@ from gaze_lens.inputs import VLMInputs
 from gaze_lens.joining import joined
 from gaze_lens.prefix import Split, cannot_share
 from gaze_lens.regions import Picture
+from gaze_lens.rewording import each_about
 
 Prompts = Callable[[int], str] | Sequence[str]
 
@@ -80,11 +81,13 @@ def score_strips(
     questions = _questions(prompts, _check(strips, at, batch_size))
     with tqdm(total=len(strips), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for group in batched_strips(strips, batch_size):
-            inputs = _inputs(model, group, questions, at)
+            shared = share_prefix and not cannot_share(model)
             sizes = [len(strip.regions) for strip in group]
-            masses = _masses(model, inputs, at, sizes if share_prefix else None)
-            for strip, mass in zip(group, masses.split(sizes), strict=True):
-                yield mass[..., : len(strip.regions)].permute(1, 2, 0, 3).contiguous()
+            asked = [max(sizes)] * len(group) if shared else sizes
+            inputs = _inputs(model, group, questions, asked, at)
+            masses = _masses(model, inputs, at, asked[0] if shared else None)
+            for size, mass in zip(sizes, masses.split(asked), strict=True):
+                yield mass[:size, ..., :size].permute(1, 2, 0, 3).contiguous()
             bar.update(len(group))
 
 
@@ -125,45 +128,49 @@ def _questions(prompts: Prompts, n_regions: int) -> list[str]:
     return list(prompts)
 
 
-def _inputs(model: Any, strips: Sequence[Picture], questions: Sequence[str], at: str) -> VLMInputs:
+def _inputs(
+    model: Any, strips: Sequence[Picture], questions: Sequence[str], asked: Sequence[int], at: str
+) -> VLMInputs:
     """One batch: every strip once for each of its regions, its image encoded once.
 
-    All images go through the vision tower together; after that, one row's pixels are there at a time.
+    asked: rows for each strip; where it has fewer regions, the last of them fills up. All images go through the vision
+    tower together; after that, one strip's pixels are there at a time.
     """
-    pairs = [(strip, index, name) for strip in strips for index, name in enumerate(strip.regions)]
 
-    def prepared(chosen: Sequence[tuple[Picture, int, str]]) -> VLMInputs:
-        answers = [strip.captions[name] for strip, _, name in chosen] if at == "answer" else None
-        asked = [questions[index] for _, index, _ in chosen]
-        return model.prepare([strip for strip, _, _ in chosen], asked, answers=answers)
+    def captions(strip: Picture) -> list[str] | None:
+        return [strip.captions[name] for name in strip.regions] if at == "answer" else None
 
-    seen = model.encode(prepared([pair for pair in pairs if pair[1] == 0]))
-    return joined([model.encode(prepared([pair]), reuse=seen) for pair in pairs])
+    seen = None
+    if len(strips) > 1:
+        answers = [captions(strip)[0] for strip in strips] if at == "answer" else None
+        seen = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
+    rows = []
+    for strip, n in zip(strips, asked, strict=True):
+        found = each_about(model, strip, questions[: len(strip.regions)], captions(strip), reuse=seen)
+        rows += found + found[-1:] * (n - len(found))
+    return joined(rows)
 
 
 @torch.no_grad()
-def _masses(
-    model: Any, inputs: VLMInputs, at: str, sizes: Sequence[int] | None
-) -> Float[Tensor, "row layer head region"]:
+def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[Tensor, "row layer head region"]:
     """For every row, the attention mass of its query positions on each region of its picture, by head.
 
-    sizes: rows that may share a prefix, group by group; None where every row runs whole.
+    size: rows that follow one another and may share a prefix; None where every row runs whole.
     """
     rows = inputs.answer_positions if at == "answer" else ((inputs.last_position,),) * inputs.n_rows
     member = membership(inputs)
-    shared = sizes is not None and not cannot_share(model)
-    split = Split.of(inputs, sizes, [min(row) for row in rows]) if shared else None
+    split = None if size is None else Split.of(inputs, size, [min(row) for row in rows])
     if split is not None:
-        rows, member = split.moved(rows), split.moved_keys(member)
+        rows, member = split.columns(rows), split.shared_columns(member)
     reader, found = _reader(rows, member, inputs.layout.crossed)
+    known = model.hook_dict
     names = (f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
-    hooks = [(name, reader) for name in names if name in model.hook_dict]  # a layer without softmax has no pattern
+    hooks = [(name, reader) for name in names if name in known]  # a layer without softmax has no pattern
     if split is None:
         last = torch.tensor([inputs.last_position])  # a number would let Gemma 4 skip the other rows
         model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=last, use_cache=False)
     else:
-        with model.hooks(hooks):
-            split.run(model, inputs)
+        split.run(model, inputs, hooks)
     out = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])
     for layer, mass in found.items():
         out[:, layer] = mass.cpu()
@@ -173,23 +180,28 @@ def _masses(
 
 
 def _reader(
-    rows: Sequence[Sequence[int]], member: Float[Tensor, "row key region"], crossed: bool
+    rows: Sequence[Sequence[int]], member: Float[Tensor, "group key region"], crossed: bool
 ) -> tuple[RowReader, dict[int, Float[Tensor, "row head region"]]]:
     """A reader of the rows' query positions, and what it will have found, layer by layer: their mean mass on regions.
 
-    crossed: the image is among the keys of cross-attention layers.
+    The forward has a row for each group of as many rows, side by side. crossed: the image is among the keys of
+    cross-attention layers.
     """
     found: dict[int, Tensor] = {}
+    size = len(rows) // len(member)
+    groups = [rows[first : first + size] for first in range(0, len(rows), size)]
 
     def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
         if place.crossed != crossed:  # there is no image among these keys
             return
-        wanted = torch.tensor([[position in row for position in positions] for row in rows], device=weights.device)
         keys = member[:, place.keys.start : place.keys.stop].to(weights.device)  # a sliding cache drops the oldest
-        mean = torch.einsum("bhqk,bq->bhk", weights.float(), wanted / wanted.sum(1, keepdim=True))
-        found[layer] = torch.einsum("bhk,bkr->bhr", mean, keys)
+        masses = torch.einsum("ghqk,gkr->ghqr", weights[..., : keys.shape[1]].float(), keys)
+        wanted = torch.tensor([[[at in row for at in positions] for row in group] for group in groups]).to(masses)
+        mean = torch.einsum("gnq,ghqr->gnhr", wanted / wanted.sum(2, keepdim=True), masses)
+        found[layer] = mean.flatten(0, 1)
 
-    return RowReader(Positions(tuple(map(tuple, rows))), read), found
+    queries = tuple(tuple(at for row in group for at in row) for group in groups)
+    return RowReader(Positions(queries), read), found
 
 
 def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:

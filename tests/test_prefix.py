@@ -96,8 +96,8 @@ def test_questions_before_the_picture_are_run_whole(shelf):
         [picture(64, 64)] * 2,
         [[{"role": "user", "content": [{"type": "text", "text": text}, {"type": "image"}]}] for text in ("a b", "c")],
     )
-    assert Split.of(inputs, [2], [inputs.last_position] * 2) is None
-    assert Split.of(inputs, [1, 1], [inputs.last_position] * 2) is not None
+    assert Split.of(inputs, 2, [inputs.last_position] * 2) is None
+    assert Split.of(inputs, 1, [inputs.last_position] * 2) is not None
 
 
 def test_equal_questions_keep_their_last_token(shelf, splits):
