@@ -30,7 +30,7 @@ from gaze_lens.generation import Generation, capturing, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
 from gaze_lens.video import refuse_video
-from gaze_lens.watching import hook_list, watched
+from gaze_lens.watching import hook_list, refuse_bound, watched
 from gaze_lens.wrapping import bridge_of
 
 Hooks = Iterable[tuple[Any, Callable]]
@@ -168,6 +168,7 @@ class HookedVLM(TransformerBridge):
         if options.get("start_at_layer") is not None:
             raise InputError("start_at_layer loses image positions on these models; run from the start.")
         if not isinstance(input, VLMInputs):
+            refuse_bound(self, options.get("past_key_values"))
             with self._running(None):
                 return super().forward(input, *args, **options)
         copies = options.pop("copies", 1)

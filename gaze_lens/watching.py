@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaze_lens.attention_hooks import AttentionBias
-from gaze_lens.errors import HookError
+from gaze_lens.errors import HookError, RegionError
 from gaze_lens.heads import refuse_other
 
 
@@ -37,6 +37,23 @@ def _layers(name: str | Callable[[str], bool], bias: AttentionBias) -> set[int]:
             "blocks.L.attn.hook_attn_scores. Attach the list that its .hooks() returns."
         )
     return {int(parts[1])}
+
+
+def refuse_bound(model: Any, cache: Any) -> None:
+    """Before raw tokens are run: RegionError where an edit is attached that belongs to the layout of some inputs.
+
+    cache: what goes on from a cache is let through; what it began with was refused, or had that layout.
+    """
+    if model.seam.layout is not None or (cache is not None and cache.get_seq_length(model.seam.first)):
+        return
+    attentions = (block._modules.get("attn") for block in model.blocks)
+    points = (attention.hook_attn_scores for attention in attentions if attention is not None)
+    for edit in (handle.user_hook for point in points for handle in point.fwd_hooks):
+        if isinstance(edit, AttentionBias) and edit.layout is not None:
+            raise RegionError(
+                f"An attention edit is for a {edit.layout}, and raw tokens are being run, which have no regions. Run "
+                "the inputs that its regions were made on, as model.prepare(...) returned them."
+            )
 
 
 @contextmanager

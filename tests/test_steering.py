@@ -17,6 +17,7 @@ from gaze_lens.steering import MODES, Mode
 HEADS = ["L1H0", "L1H3", "L2H2"]
 FIRST = "blocks.1.attn"
 STEPS = {"max_new_tokens": 6, "min_new_tokens": 6}
+EVERY = gl.Positions.everything()
 
 
 def picture(n=3, seed=0):
@@ -452,3 +453,31 @@ def test_a_steering_that_never_acted_is_an_error(model, inputs):
         model.run_with_hooks(inputs, fwd_hooks=gl.steer(["L2H0"], region), stop_at_layer=1)
     with pytest.raises(HookError, match="did nothing"), model.hooks(gl.steer(HEADS, region)):
         pass
+
+
+@torch.no_grad()
+def test_raw_tokens_have_no_regions(model, inputs):
+    hooks = gl.steer(HEADS, inputs.region("panel 1"))
+    box = gl.steer(HEADS, inputs.region(gl.Box(0, 0, 32, 64)), where=["decode"])
+    for bound in (hooks, box):
+        with pytest.raises(RegionError, match="raw tokens are being run, which have no regions"):
+            model.run_with_hooks(inputs.input_ids, fwd_hooks=bound)
+        with pytest.raises(RegionError, match="Run the inputs that its regions were made on"), model.hooks(bound):
+            model.run_with_cache(inputs.input_ids, names_filter=[])
+    model.run_with_hooks(inputs.input_ids, fwd_hooks=gl.AttentionBias(gl.HeadSet(HEADS), EVERY, EVERY, 1.0).hooks())
+    with model.hooks(hooks):  # raw tokens may go on from what these inputs began
+        _, cache = model(inputs, return_type="logits_and_cache", use_cache=True)
+        first = cache.get_seq_length()
+        steered = model(torch.tensor([[65]]), past_key_values=cache)
+    assert (first, cache.get_seq_length()) == (inputs.layout.length, inputs.layout.length + 1)
+    assert steered.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["Qwen3.5", "Mllama"])
+def test_raw_tokens_are_refused_where_some_layers_have_no_heads_or_are_crossed(shelf, family):
+    model = shelf.get(family)[0]
+    inputs = model.prepare(picture(), "What?")
+    layer = model.capabilities((96, 64)).seeing[-1]
+    assert model(inputs.input_ids).isfinite().all()
+    with pytest.raises(RegionError, match="raw tokens"):
+        model.run_with_hooks(inputs.input_ids, fwd_hooks=gl.steer([(layer, 0)], inputs.region("panel 1")))
