@@ -17,9 +17,10 @@ test: .venv/test
 
 SIZE ?= 0.1B
 DEVICE ?= cpu
+ROUNDS ?=
 
 bench: .venv/demo
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/everything.py --size $(SIZE) --device $(DEVICE)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/everything.py --size $(SIZE) --device $(DEVICE) $(ROUNDS:%=--rounds %)
 
 lint: .venv/test
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,58 @@
+"""What an evaluation does beside the model: going on with a run, judging it, figures.
+
+    for subject, n, seconds, megabytes in measured(model, 10_000): ...
+
+The run is written down without asking the model: every strip has the answers of two conditions to six targets.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from common import seconds_of
+from memory import peak
+
+import gaze_lens as gl
+from gaze_lens.data import Pictures
+from gaze_lens.evaluation import Condition, generate_answers, question
+from gaze_lens.evaluation.records import KIND, Record, describe, picture_line
+from gaze_lens.journal import write
+
+CONDITIONS = [Condition("gaze", gl.HeadSet(["L1H0", "L2H3"])), Condition("none")]
+ANSWERS = 6 * len(CONDITIONS)  # for each strip
+FILE = "generations.jsonl"
+Found = tuple[str, int, float, float | None]  # subject, strips, seconds, megabytes at the peak
+
+
+def measured(model: Any, n: int) -> Iterator[Found]:
+    """Each part's seconds and memory, for a run over n strips."""
+    pictures = Pictures({f"strip {k}": lambda k=k: gl.comics.synthetic(1, seed=k)[0] for k in range(n)})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / FILE
+        write(path, describe(model, pictures, question(), CONDITIONS, seed=0), list(_lines(n)), kind=KIND)
+        options = {"protocol": question(), "path": path, "resume": True, "progress": False}
+        results = []
+        parts = {
+            "going on with a run": lambda: generate_answers(model, pictures, CONDITIONS, **options),
+            "judging": lambda: results.append(gl.rejudge(folder, progress=False)),
+            "figures": lambda: results[0].to_dict(),
+        }
+        for subject, work in parts.items():
+            seconds: list[float] = []
+            megabytes = peak(lambda work=work, seconds=seconds: seconds.append(seconds_of(work)))
+            yield subject, n, seconds[0], megabytes
+
+
+def _lines(n: int) -> Iterator[dict[str, Any]]:
+    """The lines of a run: of two steered answers in three the target's caption, of the others any."""
+    (strip,), rng = gl.comics.synthetic(1, seed=0), Random(0)
+    captions = list(strip.captions.values())
+    for k in range(n):
+        yield picture_line(f"strip {k}", strip, ANSWERS)
+        for condition in CONDITIONS:
+            for target, caption in strip.captions.items():
+                text = caption if condition.heads and rng.random() < 2 / 3 else rng.choice(captions)
+                key = {"condition": condition.name, "draw": 0, "targets": (target,), "prompt": "What is there?"}
+                yield Record(f"strip {k}", **key, seed=0, heads=condition.digest, text=text, pieces=(text,)).to_line()
