@@ -11,7 +11,9 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens import areas, comics, discovery
 from gaze_lens.data import Pictures
+from gaze_lens.evaluation import engine, judging
 from gaze_lens.evaluation.statistics import difference, mean, spearman
+from gaze_lens.patching import sweep
 from gaze_lens.scoring import membership
 
 
@@ -93,15 +95,37 @@ def test_discovery_keeps_no_strip_and_no_sample_while_it_runs(model, tmp_path, m
     assert alive[1] <= 2
 
 
-def test_bars_know_how_much_there_is_and_begin_where_a_run_was(model, tmp_path, monkeypatch):
-    bars, real = [], discovery.tqdm
-    monkeypatch.setattr(discovery, "tqdm", lambda **options: bars.append(real(**options)) or bars[-1])
+@pytest.fixture
+def bars(monkeypatch):
+    """The progress bars that come up: [(where it began, where it is, where it ends)]."""
+    made, real = [], discovery.tqdm
+    for module in (discovery, engine, judging, sweep):
+        monkeypatch.setattr(module, "tqdm", lambda **options: made.append(real(**options)) or made[-1])
+    return lambda: [(bar.initial, bar.n, bar.total) for bar in made]
+
+
+def test_the_bar_of_discovery_knows_how_much_there_is_and_begins_where_a_run_was(model, tmp_path, monkeypatch, bars):
     monkeypatch.setattr(discovery, "write_results", lambda *_, **__: None)
     discovery.discover(model, Reading(5).strips, tmp_path)
     for path in sorted((tmp_path / "strips").glob("*.safetensors"))[:2]:
         path.unlink()
     discovery.discover(model, Reading(5).strips, tmp_path, resume=True)
-    assert [(bar.initial, bar.n, bar.total) for bar in bars] == [(0, 5, 5), (3, 5, 5)]
+    assert bars() == [(0, 5, 5), (3, 5, 5)]
+
+
+def test_the_bars_of_an_evaluation_do(model, tmp_path, bars):
+    strips, conditions = comics.synthetic(2, seed=0, panels=3), [gl.evaluation.Condition("none")]
+    for resume in (False, True):
+        gl.evaluate(model, strips, conditions, out=tmp_path, resume=resume)
+    assert bars() == [(0, 2, 2), (0, 6, 6), (2, 2, 2), (6, 6, 6)]  # pictures and answers, twice
+
+
+def test_the_bar_of_a_sweep_does(model, tmp_path, bars):
+    clean, corrupted = (model.prepare(picture(96, 32), question) for question in ("What?", "That?"))
+    for layers in ([0, 1], [0, 1, 2, 3]):
+        options = {"where": layers, "metric": lambda logits: logits[:, -1, 65], "resume": tmp_path / "sweep.jsonl"}
+        gl.patch(model, clean, corrupted, what="resid_pre", **options)
+    assert bars() == [(0, 2, 2), (2, 4, 4)]
 
 
 def picture(width, height, n_regions=3):

@@ -54,8 +54,10 @@ def rejudge(
     run = {"judge": name_of(judge), "generations": digest}
     journal = Journal.open(path, header("judgements", run), resume=True)
     judged = dict(map(_entry, journal.lines))
-    todo = [record for record in source.records if not record.skipped and not _settled(judged.get(record.key))]
-    with tqdm(total=len(todo), desc="judging", unit="answer", disable=not progress) as bar:
+    records = [record for record in source.records if not record.skipped]
+    todo = [record for record in records if not _settled(judged.get(record.key))]
+    there = len(records) - len(todo)
+    with tqdm(total=len(records), initial=there, desc="judging", unit="answer", disable=not progress) as bar:
         remaining = iter(todo)
         while chunk := list(islice(remaining, CHUNK)):
             judged.update(map(_entry, journal.append(list(_judge(judge, describe, chunk)))))

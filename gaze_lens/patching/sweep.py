@@ -146,8 +146,8 @@ class Sweep:
         batch_size: rows run at once. title: of the progress bar; None for no bar.
         """
         done, left = {**log.done}, [cell for cell in cells if cell not in log.done]
-        with tqdm(total=len(cells), disable=title is None, desc=title, unit="cell") as bar:
-            bar.update(len(cells) - len(left))
+        there = len(cells) - len(left)
+        with tqdm(total=len(cells), initial=there, disable=title is None, desc=title, unit="cell") as bar:
             for batch in self._batches(left, max(1, batch_size // self.corrupted.n_rows)):
                 measured = self.run(batch)
                 log.write(measured)
