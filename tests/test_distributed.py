@@ -165,3 +165,11 @@ def test_a_single_process_is_rank_0_of_1():
     assert distributed.launched() == (0, 1)
     assert distributed.gathered("mine") == ["mine"]
     assert distributed.own_device("cuda") == "cuda"
+
+
+def test_a_job_has_a_shard_of_its_own_or_is_one_of_several_ranks(monkeypatch):
+    assert [distributed.part_of(text) for text in (None, "1/1", "2/4")] == [None, None, (1, 4)]
+    monkeypatch.setattr(distributed, "launched", lambda: (0, 2))
+    assert distributed.part_of(None) is None
+    with pytest.raises(InputError, match="torchrun and accelerate launch share out without it"):
+        distributed.part_of("1/2")
