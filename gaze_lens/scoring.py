@@ -44,7 +44,8 @@ def score_heads(
         of k, or a list.
     at: "prompt" takes the last prompt token, as the paper does; "answer" the mean over the positions that produce
         the answer, teacher-forced with the strips' captions (for models whose first answer token needs no image).
-    batch_size: strips that run together. Each image is encoded once; no full pattern is ever kept.
+    batch_size: strips that run together, which pays on a GPU only, and where they have equally many regions. Each image
+        is encoded once; no full pattern is ever kept.
     share_prefix: run what a strip's prompts begin with, the image above all, once for all its questions. Where that
         would not be exact (`model.capabilities()` says so), or where hooks are attached, which expect whole prompts,
         they run whole anyway. The scores are the same.

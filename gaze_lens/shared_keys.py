@@ -35,8 +35,10 @@ def in_one_row(
     if about not in seam.masks:
         seam.masks[about] = mask, _apart(mask, n)  # while it is kept, no other mask gets its id
     seen, seam.seen = seam.seen, seam.seen + (n - 1) * length
-    mixed, _ = attention(module, side_by_side(query, n), key, value, seam.masks[about][1], **kwargs)
-    seam.seen = seen
+    try:
+        mixed, _ = attention(module, side_by_side(query, n), key, value, seam.masks[about][1], **kwargs)
+    finally:
+        seam.seen = seen
     return mixed.unflatten(1, (n, length)).flatten(0, 1), None
 
 

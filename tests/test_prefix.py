@@ -9,6 +9,7 @@ from reference import SLIDING, picture
 
 import gaze_lens as gl
 from gaze_lens import prefix
+from gaze_lens.attention import Seam
 from gaze_lens.families import FAMILIES
 from gaze_lens.joining import joined
 from gaze_lens.prefix import Split, cannot_share
@@ -135,13 +136,32 @@ def test_one_prefill_serves_all_questions(shelf):
     assert shared[1] > model.prepare(STRIPS[0], "").layout.length - 10
 
 
-def test_only_one_layer_is_repeated_at_a_time(shelf, monkeypatch):
+def test_what_is_shared_is_copied_for_no_question(shelf, monkeypatch):
     model, _ = shelf.get("Qwen3-VL")
-    kept, lend = [], prefix.lend
+    kept, keys, lend, place = [], [], prefix.lend, Seam.place
     monkeypatch.setattr(prefix, "lend", lambda cache, owners: (kept.append(cache), lend(cache, owners)))
+    monkeypatch.setattr(Seam, "place", lambda *given: (keys.append(given[2]), place(*given))[1])
     scores(model, strips=STRIPS[:1])
+    lengths = [model.prepare(STRIPS[0], question(k)).layout.length for k in range(3)]
     (cache,) = kept
-    assert [layer.keys.shape[0] for layer in cache.layers] == [1] * model.cfg.n_layers
+    assert {tuple(layer.keys.shape[:3]) for layer in cache.layers} == {(1, model.cfg.n_key_value_heads, keys[0])}
+    assert keys[-1] == keys[0] + 3 * (max(lengths) - keys[0])
+
+
+def test_nothing_behind_the_last_pattern_is_run(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    inputs, ran = model.prepare(STRIPS[0], "x"), []
+    before = model(inputs)
+    behind = model.original_model.model.language_model.layers[-1].mlp, model.original_model.lm_head
+    handles = [module.register_forward_pre_hook(lambda *_given: ran.append(1)) for module in behind]
+    scores(model)
+    assert not ran
+    scores(model, share_prefix=False)
+    assert ran
+    for handle in handles:
+        handle.remove()
+    assert not cannot_share(model)
+    assert torch.equal(model(inputs), before)
 
 
 def test_rows_that_are_joined_are_those_prepared_together(case):
