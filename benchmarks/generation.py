@@ -3,24 +3,29 @@
     python benchmarks/generation.py --size 0.1B
 
 Prefill and decode apart, batches of 1 and 8, half of the heads steered (at most 100), at full strength and softly.
-Both sides get the image ready encoded, which leaves the language model alone to be timed.
+The plain generation takes two turns in each round: what these differ by is noise. Both sides get the image ready
+encoded, which leaves the language model alone to be timed.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import common
 import torch
-from common import Row
+from common import Row, Timing
+from transformers import StoppingCriteriaList
 
 import gaze_lens as gl
 
 STEPS = 16
 BATCHES = (1, 8)
 MODES = {"boost_and_suppress": gl.boost_and_suppress(), "soft": gl.boost_and_suppress(3.0)}
+TARGETS = {"plain, again": None, "nothing attached": 0.99}
 
 
 @torch.no_grad()
-def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int = 4) -> list[Row]:
+def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int = 9) -> list[Row]:
     """Rows of prefill and decode, in tokens per second, for each batch and mode."""
     plain, processor = common.build(size, device=device)
     model = gl.HookedVLM.wrap(common.build(size, device=device)[0], processor)
@@ -38,29 +43,34 @@ def heads_of(model: gl.HookedVLM) -> list[tuple[int, int]]:
     return heads[:: -(-len(heads) // 100)]
 
 
-def plain_generation(plain: Any, inputs: gl.VLMInputs, n_tokens: int) -> Any:
-    """Hugging Face's own generation, on a model that was never wrapped."""
-    options = {"do_sample": False, "max_new_tokens": n_tokens}
-    return plain.generate(input_ids=inputs.input_ids, **inputs.arguments(), **options)
-
-
 def _rows(model: gl.HookedVLM, plain: Any, inputs: gl.VLMInputs, case: str, rounds: int) -> list[Row]:
     heads = heads_of(model)
     hooks = {name: gl.steer(heads, inputs.region("panel 4"), mode=mode) for name, mode in MODES.items()}
     hooks["nothing attached"] = []
-    runs: dict[tuple[str, int], Any] = {}
-    for n in (1, 1 + STEPS):
-        runs["plain", n] = lambda n=n: plain_generation(plain, inputs, n)
-        for name, attached in hooks.items():
-            runs[name, n] = lambda n=n, attached=attached: model.generate(inputs, fwd_hooks=attached, max_new_tokens=n)
-    best = common.by_turns(runs, rounds=rounds)
-    prefill = {name: inputs.n_rows * inputs.layout.length / best[name, 1].seconds for name in ("plain", *hooks)}
-    decode = {name: inputs.n_rows * STEPS / (best[name, 1 + STEPS].seconds - best[name, 1].seconds) for name in prefill}
+    given = {"input_ids": inputs.input_ids, **inputs.arguments(), "do_sample": False}
+    runs = {"plain": partial(plain.generate, **given), "plain, again": partial(plain.generate, **given)}
+    runs |= {name: partial(model.generate, inputs, fwd_hooks=attached) for name, attached in hooks.items()}
+    taken = common.turns(runs, phases, rounds)
+    times = {name: [Timing(column) for column in zip(*several, strict=True)] for name, several in taken.items()}
+    tokens = inputs.n_rows * inputs.layout.length, inputs.n_rows * STEPS
     return [
-        Row(f"generation, {name}", f"{phase}, {case}", "tokens/s", rate[name], rate["plain"],
-            ratio=rate[name] / rate["plain"], target=0.95 if attached else 0.99)
-        for name, attached in hooks.items() for phase, rate in (("prefill", prefill), ("decode", decode))
+        Row(f"generation, {name}", f"{phase}, {case}", "tokens/s", n / ours.seconds, n / theirs.seconds,
+            ratio=ours.speed_over(theirs), target=TARGETS.get(name, 0.95))
+        for name, several in times.items() if name != "plain"
+        for phase, n, ours, theirs in zip(("prefill", "decode"), tokens, several, times["plain"], strict=True)
     ]  # fmt: skip
+
+
+def phases(generate: Callable[..., Any]) -> tuple[float, float]:
+    """Seconds of a generation: of its prefill, to the first token, and of its decode steps, from there to the end."""
+    marks = [common.now()]
+
+    def mark(ids: torch.Tensor, _scores: Any, **_options: Any) -> torch.Tensor:
+        marks.append(common.now())
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    generate(stopping_criteria=StoppingCriteriaList([mark]), max_new_tokens=1 + STEPS)
+    return marks[1] - marks[0], common.now() - marks[1]
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ A layer where nothing is attached runs the model's own kernel, and so does one t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -31,6 +33,8 @@ from gaze_lens.shared_keys import in_one_row
 
 NAME = "gaze_lens"
 KERNELS = ("sdpa", "eager")
+Acting = list[tuple[AttentionBias, Tensor]]
+Rows = slice | list[int]
 CACHES = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
 
 
@@ -43,7 +47,7 @@ class Seam:
     upcast: the model's eager attention takes the softmax in float32.
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
     seen: tokens seen when the running forward ends, told by its cache and its input.
-    masks: those of the running forward, which its layers share.
+    masks: what the layers of the running forward share: masks, places, sums of biases.
     """
 
     default: str
@@ -76,12 +80,14 @@ class Seam:
         self.masks.clear()
 
     def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
-        """The place of a layer's matrix. Its queries are the last ones: where only the last logits are asked for, later
-        layers may leave out the others. A sliding cache drops its oldest keys; a static one has room behind."""
-        first = self.seen - n_queries
-        if crossed:
-            return Place(first, n_queries, 0, n_keys, self.layout, crossed=True)
-        return Place(first, n_queries, max(0, self.seen - n_keys), n_keys, self.layout)
+        """The place of a layer's matrix, one object for layers alike. Its queries are the last ones: where only the
+        last logits are asked for, later layers may leave out the others. A sliding cache drops its oldest keys; a
+        static one has room behind."""
+        about = "place", self.seen, n_queries, n_keys, crossed, id(self.layout)
+        if about not in self.masks:
+            start = 0 if crossed else max(0, self.seen - n_keys)
+            self.masks[about] = Place(self.seen - n_queries, n_queries, start, n_keys, self.layout, crossed)
+        return self.masks[about]
 
 
 def kernel_of(text_model: nn.Module) -> str:
@@ -105,19 +111,32 @@ class Layer:
     seam: Seam
     bridge: nn.Module
     index: int = field(init=False)
+    crossed: bool = field(init=False)
     cache: Any = None
     shared: Any = None
 
     def __post_init__(self) -> None:
-        self.index = self.bridge.hook_pattern.layer()
+        self.index, self.crossed = self.bridge.hook_pattern.layer(), self.bridge.is_cross_attention
 
     def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the attention module runs: remember the caches until the attention function is called."""
         self.cache, self.shared = kwargs.get("past_key_values"), kwargs.get("shared_kv_states")
 
+    @cached_property
     def points(self) -> tuple[HookPoint, HookPoint]:
         """`hook_attn_scores` and `hook_pattern`."""
         return self.bridge.hook_attn_scores, self.bridge.hook_pattern
+
+    @cached_property
+    def hooks(self) -> list[dict]:
+        """The dictionaries that hold what is attached to `hook_attn_scores` and `hook_pattern`."""
+        return [hooks for point in self.points for hooks in hooks_of(point)]
+
+    @cached_property
+    def rotary_hooks(self) -> list[dict]:
+        """Those of `hook_rot_q` and `hook_rot_k`, as far as the layer has them."""
+        points = (self.bridge._modules.get(name) for name in ("hook_rot_q", "hook_rot_k"))
+        return [hooks for point in points if point is not None for hooks in hooks_of(point)]
 
 
 def attention(
@@ -130,8 +149,14 @@ def attention(
     if len(query) != len(key):
         return in_one_row(attention, module, query, key, value, attention_mask, **kwargs)
     layer: Layer = module.gaze_lens_layer
-    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.bridge.is_cross_attention)
-    query, key = _rotated(layer, query, key, place)
+    simple = layer.seam.default == "sdpa" and kwargs.get("softcap") is None and kwargs.get("s_aux") is None
+    cache, shared, layer.cache, layer.shared = layer.cache, layer.shared, None, None
+    rotary = any(layer.rotary_hooks)
+    if simple and not rotary and not any(layer.hooks):
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.crossed)
+    if rotary:
+        query, key = _rotated(layer, query, key, place, cache, shared)
     scaling = kwargs.pop("scaling", None)
     call = Call(
         module, query, key, value, attention_mask, place,
@@ -142,21 +167,28 @@ def attention(
     attached = _attached(layer)
     if attached is None:
         return _eager(call, layer), None
-    biases, readers = attached
-    mask = _biased_mask(call, layer, biases)
+    return _served(call, layer, simple, *attached), None
+
+
+def _served(
+    call: Call, layer: Layer, simple: bool, biases: list[AttentionBias], readers: list[RowReader]
+) -> Float[Tensor, "batch query head d_head"]:
+    """The model's own attention with biases in its masks; readers get their rows beside it."""
+    acting = _acting(call, layer, biases)
     for reader in readers:
-        _read_rows(reader, call, layer, mask)
-    plain = layer.seam.default == "eager" or call.softcap is not None or call.sinks is not None
-    return (_eager_kernel(call, mask) if plain else _default_kernel(call, layer, mask)), None
+        _read_rows(reader, call, layer, acting)
+    if simple and acting and call.place.n_queries > 1:
+        return _kernel_by_heads(call, layer, acting)
+    mask = _biased_mask(call, layer, acting) if acting else call.mask
+    return _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
 
 
-def _rotated(layer: Layer, query: Tensor, key: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+def _rotated(layer: Layer, query: Tensor, key: Tensor, place: Place, cache: Any, shared: Any) -> tuple[Tensor, Tensor]:
     """Fire `hook_rot_q` and `hook_rot_k` where something is attached; an edited key also goes into the cache.
 
     As in TransformerLens, `hook_rot_k` sees the keys of this forward's tokens only.
     """
     points = layer.bridge._modules
-    cache, shared, layer.cache, layer.shared = layer.cache, layer.shared, None, None
     if "hook_rot_q" in points and n_hooks(points["hook_rot_q"]):
         query = points["hook_rot_q"](query)
     if "hook_rot_k" in points and n_hooks(points["hook_rot_k"]):
@@ -192,25 +224,27 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
 
 def n_hooks(point: HookPoint) -> int:
     """How many hooks a point carries, PyTorch's own included; `HookPoint.has_hooks` does not see those."""
-    kinds = (point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks)
-    return sum(map(len, kinds))
+    return sum(map(len, hooks_of(point)))
+
+
+def hooks_of(point: HookPoint) -> tuple[dict, ...]:
+    """The dictionaries in which PyTorch keeps what is attached to a hook point."""
+    return point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks
 
 
 def _attached(layer: Layer) -> tuple[list[AttentionBias], list[RowReader]] | None:
     """The biases and readers on a layer, or None where any other hook needs the full, editable matrix."""
-    found: tuple[list, list] = ([], [])
-    for point, kind, into in zip(layer.points(), (AttentionBias, RowReader), found, strict=True):
-        served = [handle.user_hook for handle in point.fwd_hooks if isinstance(handle.user_hook, kind)]
-        others = n_hooks(point) - len(served)
-        if others or any(not bias.relative for bias in served if isinstance(bias, AttentionBias)):
-            return None
-        into.extend(served)
-    return found
+    biases, readers = ([handle.user_hook for handle in point.fwd_hooks] for point in layer.points)
+    every = len(biases) + len(readers) == sum(map(len, layer.hooks))
+    served = all(isinstance(bias, AttentionBias) and bias.relative for bias in biases)
+    if every and served and all(isinstance(reader, RowReader) for reader in readers):
+        return biases, readers
+    return None
 
 
 def _eager(call: Call, layer: Layer) -> Tensor:
     """The plain computation with both hook points fired on the full matrices, bit for bit Hugging Face's eager one."""
-    scores_point, pattern_point = layer.points()
+    scores_point, pattern_point = layer.points
     scores_point.ctx[PLACE] = pattern_point.ctx[PLACE] = call.place
     weights = call.softmax(scores_point(call.masked_scores(call.additive())))
     return call.mix(pattern_point(call.dropped(weights)))
@@ -218,52 +252,79 @@ def _eager(call: Call, layer: Layer) -> Tensor:
 
 def _eager_kernel(call: Call, mask: Tensor | None) -> Tensor:
     """The plain computation without hook points, for models whose default is eager."""
-    weights = call.softmax(call.masked_scores(call.additive() if mask is None else mask))
+    weights = call.softmax(call.masked_scores(call.additive() if mask is call.mask else mask))
     return call.mix(call.dropped(weights))
 
 
 def _default_kernel(call: Call, layer: Layer, mask: Tensor | None) -> Tensor:
     """The model's own attention, exactly as Hugging Face would call it; a bias rides in its mask."""
     kernel = ALL_ATTENTION_FUNCTIONS[layer.seam.default]
-    mask = call.mask if mask is None else mask
     arguments = {"dropout": call.dropout, "scaling": call.scaling, **call.extra}
     return kernel(call.module, call.query, call.key, call.value, mask, **arguments)[0]
 
 
-def _biased_mask(call: Call, layer: Layer, biases: list[AttentionBias]) -> Tensor | None:
-    """The additive mask with the biases in it, `[batch, head, query, key]`; None where no bias acts here."""
+def _kernel_by_heads(call: Call, layer: Layer, acting: Acting) -> Tensor:
+    """The model's own attention on heads under the same biases at a time: the others keep the mask that they had, and
+    a mask has no heads. It is made once for all layers alike."""
+    n_heads = call.query.shape[1]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for head in range(n_heads):
+        among = tuple(index for index, (bias, _) in enumerate(acting) if head in bias.heads_in(layer.index))
+        alike.setdefault(among, []).append(head)
+    mixed = call.query.new_empty(call.query.shape[0], call.place.n_queries, n_heads, call.value.shape[-1])
+    for among, heads in alike.items():
+        mask = _sum_of(call, layer.seam, [acting[index][1] for index in among]) if among else call.mask
+        mixed[:, :, heads] = _default_kernel(call.only(heads) if len(alike) > 1 else call, layer, mask)
+    return mixed
+
+
+def _acting(call: Call, layer: Layer, biases: list[AttentionBias]) -> Acting:
+    """The biases that act here, each with what it adds in its heads."""
     if not biases:
-        return None
-    visible, mask = _masks(call, layer.seam)
-    acting = False
-    for bias in biases:
-        added = bias.dense(layer.index, call.place, visible, call.query.dtype)
-        if added is not None:
-            chosen = bias.gate(layer.index, call.query.shape[1], call.query.device)
-            mask, acting = torch.where(chosen & visible, mask + added, mask), True
-    return mask if acting else None
+        return []
+    visible, dtype = _masks(call, layer.seam)[0], call.query.dtype
+    added = [(bias, bias.dense(layer.index, call.place, visible, dtype)) for bias in biases]
+    return [(bias, one) for bias, one in added if one is not None]
 
 
-def _masks(call: Call, seam: Seam) -> tuple[Tensor, Tensor]:
-    """What the queries see, and it as a number to add: `[batch, #head, query, key]`, made once for layers alike."""
-    place, causal = call.place, (call.extra.get("is_causal"), getattr(call.module, "is_causal", True))
-    about = id(call.mask), place.n_queries, place.key_start, place.n_keys, place.crossed, causal, call.query.device
+def _biased_mask(call: Call, layer: Layer, acting: Acting, rows: Rows = slice(None)) -> Tensor:
+    """The additive mask with the biases in it, `[batch, #head, query, key]`."""
+    _, mask = _masks(call, layer.seam, rows)
+    for bias, added in acting:
+        mask = torch.addcmul(mask, bias.gate(layer.index, call.query.shape[1], mask), added[:, :, rows])
+    return mask
+
+
+def _sum_of(call: Call, seam: Seam, added: list[Tensor]) -> Tensor:
+    """The additive mask with what some biases add, `[batch, #head, query, key]`."""
+    _, mask = _masks(call, seam)
+    about = "sum", id(mask), *map(id, added)
+    if about not in seam.masks:
+        seam.masks[about] = added, sum(added, mask)  # while they are kept, no others get their ids
+    return seam.masks[about][1]
+
+
+def _masks(call: Call, seam: Seam, rows: Rows = slice(None)) -> tuple[Tensor, Tensor]:
+    """What (some rows of) the queries see, and it as a number to add: `[batch, #head, query, key]`, made once for
+    layers alike."""
+    some = None if isinstance(rows, slice) else tuple(rows)
+    about = id(call.mask), some, id(call.place), call.causal, call.query.device
     if about not in seam.masks:
         batch = call.query.shape[0]
-        masks = call.visible().expand(batch, -1, -1, -1), call.additive().expand(batch, -1, -1, -1)
-        seam.masks[about] = call.mask, *masks  # while it is kept, no other mask gets its id
-    return seam.masks[about][1:]
+        masks = call.visible(rows).expand(batch, -1, -1, -1), call.additive(rows).expand(batch, -1, -1, -1)
+        seam.masks[about] = call.mask, masks  # while it is kept, no other mask gets its id
+    return seam.masks[about][1]
 
 
-def _read_rows(reader: RowReader, call: Call, layer: Layer, mask: Tensor | None) -> None:
+def _read_rows(reader: RowReader, call: Call, layer: Layer, acting: Acting) -> None:
     """Hand a reader its rows of the pattern, computed for these rows alone, without repeating KV heads."""
-    positions = reader.queries.within(call.place.queries)
+    positions, place = reader.queries.within(call.place.queries), call.place
     if not positions:
         return
-    rows = [position - call.place.query_start for position in positions]
+    every = len(positions) == place.n_queries
+    rows = slice(None) if every else [position - place.query_start for position in positions]
     query = call.query[:, :, rows]
     batch, n_heads, n_rows, d_head = query.shape
     grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
     scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
-    mask = call.additive(rows) if mask is None else mask[:, :, rows]
-    reader.read(call.softmax(scores + mask), positions, call.place, layer.index)
+    reader.read(call.softmax(scores + _biased_mask(call, layer, acting, rows)), positions, place, layer.index)

@@ -3,7 +3,7 @@
 `attention.py` decides what is computed of it; here is how, bit for bit as Hugging Face's eager attention does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from gaze_lens.attention_hooks import Place
+
+UNGROUPED = nn.Identity().eval()  # to Hugging Face's kernels, a module whose every head has its own keys and values
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,19 @@ class Call:
         """Query heads per KV head."""
         return self.query.shape[1] // self.key.shape[1]
 
+    @property
+    def causal(self) -> bool:
+        """Whether, without a mask, queries see no later keys."""
+        told = self.extra.get("is_causal")
+        return (getattr(self.module, "is_causal", True) if told is None else told) and not self.place.crossed
+
+    def only(self, heads: list[int]) -> "Call":
+        """The same call for some heads, each with keys and values of its own."""
+        owners = [head // self.groups for head in heads]
+        key, value = self.key[:, owners], self.value[:, owners]
+        extra = {**self.extra, "is_causal": self.causal}
+        return replace(self, module=UNGROUPED, query=self.query[:, heads], key=key, value=value, extra=extra)
+
     def visible(self, rows: slice | list[int] = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
         """What the model lets (some rows of) the queries see; without a mask, the triangle over true positions."""
         if self.mask is not None:
@@ -43,10 +58,7 @@ class Call:
             return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
         keys = self.place.key_start + torch.arange(self.place.n_keys, device=self.query.device)
         queries = self.place.query_start + torch.arange(self.place.n_queries, device=self.query.device)[rows]
-        causal = self.extra.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if causal is None else causal
-        causal = causal and not self.place.crossed
-        seen = (keys[None, :] <= queries[:, None]) | (not causal)
+        seen = (keys[None, :] <= queries[:, None]) | (not self.causal)
         return seen.expand(self.query.shape[0], 1, -1, -1)
 
     def additive(self, rows: slice | list[int] = slice(None)) -> Float[Tensor, "#batch #head query key"]:

@@ -14,6 +14,7 @@ no positions: they are counted on their own, and `crossed=True` says that they a
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from gaze_lens.heads import HeadSet
 from gaze_lens.regions import Layout
 
 PLACE = "gaze_lens.place"
+AHEAD = 256  # keys that come in the next steps, whose values a bias computes with those that are there
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,17 @@ class Positions:
     def mask(self, positions: range) -> Bool[Tensor, "row position"]:
         """For each row of the set, which positions of a range are in it (on the CPU)."""
         columns = torch.arange(positions.start, positions.stop)
-        ranged = (columns >= self.start) & (columns < self.stop)
-        mask = ranged.repeat(len(self.rows), 1)
+        mask = ((columns >= self.start) & (columns < self.stop)).repeat(len(self.rows), 1)
+        listed = self._listed[:, positions.start : positions.stop]
+        mask[:, : listed.shape[1]] |= listed
+        return mask
+
+    @cached_property
+    def _listed(self) -> Bool[Tensor, "row position"]:
+        """The listed positions as a mask, from 0 to the last of them."""
+        mask = torch.zeros(len(self.rows), 1 + max((p for row in self.rows for p in row), default=-1), dtype=torch.bool)
         for row, listed in zip(mask, self.rows, strict=True):
-            inside = [position - positions.start for position in listed if position in positions]
-            row[inside] = True
+            row[list(listed)] = True
         return mask
 
 
@@ -229,30 +237,34 @@ class AttentionBias:
         if added is None:
             return scores
         biased = batched.clone()
-        biased[:, heads] = torch.where(visible, chosen + added, chosen)
+        biased[:, heads] = chosen + added
         return biased if scores.ndim == 4 else biased[0]
 
     def dense(
         self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
-        """What the bias adds in a layer's chosen heads, or None where it has nothing to do.
+        """What the bias adds in a layer's chosen heads, 0 where a query does not see; None where it has nothing to do.
 
         visible: what each query may see, the same for all chosen heads or one for each.
         """
+        if layer not in self._by_layer:
+            return None
+        kept = self._memo.get(("dense", place.crossed), (None, None, None, None))
+        if kept[0] is not place or kept[1] is not visible or kept[2] != dtype:  # layers alike have the same objects
+            self._check(place)
+            parts = self._parts(place)
+            kept = place, visible, dtype, None if parts is None else self._relative(parts, place, visible, dtype)
+            self._memo["dense", place.crossed] = kept
+        if kept[3] is not None:
+            self.acted[layer] = self.acted.get(layer, 0) + 1
+        return kept[3]
+
+    def _check(self, place: Place) -> None:
         if self.layout is not None and place.layout is not None and self.layout != place.layout:
             raise RegionError(
                 f"This attention edit is for a {self.layout}, and the inputs being run are a {place.layout}. Make its "
                 "regions with inputs.region(...) on the inputs that you run."
             )
-        parts = self._parts(place) if layer in self._by_layer else None
-        if parts is None:
-            return None
-        self.acted[layer] = self.acted.get(layer, 0) + 1
-        kept = self._memo.get(("dense", place.crossed))
-        if kept is None or kept[0] != (place, dtype) or kept[1] is not visible:  # layers alike see the same tensor
-            kept = (place, dtype), visible, self._relative(parts, place, visible, dtype)
-            self._memo["dense", place.crossed] = kept
-        return kept[2]
 
     def _relative(
         self, parts: tuple, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
@@ -262,32 +274,36 @@ class AttentionBias:
         rows = place.rows_of(visible.shape[0], gate.shape[0]) if gate.shape[0] > 1 else [0]
         bias = gate[rows][:, None, :, None] * values.clamp(*_finite(dtype))[rows][:, None, None, :]
         if self.relative:
-            seen = bias.masked_fill(~visible, -math.inf).amax(-1, keepdim=True)
-            bias = bias - seen.masked_fill(seen == -math.inf, 0.0)
-        return bias.to(dtype)
+            bias = bias - bias.masked_fill(~visible, -math.inf).amax(-1, keepdim=True)
+        return bias.masked_fill(~visible, 0.0).to(dtype)
 
-    def gate(self, layer: int, n_heads: int, device: torch.device) -> Bool[Tensor, "1 head 1 1"]:
-        """Which heads of a layer are chosen."""
-        about = "gate", layer, n_heads, device
+    def gate(self, layer: int, n_heads: int, like: Tensor) -> Float[Tensor, "head 1 1"]:
+        """1 for the chosen heads of a layer, 0 for the others, of the dtype and on the device of a tensor."""
+        about = "gate", layer, n_heads, like.dtype, like.device
         if about not in self._memo:
             chosen = [head in self.heads_in(layer) for head in range(n_heads)]
-            self._memo[about] = torch.tensor(chosen, device=device)[None, :, None, None]
+            self._memo[about] = torch.tensor(chosen, dtype=like.dtype, device=like.device)[:, None, None]
         return self._memo[about]
 
     def _parts(self, place: Place) -> tuple[Tensor, Tensor] | None:
-        """The query gate `[row, query]` and key values `[row, key]`; None where either is empty. Kept per forward."""
-        if self._memo.get(("place", place.crossed)) != place:  # in a forward, two kinds of layers may take turns
-            gate = self.queries.mask(place.queries).float() * torch.tensor(self.rows or (True,))[:, None]
-            values = torch.zeros(1, place.n_keys)
+        """The query gate `[row, query]` and key values `[row, key]`; None where either is empty."""
+        gate = self.queries.mask(place.queries).float() * torch.tensor(self.rows or (True,))[:, None]
+        values = self._values(place)
+        n_rows = max(len(gate), len(values))
+        return (gate.expand(n_rows, -1), values.expand(n_rows, -1)) if gate.any() and values.any() else None
+
+    def _values(self, place: Place) -> Float[Tensor, "row key"]:
+        """The values of a place's keys; those of the keys to come are computed with them, and kept."""
+        kept = self._memo.get(("values", place.crossed), torch.zeros(1, 0))
+        if kept.shape[1] < place.keys.stop:
+            kept = torch.zeros(1, place.keys.stop + AHEAD)
             for keys, value in zip(self.keys, self.value, strict=True):
                 if keys.crossed == place.crossed:
-                    values = values + torch.where(keys.mask(place.keys), value, 0.0)
-            if values.isnan().any():
+                    kept = kept + torch.where(keys.mask(range(kept.shape[1])), value, 0.0)
+            if kept.isnan().any():
                 raise InputError("AttentionBias adds math.inf and -math.inf to one key; keep the groups of keys apart.")
-            n_rows = max(len(gate), len(values))
-            parts = (gate.expand(n_rows, -1), values.expand(n_rows, -1)) if gate.any() and values.any() else None
-            self._memo.update({("place", place.crossed): place, ("parts", place.crossed): parts})
-        return self._memo["parts", place.crossed]
+            self._memo["values", place.crossed] = kept
+        return kept[:, place.keys.start : place.keys.stop]
 
 
 def _finite(dtype: torch.dtype) -> tuple[float, float]:

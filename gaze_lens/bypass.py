@@ -54,15 +54,14 @@ class Slot:
         self.hooks = [point.__dict__[kind] for point in points for kind in (*AFTER, "_forward_pre_hooks")]
         self.hooks += [bridge.__dict__[kind] for bridge in within for kind in AFTER]
 
-    def idle(self) -> bool:
-        """Whether the bridge would do nothing but call what it wraps."""
+    def plain(self) -> bool:
+        """Whether the bridge, without hooks, would do nothing but call what it wraps."""
         own = self.bridge.__dict__
-        if any(self.hooks) or "forward" in own or own.get("_stop_at_layer_idx") is not None:
+        if "forward" in own or own.get("_stop_at_layer_idx") is not None or self.bridge.compatibility_mode:
             return False
+        given = own["_forward_pre_hooks"]
         # The capture hooks of TransformerLens' blocks do nothing while SWITCHES are off.
-        given = own["_forward_pre_hooks"].values()
-        foreign = any(not getattr(hook, "__module__", "").startswith("transformer_lens.") for hook in given)
-        return not foreign and not self.bridge.compatibility_mode
+        return not given or all(getattr(h, "__module__", "").startswith("transformer_lens.") for h in given.values())
 
 
 def _points(bridge: Any) -> list[HookPoint]:
@@ -86,6 +85,10 @@ class Bypass:
     slots: list[Slot]
     config: Any
     away: list[list[Slot]] = field(default_factory=list)
+    hooks: list[dict] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hooks = list({id(hooks): hooks for slot in self.slots for hooks in slot.hooks}.values())
 
     @classmethod
     def attach(cls, text_model: nn.Module, config: Any) -> "Bypass":
@@ -105,8 +108,13 @@ class Bypass:
         for slot in [slot for taken in self.away for slot in taken]:
             slot.parent._modules[slot.name] = slot.bridge
         switched = any(getattr(self.config, switch, False) for switch in SWITCHES)
-        self.away.append([] if switched else [slot for slot in self.slots if slot.idle()])
+        self.away.append([] if switched else self._idle())
         self._take()
+
+    def _idle(self) -> list[Slot]:
+        """The bridges that would do nothing."""
+        plain = [slot for slot in self.slots if slot.plain()]
+        return [slot for slot in plain if not any(slot.hooks)] if any(self.hooks) else plain
 
     def _take(self) -> None:
         """Put the modules that the idle bridges of the running forward wrap in their place."""

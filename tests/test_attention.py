@@ -205,3 +205,26 @@ def test_a_full_matrix_is_built_only_for_those_who_ask(model, monkeypatch):
     assert built(("blocks.2.attn.hook_pattern", look)) == [2]
     assert built(*bias.hooks(), reader, ("blocks.2.attn.hook_attn_scores", look)) == [2]
     assert built(("blocks.2.hook_resid_pre", look), ("blocks.3.attn.hook_rot_q", look)) == []
+
+
+@torch.no_grad()
+def test_only_heads_under_a_bias_pay_for_a_mask(model, monkeypatch):
+    """The others keep the kernel that needs none; heads alike share a mask without heads, and layers alike share it."""
+    inputs, calls = model.prepare(picture(96, 64), "What?"), []
+    honest = gaze_lens.attention._default_kernel
+
+    def note(call, layer, mask):
+        calls.append((layer.index, call.query.shape[1], mask))
+        return honest(call, layer, mask)
+
+    monkeypatch.setattr(gaze_lens.attention, "_default_kernel", note)
+    keys = Positions.everything(), Positions.of([20, 21]), 3.0
+    near, far = AttentionBias(HeadSet(["L1H0", "L2H3"]), *keys), AttentionBias(HeadSet(["L1H0", "L1H2"]), *keys)
+    model.run_with_hooks(inputs, fwd_hooks=[*near.hooks(), *far.hooks()])
+    found = sorted((layer, n_heads, mask is None) for layer, n_heads, mask in calls)
+    assert found == [(1, 1, False), (1, 1, False), (1, 2, True), (2, 1, False), (2, 3, True)]
+    assert {mask.shape[1] for _, _, mask in calls if mask is not None} == {1}
+    calls.clear()
+    model.run_with_hooks(inputs, fwd_hooks=near.hooks())
+    first, second = (mask for _, _, mask in calls if mask is not None)
+    assert first is second

@@ -13,14 +13,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from gaze_lens.attention_hooks import Place, Positions, RowReader
+from gaze_lens.attention_hooks import Positions
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads import HeadSet
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.key_rows import KeyRows
 from gaze_lens.value_norms import ValueNorms
 
 LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
 MOST = 100_000_000  # values; a browser holds a byte of each
+REFUSAL = "The viewer shows one answer"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,31 +122,25 @@ def quantised(
 
 
 class _Recorder:
-    """Hooks that cut rows to image tokens and quantise them, and keep the norms of the prompt's value vectors."""
+    """Hooks that cut rows to image tokens, quantise them in blocks, and keep the norms of the prompt's values."""
 
     def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
         self.heads, self.by_layer = heads, heads.by_layer()
-        self.crossed = inputs.layout.crossed
+        crossed = inputs.layout.crossed
         self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
+        self.cut = KeyRows(heads, self.keys, torch.tensor(crossed).expand(len(self.keys)), self._quantise, REFUSAL)
         self.rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {layer: {} for layer in self.by_layer}
         self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
-        self.blind: set[int] = set()  # layers that do not see images
+        self.blind = {layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != crossed}
         silent = self.norms.silent.items()
         self.unweighted = "; ".join(f"blocks.{layer}.attn.hook_v: {reason}" for layer, reason in silent)
 
     def hooks(self, queries: Positions) -> list[tuple[str, Any]]:
         """The hooks to run with."""
-        reader = RowReader(queries, self._read)
-        hooks: list[tuple[str, Any]] = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in self.by_layer]
-        return hooks if self.unweighted else hooks + self.norms.hooks()
+        return self.cut.hooks(queries) + ([] if self.unweighted else self.norms.hooks())
 
-    def _read(self, weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
-        if len(weights) != 1:
-            raise InputError(
-                f"The viewer shows one answer, and {len(weights)} are generated together; leave out num_beams and "
-                "num_return_sequences."
-            )
-        levels, scales = quantised(self._on_image(weights[0, list(self.by_layer[layer])].float(), place, layer))
+    def _quantise(self, layer: int, positions: list[int], rows: Float[Tensor, "head query token"]) -> None:
+        levels, scales = quantised(rows)
         for index, position in enumerate(positions):
             self.rows[layer][position] = levels[:, index], scales[:, index]
         n_words = max(len(rows) for rows in self.rows.values())
@@ -154,19 +150,9 @@ class _Recorder:
                 f"{MOST:,} values that a browser is asked to hold. Give fewer heads, prompt_words or max_new_tokens."
             )
 
-    def _on_image(self, weights: Tensor, place: Place, layer: int) -> Float[Tensor, "head query token"]:
-        """The columns of image tokens; 0 for those that a layer does not have among its keys."""
-        rows = weights.new_zeros(*weights.shape[:2], len(self.keys))
-        if place.crossed != self.crossed:
-            self.blind.add(layer)
-            return rows
-        columns = self.keys - place.keys.start
-        seen = (columns >= 0) & (columns < len(place.keys))
-        rows[..., seen.to(rows.device)] = weights[..., columns[seen].to(rows.device)]
-        return rows
-
     def recording(self, answer: tuple[int, ...], start: int) -> Recording:
         """Everything, heads in the order of the set, the words that every layer had a query for."""
+        self.cut.finish()
         layers = list(self.rows.values())
         queries = sorted(set(layers[0]).intersection(*layers[1:]))
         levels = np.zeros((len(self.heads), len(queries), len(self.keys)), np.uint8)

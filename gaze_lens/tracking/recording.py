@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaze_lens.attention_hooks import Place, Positions, RowReader
+from gaze_lens.attention_hooks import Positions
 from gaze_lens.errors import InputError
 from gaze_lens.heads import HeadSet
 from gaze_lens.inputs import VLMInputs
+from gaze_lens.key_rows import KeyRows
 from gaze_lens.regions import Region
 from gaze_lens.token_texts import pieces
 from gaze_lens.tracking.trajectory import Trajectory
 from gaze_lens.value_norms import ValueNorms
-
-BLOCK = 4_000_000  # numbers that wait to be summed together, at most: one sum for many steps spares time
 
 
 def track(
@@ -100,78 +99,31 @@ class _Recorder:
         self.member = torch.ones(len(image), len(regions) + 1)
         for index, region in enumerate(regions):
             self.member[:, index] = torch.isin(image, torch.tensor(region.positions[0])).float()
-        self.behind = int(self.keys.max()) + 1
-        self.heads, self.norms, self.crossed, self.last = heads, norms, layout.crossed, inputs.last_position
-        self.chosen = {layer: torch.tensor(among)[:, None] for layer, among in heads.by_layer().items()}
-        self.columns: dict[Any, tuple[Int[Tensor, " key"], Bool[Tensor, " key"] | None]] = {}
-        self.waiting: dict[int, dict[int, Tensor]] = {layer: {} for layer in self.chosen}
-        self.sums: dict[int, dict[int, Tensor]] = {layer: {} for layer in self.chosen}
-        self.n_waiting, self.blind = 0, set()  # blind: layers that do not see images
+        self.heads, self.norms, self.last = heads, norms, inputs.last_position
+        crossed = torch.tensor([layout.crossed] * len(image) + [False])
+        self.rows = KeyRows(heads, self.keys, crossed, self._add_up, "track follows one text")
+        self.sums: dict[int, dict[int, Tensor]] = {layer: {} for layer in heads.by_layer()}
 
     def hooks(self) -> list[tuple[str, Any]]:
         """The hooks to generate with."""
-        reader = RowReader(Positions.since(self.last), self._read)
-        hooks: list[tuple[str, Any]] = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in self.chosen]
-        return hooks + (self.norms.hooks() if self.norms else [])
+        return self.rows.hooks(Positions.since(self.last)) + (self.norms.hooks() if self.norms else [])
 
-    def _read(self, weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
-        if len(weights) != 1:
-            raise InputError(
-                f"track follows one text, and {len(weights)} are generated together; leave out num_beams and "
-                "num_return_sequences."
-            )
-        columns, seen = self._columns(place, layer, weights.device)
-        if self.chosen[layer].device != weights.device:
-            self.chosen[layer] = self.chosen[layer].to(weights.device)
-        kept = weights[0][self.chosen[layer], :, columns]  # [head, key, query]
-        if seen is not None:
-            kept = kept * seen[:, None]
-        self.waiting[layer].update(zip(positions, kept.unbind(-1), strict=True))
-        self.n_waiting += kept.numel()
-        if self.n_waiting > BLOCK:
-            self._add_up()
-
-    def _columns(
-        self, place: Place, layer: int, device: torch.device
-    ) -> tuple[Int[Tensor, " key"], Bool[Tensor, " key"] | None]:
-        """Where the keys are in a row, and which of them are there; None where all are."""
-        about = place.crossed, place.key_start, min(place.n_keys, self.behind), device
-        if place.crossed != self.crossed:
-            self.blind.add(layer)
-        if about not in self.columns:
-            if len(self.columns) > 8:  # a sliding window is elsewhere in every step
-                self.columns.clear()
-            columns = self.keys - place.key_start
-            seen = (columns >= 0) & (columns < place.n_keys)
-            seen[:-1] &= place.crossed == self.crossed
-            seen[-1] &= not place.crossed
-            seen_or_all = None if seen.all() else seen.to(device)
-            self.columns[about] = columns.where(seen, 0).to(device), seen_or_all
-        return self.columns[about]
-
-    def _add_up(self) -> None:
-        """Sums of the steps that wait: mass by region and on the image, entropy, sink."""
-        for layer, rows in self.waiting.items():
-            if rows:
-                summed = self._summed(torch.stack(list(rows.values())).float(), layer)
-                self.sums[layer].update(zip(rows, summed.unbind(), strict=True))
-                rows.clear()
-        self.n_waiting = 0
-
-    def _summed(self, rows: Float[Tensor, "step head key"], layer: int) -> Float[Tensor, "step head number"]:
+    def _add_up(self, layer: int, positions: list[int], rows: Float[Tensor, "head step key"]) -> None:
+        """Sums of a layer's steps: mass by region and on the image, entropy, sink."""
         on_image, sink = rows[..., :-1], rows[..., -1:]
-        if self.norms and layer not in self.blind:
-            norms = self.norms.of(layer).to(rows.device)
-            on_image = on_image * norms[self.chosen[layer], self.keys[:-1].to(rows.device)]
+        if self.norms and on_image.any():  # else the layer may have other keys than the image's
+            norms = self.norms.of(layer).to(rows.device)[list(self.heads.by_layer()[layer])]
+            on_image = on_image * norms[:, None, self.keys[:-1].to(rows.device)]
         mass = on_image @ self.member.to(rows.device)
         total = mass[..., -1:]
         bits = torch.special.xlogy(on_image, on_image).sum(-1, keepdim=True) / math.log(2)
         entropy = (total.log2() - bits / total).clamp(min=0)  # NaN where nothing is on the image
-        return torch.cat([mass, entropy, sink], -1).cpu()
+        summed = torch.cat([mass, entropy, sink], -1).cpu()
+        self.sums[layer].update(zip(positions, summed.unbind(1), strict=True))
 
     def numbers(self, n_steps: int) -> dict[str, Tensor]:
         """The fields of a Trajectory, heads in the order of the set."""
-        self._add_up()
+        self.rows.finish()
         steps = range(self.last, self.last + n_steps)
         found = torch.cat([torch.stack([sums[step] for step in steps]) for sums in self.sums.values()], 1)
         order = [(layer, head) for layer, among in self.heads.by_layer().items() for head in among]
