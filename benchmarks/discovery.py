@@ -5,10 +5,12 @@ OMP_NUM_THREADS=1 python benchmarks/discovery.py --size 0.1B
 The alternative is the bare Hugging Face model with eager attention in its language model: for every question the
 processor, the vision tower and a prefill with `output_attentions=True`, all S x S matrices kept until it is done. The
 limit is one plain prefill of one question (SDPA, image encoded once, nothing read), stretched by the tokens of the
-other questions' ends.
+other questions' ends; ours, which ends behind the last pattern, may be below it.
 
-The six prompts end in 30 tokens of their own. The size "sketch" has hardly a vision tower: there the ratios are those
-of the language model alone, whereas an image that is encoded six times bounds them by six.
+The six prompts end in 30 tokens of their own. The alternative also computes the logits of every position, as Hugging
+Face does unless told otherwise. The size "sketch" has hardly a vision tower (a tenth of our time at 384 image tokens,
+a quarter at 2,112): there the ratios are nearly those of the language model alone, whereas an image that is encoded six
+times bounds them by six. The JSON's notes say where the time goes.
 """
 
 import copy
@@ -20,7 +22,7 @@ from typing import Any
 
 import common
 import torch
-from common import Row, build, by_turns, strip
+from common import Row, build, by_turns, now, seconds_of, strip
 
 import gaze_lens as gl
 
@@ -40,11 +42,14 @@ def ours(model: Any, strips: list[gl.Picture], **options: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def alternative(bare: Any, processor: Any, picture: gl.Picture, inputs: gl.VLMInputs) -> torch.Tensor:
-    """`[layer, head, asked, attended]`. inputs: of one question; only the places of image tokens are taken from it."""
+def alternative(
+    bare: Any, processor: Any, picture: gl.Picture, inputs: gl.VLMInputs, n: int | None = None
+) -> torch.Tensor:
+    """`[layer, head, asked, attended]`, of the first n questions if given. inputs: of one question; only the places of
+    image tokens are taken from it."""
     groups = [list(inputs.positions_of(name)) for name in picture.regions]
     asked = []
-    for index in range(len(picture.regions)):
+    for index in range(n or len(picture.regions)):
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask(index)}]}]
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         tensors = processor(text=[text], images=[[picture.image]], return_tensors="pt").to(bare.device)
@@ -98,6 +103,8 @@ def _times(case: str, model: Any, bare: Any, n: int, rounds: int) -> list[Row]:
     if model.original_model.device.type == "cpu":
         del functions["batched"]
     best = by_turns(functions, rounds=rounds, warm=0 if rounds == 1 else 1)
+    one = _parts(bare, lambda: alternative(bare, model.processor, picture, inputs, n=1))
+    goes = f"ours: {_parts(model.original_model, functions['ours'])}; a question of the alternative: {one}"
     apart = (found["alternative"] - found["ours"]).abs().max()
     tokens = [inputs.layout.length - 30 + 30 * questions for questions in (1, 6)]
     limit = best["plain"].seconds * tokens[1] / tokens[0]
@@ -107,7 +114,7 @@ def _times(case: str, model: Any, bare: Any, n: int, rounds: int) -> list[Row]:
         Row.of_seconds(
             "discovery", f"{case}, one strip", best["ours"], best["alternative"], limit=limit,
             target=TARGETS.get(n) if case.startswith("sketch") else None,
-            note=f"{note}{limit / best['ours'].seconds:.2f}",
+            note=f"{note}{limit / best['ours'].seconds:.2f}; {goes}",
         ),
         Row.of_seconds("discovery", f"{case}, over whole prompts in a batch", best["ours"], best["whole"], limit=limit),
     ]  # fmt: skip
@@ -127,6 +134,23 @@ def _times(case: str, model: Any, bare: Any, n: int, rounds: int) -> list[Row]:
             )
         )
     return rows
+
+
+def _parts(hf_model: Any, function: Callable[[], Any]) -> str:
+    """Where the seconds of a call go: each forward of the language model, those of the vision tower, and the rest."""
+    taken: dict[str, list[float]] = {"vision": [], "language model": []}
+    handles, began = [], []
+    for module, name in ((hf_model.model.visual, "vision"), (hf_model.model.language_model, "language model")):
+        handles.append(module.register_forward_pre_hook(lambda *_given: began.append(now())))
+        end = lambda *_given, into=taken[name]: into.append(now() - began.pop())  # noqa: E731
+        handles.append(module.register_forward_hook(end, always_call=True))
+    seconds = seconds_of(function)
+    for handle in handles:
+        handle.remove()
+    forwards = " + ".join(f"{one:.2f}" for one in taken["language model"])
+    vision = sum(taken["vision"])
+    rest = seconds - vision - sum(taken["language model"])
+    return f"{seconds:.2f} s, language model {forwards}, vision {vision:.2f}, rest {rest:.2f}"
 
 
 def _memory(size: str, device: str, n: int) -> Row:
