@@ -78,8 +78,8 @@ def best_match(
 ) -> str | None:
     """Forced choice: the name whose caption fits `text` best, or None.
 
-    None where the best is not better than the second by more than `margin`, and where fewer than two different words
-    are shared with the best ("red red red"). Arguments and errors as for `similarities`.
+    None where the best is not better than the second by more than `margin`, where fewer than two different words are
+    shared with the best ("red red red"), and for junk. Arguments and errors as for `similarities`.
 
     >>> captions = {"panel 1": "red ring above pink bar.", "panel 2": "blue moon above green bar."}
     >>> best_match("A red ring, above something.", captions)
@@ -90,13 +90,25 @@ def best_match(
     best = max(found, key=found.__getitem__)
     lead = lead_of(found)
     clear = lead is None or lead > margin
-    return best if clear and len(set(said) & set(told[best])) >= 2 else None
+    return best if clear and len(set(said) & set(told[best])) >= 2 and not is_junk(text) else None
 
 
 def lead_of(values: Mapping[str, float]) -> float | None:
     """By how much the largest value exceeds the second; None for a single one."""
     ordered = sorted(values.values(), reverse=True)
     return next((first - second for first, second in pairwise(ordered)), None)
+
+
+def is_junk(text: str) -> bool:
+    """Whether a text goes round in circles: of eight words or more, fewer than a quarter are different ones.
+
+    Gandikota and Bau 2026 count junk as a miss, whatever it matches.
+
+    >>> is_junk("orange orange orange orange cross orange cross orange orange")
+    True
+    """
+    said = words(text)
+    return len(said) >= 8 and len(set(said)) < len(said) / 4
 
 
 def repeats(text: str, other: str, *, least: float = 0.85) -> bool:

@@ -44,6 +44,9 @@ PICTURE = Picture(Image.new("RGB", (96, 32)), panels(3, 96, 32), CAPTIONS)
         ("red above red above", None),  # words of all captions tell nothing
         ("blue bar above red bar", "panel 2"),
         ("", None),
+        ("blue blue bar blue blue bar blue", "panel 2"),  # seven words: too few to call it junk
+        ("blue blue bar blue blue bar blue blue blue", None),
+        ("blue bar above red bar. blue bar above red bar.", "panel 2"),  # said twice
     ],
 )
 def test_forced_choice(text, name):
@@ -232,6 +235,11 @@ def test_batches_of_any_size_judge_alike_and_in_order(tiny_model, likelihood, st
     ):
         assert (judged.match, judged.error) == (one.match, one.error)
         assert judged.margin == pytest.approx(one.margin, abs=1e-3) if judged.margin is not None else one.margin is None
+
+
+def test_junk_is_a_miss_however_likely(likelihood, strips):
+    (judged,) = likelihood.judge_all([Description("red " * 8, "panel 1", strips[0])], progress=False)
+    assert (judged.match, judged.correct, judged.error) == (None, False, None)
 
 
 def test_panels_that_look_alike_are_no_match(tiny_model):

@@ -125,6 +125,16 @@ def test_the_price_rises_with_heads_that_look_and_not_with_how_often_they_do():
     assert price_of(many, 8) > price_of(once, 8)
 
 
+def test_late_layers_pay_more_for_looking():
+    nothing = price_of(torch.zeros(6, 4, 20), 4)
+    prices = []
+    for layer in range(6):
+        mass = torch.zeros(6, 4, 20)
+        mass[layer, 0] = 1
+        prices.append(float(price_of(mass, 4) - nothing))
+    assert prices == pytest.approx([prices[0] * factor for factor in (1, 1, 1, 4, 8, 8)], rel=1e-4)
+
+
 def test_a_run_taken_up_again_ends_as_if_it_had_never_stopped(tmp_path):
     phases = (Phase("vision", 2, 0.0, 1e-3, end=1.0), Phase("learn", 3, 1e-3, 1e-3, end=0.1, looking=0.01))
     phases = tuple(Phase(**{**vars(phase), "asked": 2, "narrated": 1, "scenes": 1}) for phase in phases)

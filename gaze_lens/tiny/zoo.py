@@ -56,7 +56,7 @@ MEMBERS = {
     "base": Member("the embedded model's own recipe"),
     "small": Member("narrower, 4 layers", Size(width=96, layers=4, heads=8, mlp=288)),
     "large": Member("wider, 8 layers", Size(width=192, layers=8, mlp=576)),
-    "llava": Member("LLaVA: Pixtral tower, projector, Llama decoder", architecture=LLAVA),
+    "llava": Member("LLaVA: Pixtral tower, projector, Llama decoder", Size(width=132), LLAVA),
     "frozen": Member("vision tower pretrained, then frozen", frozen=True),
     "random tower": Member("vision tower random and frozen", frozen=True, pretrained=False),
 }

@@ -15,9 +15,9 @@ from gaze_lens.evaluation.judges.crops import crop
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.regions import Picture
-from gaze_lens.wording import lead_of
+from gaze_lens.wording import is_junk, lead_of
 
-NOTHING = Judgement(None, correct=False)  # of a text without a word
+NOTHING = Judgement(None, correct=False)  # of a text without a word, and of junk
 
 
 class LikelihoodJudge(Judge):
@@ -76,6 +76,7 @@ class LikelihoodJudge(Judge):
         if len(names) < 2:
             raise JudgeError(f"The picture has {len(names)} named regions; a choice needs two or more.")
         said = [description.text.strip() for description in descriptions]
+        said = ["" if is_junk(text) else text for text in said]
         texts = list(dict.fromkeys(filter(None, said)))  # the same answer often comes again
         rows = self.log_probabilities(descriptions[0].picture, texts).tolist() if texts else []
         found = {text: dict(zip(names, row, strict=True)) for text, row in zip(texts, rows, strict=True)}
