@@ -19,6 +19,7 @@ CORNERS = [
     {"name": "left", "image": 0, "tokens": [0, 1, 6, 7], "outline": [[[0, 0], [32, 0], [32, 32], [0, 32], [0, 0]]]},
     {"name": "right", "image": 0, "tokens": [16, 17, 22, 23], "outline": [[[64, 32], [96, 32], [96, 64], [64, 64]]]},
 ]
+RECTANGLES = "which => JSON.stringify([...document.querySelectorAll(which)].map(one => one.getBoundingClientRect()))"
 ALPHAS = """([canvas, boxes, width, height]) => {
     const context = canvas.getContext('2d');
     return boxes.map(([x0, y0, x1, y1]) => {
@@ -104,6 +105,22 @@ def test_hovering_a_word_shows_where_it_looked(made_up):
         assert f"“w{word}”; {row.sum():.2f} on the image" in tab.inner_text(".readout")
         chips = [tab.inner_text(f".chip[data-region='{region['name']}'] b") for region in CORNERS]
         assert [float(chip) for chip in chips] == pytest.approx([row[r["tokens"]].sum() for r in CORNERS], abs=0.006)
+
+
+def test_nothing_jumps_when_another_word_is_shown(browser, tmp_path):
+    outline = [[[0, 0], [16, 0], [16, 16], [0, 16], [0, 0]]]
+    regions = [{"name": f"token {i}", "image": 0, "tokens": [i], "outline": outline} for i in range(24)]
+    path = tmp_path / "page.html"
+    path.write_text(page_of(3, 12, GRID, regions=regions), encoding="utf-8")
+    with opened(browser, path) as tab:
+        places, texts = set(), set()
+        for word in range(12):
+            tab.hover(f".word[data-word='{word}']")
+            places.add(tab.evaluate(RECTANGLES, ".chip, .strip"))
+            texts.update(tab.locator(".chip b").all_inner_texts())
+    assert {len(text) for text in texts} == {4, 5, 6}
+    assert "<0.001" in texts
+    assert len(places) == 1
 
 
 def test_opacity_follows_attention_and_the_scale_has_its_numbers(made_up):

@@ -39,6 +39,8 @@ function choice(label, options, value, change) {
 }
 
 const number = (value) => (value >= 0.0995 || value === 0 ? value.toFixed(2) : value.toPrecision(2));
+// Six characters at most, the room that .chip has for them: were it wider for some words, all below would jump.
+const brief = (value) => (value > 0 && value < 0.001 ? "<0.001" : number(value));
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const visible = (text) => text.replace(/\n/g, "↵").replace(/\t/g, "⇥").trim() || "␣";
 
@@ -609,7 +611,7 @@ class Viewer {
     const row = this.header.words[this.strip.current].row;
     const top = this.scale === "word" ? this.gaze.tops[row] : this.gaze.top;
     for (const picture of this.pictures) picture.paint(this.gaze.row(row), top);
-    for (const { value, region } of this.chips) value.textContent = number(this.gaze.on(row, region.tokens));
+    for (const { value, region } of this.chips) value.textContent = brief(this.gaze.on(row, region.tokens));
     this.legend.show(top, VALUES[this.kind].unit);
     this.read(row);
   }
