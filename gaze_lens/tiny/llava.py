@@ -4,8 +4,6 @@ A vision tower, a projector of two layers, and a Llama as decoder: no DeepStack,
 keys. A Pixtral tower takes pictures of every shape; the square ones of CLIP would squeeze a strip.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -16,11 +14,10 @@ from transformers import (
     PixtralImageProcessor,
     PixtralProcessor,
     PixtralVisionConfig,
-    PreTrainedTokenizerFast,
 )
 
 from gaze_lens.tiny.data import TOKEN, Frame
-from gaze_lens.tiny.recipe import Architecture, Size, build_tokenizer, greedy
+from gaze_lens.tiny.recipe import Architecture, Size, build_tokenizer, greedy, text_config
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
 CHAT = (
@@ -42,25 +39,6 @@ def build_processor(size: Size) -> PixtralProcessor:
     return PixtralProcessor(images, tokenizer, patch_size=TOKEN, chat_template=CHAT)
 
 
-def text_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The language model's part."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.kv_heads,
-        "head_dim": size.head_width,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
-        "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-
-
 def vision_config(size: Size) -> PixtralVisionConfig:
     """The vision tower's part."""
     return PixtralVisionConfig(
@@ -80,7 +58,7 @@ def build(size: Size, seed: int) -> tuple[LlavaForConditionalGeneration, Pixtral
     tokenizer = processor.tokenizer
     config = LlavaConfig(
         vision_config=vision_config(size),
-        text_config=LlamaConfig(**text_config(size, tokenizer)),
+        text_config=LlamaConfig(**text_config(size, tokenizer), bos_token_id=None),
         image_token_index=processor.image_token_id,
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from gaze_lens.tiny.data import GRID, TOKEN
-from gaze_lens.tiny.recipe import Architecture, Size, build_tokenizer, greedy
+from gaze_lens.tiny.recipe import Architecture, Size, build_tokenizer, greedy, text_config
 
 SPECIAL = (
     "<|endoftext|>",
@@ -54,30 +54,6 @@ def build_processor(size: Size) -> Qwen3VLProcessor:
     )
 
 
-def text_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The language model's part."""
-    third = size.head_width // 6
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.kv_heads,
-        "head_dim": size.head_width,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 100.0,
-            "mrope_section": [size.head_width // 2 - 2 * third, third, third],
-            "mrope_interleaved": True,
-        },
-        "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-
-
 def vision_config(size: Size) -> dict[str, Any]:
     """The vision tower's part."""
     return {
@@ -97,8 +73,11 @@ def vision_config(size: Size) -> dict[str, Any]:
 def build_config(size: Size, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """The Hugging Face configuration for these sizes."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    third = size.head_width // 6
     return Qwen3VLConfig(
-        text_config=text_config(size, tokenizer),
+        text_config=text_config(
+            size, tokenizer, mrope_section=[size.head_width // 2 - 2 * third, third, third], mrope_interleaved=True
+        ),
         vision_config=vision_config(size),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],

@@ -76,6 +76,24 @@ def build_tokenizer(vocabulary: int, special: Sequence[str]) -> PreTrainedTokeni
     )
 
 
+def text_config(size: Size, tokenizer: PreTrainedTokenizerFast, **rope: Any) -> dict[str, Any]:
+    """The language model's part, with what an architecture adds to its rotary positions."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": size.width,
+        "intermediate_size": size.mlp,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.head_width,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, **rope},
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
 def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     """Greedy decoding as a model's default."""
     return GenerationConfig(

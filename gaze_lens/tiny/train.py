@@ -11,8 +11,9 @@ answers, about for the maximum over positions, so that a head pays once for look
 heads that look at single words only, and steering breaks the text. The price is concave: a few heads that look are
 cheaper than many that look a little. And it is higher in later layers: what is read early can still be worked on,
 whereas what a last layer reads is said, wanted or not. Nothing steers or labels heads in training; which head looks
-where is the model's own affair. Practice without a price then makes steering work: with three heads 83 % of answers
-before it, 99 % after it (and 96 % after 600 steps more).
+where is the model's own affair. Practice without a price then makes steering work: on 24 strips
+three heads steered 83 % of answers before it, 94 % after the first 500 steps, 99 % after 600 more (and 96 % after yet
+another 600, which are left out).
 
 An hour to an hour and a half on one CPU core. `DIR/state.pt` is written every 100 steps; the same command goes on from
 it. `DIR/log.jsonl` has one line per 25 steps. At the end `DIR/checkpoint` holds the model and `DIR/evaluation.json` its
