@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
@@ -48,6 +49,8 @@ class Seam:
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
     seen: tokens seen when the running forward ends, told by its cache and its input.
     masks: what the layers of the running forward share: masks, places, sums of biases.
+    layers: attention module -> its layer. listening: for each running forward, the handles by which layers learn of
+        their caches, which only edited keys need.
     """
 
     default: str
@@ -56,6 +59,8 @@ class Seam:
     layout: Layout | None = None
     seen: int = 0
     masks: dict[Any, Any] = field(default_factory=dict)
+    layers: dict[nn.Module, "Layer"] = field(default_factory=dict)
+    listening: list[list[RemovableHandle]] = field(default_factory=list)
 
     @classmethod
     def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
@@ -65,9 +70,9 @@ class Seam:
         AttentionInterface.register(NAME, attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         for module, bridge in bridges.items():
-            module.gaze_lens_layer = layer = Layer(seam, bridge)
-            module.register_forward_pre_hook(layer._begin, with_kwargs=True)
+            module.gaze_lens_layer = seam.layers[module] = Layer(seam, bridge)
         text_model.register_forward_pre_hook(seam._begin, with_kwargs=True)
+        text_model.register_forward_hook(seam._end, always_call=True)
         text_model.set_attn_implementation(NAME)
         return seam
 
@@ -78,6 +83,18 @@ class Seam:
         given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
         self.seen = before + given.shape[1]
         self.masks.clear()
+        layers = self.layers.items() if any(self._rotary_hooks) else ()
+        self.listening.append([m.register_forward_pre_hook(layer._begin, with_kwargs=True) for m, layer in layers])
+
+    def _end(self, *_given: Any) -> None:
+        """After the text model, whatever happened."""
+        for handle in self.listening.pop():
+            handle.remove()
+
+    @cached_property
+    def _rotary_hooks(self) -> list[dict]:
+        """Those of all layers."""
+        return [hooks for layer in self.layers.values() for hooks in layer.rotary_hooks]
 
     def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
         """The place of a layer's matrix, one object for layers alike. Its queries are the last ones: where only the

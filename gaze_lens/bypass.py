@@ -26,6 +26,7 @@ from gaze_lens.projections import InputProjection, OutputProjection
 
 SEAM = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
 SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
+Place = tuple[dict[str, nn.Module], str, nn.Module, nn.Module]
 AFTER = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = {  # without hooks, these do what the module that they wrap does
     kind.forward for kind in (
@@ -39,15 +40,18 @@ PLAIN = {  # without hooks, these do what the module that they wrap does
 class Slot:
     """A place in a Hugging Face module where a bridge stands.
 
+    place: where it is put and taken away: the module's children, its name among them, the bridge and what it wraps.
     hooks: the dictionaries that hold what is attached to it, to bridges within it, and to hook points that need it.
     """
 
     parent: nn.Module
     name: str
     bridge: Any
+    place: Place = field(init=False)
     hooks: list[dict] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.place = self.parent._modules, self.name, self.bridge, self.bridge._modules["_original_component"]
         within = [module for module in self.bridge.modules() if isinstance(module, GeneralizedComponent)]
         owner, _ = getattr(self.bridge, "gaze_lens_owner", (None, None))
         points = [point for bridge in [*within, *[owner] * (owner is not None)] for point in _points(bridge)]
@@ -80,11 +84,14 @@ def _plain(bridge: Any) -> bool:
 
 @dataclass(eq=False)
 class Bypass:
-    """The bridges of a language model that can be taken out of the way, and those that are, in running forwards."""
+    """The bridges of a language model that can be taken out of the way, and those that are, in running forwards.
+
+    They come and go in every decode step: what is written then lies side by side in the places, not on the way there.
+    """
 
     slots: list[Slot]
     config: Any
-    away: list[list[Slot]] = field(default_factory=list)
+    away: list[list[Place]] = field(default_factory=list)
     hooks: list[dict] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,24 +112,24 @@ class Bypass:
 
     def _begin(self, _module: nn.Module, _args: tuple) -> None:
         """Before a forward. A forward within a hook of another finds all bridges in place."""
-        for slot in [slot for taken in self.away for slot in taken]:
-            slot.parent._modules[slot.name] = slot.bridge
+        for modules, name, bridge, _ in [place for taken in self.away for place in taken]:
+            modules[name] = bridge
         switched = any(getattr(self.config, switch, False) for switch in SWITCHES)
         self.away.append([] if switched else self._idle())
         self._take()
 
-    def _idle(self) -> list[Slot]:
+    def _idle(self) -> list[Place]:
         """The bridges that would do nothing."""
-        plain = [slot for slot in self.slots if slot.plain()]
-        return [slot for slot in plain if not any(slot.hooks)] if any(self.hooks) else plain
+        hooked = any(self.hooks)
+        return [slot.place for slot in self.slots if slot.plain() and not (hooked and any(slot.hooks))]
 
     def _take(self) -> None:
         """Put the modules that the idle bridges of the running forward wrap in their place."""
-        for slot in self.away[-1] if self.away else ():
-            slot.parent._modules[slot.name] = slot.bridge._modules["_original_component"]
+        for modules, name, _, original in self.away[-1] if self.away else ():
+            modules[name] = original
 
     def _end(self, *_given: Any) -> None:
         """After a forward, whatever happened: all is as it was before it."""
-        for slot in self.away.pop():
-            slot.parent._modules[slot.name] = slot.bridge
+        for modules, name, bridge, _ in self.away.pop():
+            modules[name] = bridge
         self._take()

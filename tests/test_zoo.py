@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from gaze_lens.errors import InputError
+from gaze_lens.head_scores import HeadScores
 from gaze_lens.tiny import zoo
 from gaze_lens.tiny.recipe import Size
 from gaze_lens.tiny.train import Phase
@@ -36,10 +37,11 @@ def reared(tmp_path_factory):
 
 def test_members_are_measured_once_and_told_of(reared):
     written = write_report(reared, zoo.MEMBERS)
-    assert [path.name for path in written] == ["members.json", "table.md", "maps.png", "steering.png"]
-    members = json.loads((reared / "members.json").read_text())
-    assert list(members) == ["base", "llava"]
-    for figures in members.values():
+    assert [path.name for path in written] == ["table.md", "maps.png", "steering.png"]
+    for name in ("base", "llava"):
+        figures = json.loads((reared / name / "figures.json").read_text())
+        scores = HeadScores.load(reared / name / "scores.safetensors")
+        assert torch.allclose(torch.tensor(figures["contrast"]), scores.contrast, atol=1e-4)
         assert figures["looking"]["heads"] == 16
         assert figures["steering"].keys() == {"1"}  # at most 9 % of 16 heads
         assert 0 <= figures["random"] <= 1
@@ -47,7 +49,7 @@ def test_members_are_measured_once_and_told_of(reared):
     lines = (reared / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| base", "| llava"]
     assert len({line.count("|") for line in lines}) == 1
-    for path in written[2:]:
+    for path in written[1:]:
         Image.open(path).verify()
 
 

@@ -6,7 +6,8 @@ controlled as in `gaze_lens.tiny.evaluate`.
 
 A member takes half an hour to two hours of one CPU core, or minutes on a GPU. `DIR/MEMBER` holds its states, log,
 checkpoint, scores and figures; the same command goes on where it was stopped, and does nothing again. At the end, or
-with `--report` at any time, `DIR` gets `members.json`, `table.md`, `maps.png` and `steering.png`.
+with `--report` at any time, `DIR` gets `table.md`, `maps.png` and `steering.png`, for which the members'
+`figures.json` are enough. What the project found so is in `docs/zoo`.
 """
 
 import json
@@ -81,6 +82,7 @@ def measure(folder: Path, *, strips: int) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
         "answering": answering(bench),
         "looking": looking(bench),
+        "contrast": [[round(value, 4) for value in layer] for layer in bench.scores.contrast.tolist()],
         "verdict": {"heads": list(map(str, verdict.heads)), "share": verdict.share, "effective": verdict.effective},
         "steering": curve,
         "best": best,

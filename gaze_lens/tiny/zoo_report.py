@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from gaze_lens.errors import InputError
-from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import write_whole
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, MASS, Plot, entitle, house_style, new_figure
 
@@ -21,7 +20,7 @@ ROW = 3  # members side by side
 
 
 def write_report(out: Path, names: Iterable[str]) -> list[Path]:
-    """Write members.json, table.md, maps.png and steering.png beside the members that are there; gives their paths.
+    """Write table.md, maps.png and steering.png beside the members that have figures; gives their paths.
 
     Raises InputError where none has been measured.
     """
@@ -29,11 +28,9 @@ def write_report(out: Path, names: Iterable[str]) -> list[Path]:
     members = {name: json.loads((out / name / "figures.json").read_text()) for name in found}
     if not members:
         raise InputError(f"There is no measured member in {out}; run python -m gaze_lens.tiny.zoo --out {out} first.")
-    scores = {name: HeadScores.load(out / name / "scores.safetensors") for name in members}
     files = {
-        "members.json": json.dumps(members, indent=1).encode(),
         "table.md": table(members).encode(),
-        "maps.png": maps(scores).render(),
+        "maps.png": maps(members).render(),
         "steering.png": steering(members).render(),
     }
     for name, content in files.items():
@@ -73,23 +70,22 @@ def cells(name: str, figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def maps(scores: Mapping[str, HeadScores]) -> Plot:
+def maps(members: Mapping[str, Mapping[str, Any]]) -> Plot:
     """Every member's contrasts, layer by head, on one scale."""
-    rows = -(-len(scores) // ROW)
+    data = {name: np.array(figures["contrast"]) for name, figures in members.items()}
+    rows = -(-len(data) // ROW)
     with house_style():
         figure = new_figure(0.6 + 2.0 * rows)
-        axes = figure.subplots(rows, min(ROW, len(scores)), squeeze=False)
-        for spare in axes.flat[len(scores) :]:
+        axes = figure.subplots(rows, min(ROW, len(data)), squeeze=False)
+        for spare in axes.flat[len(data) :]:
             spare.set_visible(False)
-        for one, (name, found) in zip(axes.flat, scores.items(), strict=False):
-            values = found.contrast.numpy()
+        for one, (name, values) in zip(axes.flat, data.items(), strict=False):
             image = one.imshow(values, cmap=MASS, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
             one.set(xlabel="head", ylabel="layer")
             one.set_yticks(range(len(values)))
             layer, head = np.unravel_index(values.argmax(), values.shape)
             entitle(one, name, f"best: L{layer}H{head}, contrast {values.max():.2f}")
         figure.colorbar(image, ax=axes, label="contrast, 0-1", fraction=0.03, pad=0.01)
-    data = {name: found.contrast.numpy() for name, found in scores.items()}
     lines = [f"{name}: largest contrast {values.max():.2f}" for name, values in data.items()]
     return Plot(figure, data, "\n".join(["Contrast of every head", *lines]))
 
