@@ -36,6 +36,7 @@ NAME = "gaze_lens"
 KERNELS = ("sdpa", "eager")
 Acting = list[tuple[AttentionBias, Tensor]]
 Rows = slice | list[int]
+FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
 CACHES = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
 
 
@@ -290,9 +291,27 @@ def _kernel_by_heads(call: Call, layer: Layer, acting: Acting) -> Tensor:
         alike.setdefault(among, []).append(head)
     mixed = call.query.new_empty(call.query.shape[0], call.place.n_queries, n_heads, call.value.shape[-1])
     for among, heads in alike.items():
-        mask = _sum_of(call, layer.seam, [acting[index][1] for index in among]) if among else call.mask
-        mixed[:, :, heads] = _default_kernel(call.only(heads) if len(alike) > 1 else call, layer, mask)
+        some = call.only(heads) if len(alike) > 1 else call
+        if among:
+            mixed[:, :, heads] = _kernel_by_rows(some, layer, _sum_of(call, layer.seam, [acting[i][1] for i in among]))
+        else:
+            mixed[:, :, heads] = _default_kernel(some, layer, call.mask)
     return mixed
+
+
+def _kernel_by_rows(call: Call, layer: Layer, mask: Tensor) -> Tensor:
+    """The model's own attention under a biased mask. A kernel pays for what a mask hides, so where no query sees later
+    keys, some queries at a time are given the keys up to the last of them."""
+    if call.mask is not None or not call.causal:
+        return _default_kernel(call, layer, mask)
+    n_queries, before = call.place.n_queries, call.place.query_start - call.place.key_start
+    size = max(FEWEST_ROWS, -(-n_queries // MOST_BLOCKS))
+    parts = []
+    for start in range(0, n_queries, size):
+        stop = min(start + size, n_queries)
+        part = call.block(slice(start, stop), slice(before + stop))
+        parts.append(_default_kernel(part, layer, mask[..., start:stop, : before + stop]))
+    return torch.cat(parts, dim=1)
 
 
 def _acting(call: Call, layer: Layer, biases: list[AttentionBias]) -> Acting:

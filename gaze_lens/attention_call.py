@@ -51,6 +51,10 @@ class Call:
         extra = {**self.extra, "is_causal": self.causal}
         return replace(self, module=UNGROUPED, query=self.query[:, heads], key=key, value=value, extra=extra)
 
+    def block(self, queries: slice, keys: slice) -> "Call":
+        """The same call for some queries on some keys; its place and its mask remain those of the whole."""
+        return replace(self, query=self.query[:, :, queries], key=self.key[:, :, keys], value=self.value[:, :, keys])
+
     def visible(self, rows: slice | list[int] = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
         """What the model lets (some rows of) the queries see; without a mask, the triangle over true positions."""
         if self.mask is not None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from reference import SLIDING, at_real, full, padded, picture, slow_attention, slow_bias, visible
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, StaticCache
 
-from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, steer
+from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, attention, steer
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.regions import Region
 from gaze_lens.watching import hook_list
@@ -118,6 +118,31 @@ def test_the_fast_path_is_the_full_path_in_every_order(model):
         slow = model.run_with_hooks(inputs, fwd_hooks=[biases[0], *hooks])
         torch.testing.assert_close(at_real(slow, inputs), fast, atol=2e-5, rtol=0)
         torch.testing.assert_close(rows.pop(), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 7, 16])
+def test_some_rows_at_a_time_are_all_rows_and_see_no_later_keys(model, monkeypatch, rows):
+    monkeypatch.setattr(attention, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(attention, "MOST_BLOCKS", 10**6)
+    inputs, kernel, keys = model.prepare(picture(128, 64), "What is going on?"), attention._default_kernel, []
+
+    def watched(call, layer, mask):
+        keys.append(call.key.shape[2])
+        return kernel(call, layer, mask)
+
+    monkeypatch.setattr(attention, "_default_kernel", watched)
+    for heads in (["L1H0", "L1H3", "L2H2"], [(1, head) for head in range(model.cfg.n_heads)]):
+        biases = image_bias(inputs, heads=heads).hooks()
+        slow = model.run_with_hooks(inputs, fwd_hooks=[*biases, *full([1, 2])])
+        assert not keys
+        torch.testing.assert_close(model.run_with_hooks(inputs, fwd_hooks=biases), slow, atol=2e-5, rtol=0)
+        assert {rows, 2 * rows, inputs.layout.length} <= set(keys)
+        keys.clear()
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=inputs.layout.length + 9)
+    fast = model.run_with_hooks(inputs, fwd_hooks=biases, past_key_values=cache)
+    torch.testing.assert_close(fast, slow, atol=2e-5, rtol=0)
+    assert {rows, inputs.layout.length} <= set(keys)
 
 
 @torch.no_grad()
