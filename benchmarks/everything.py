@@ -19,7 +19,6 @@ import torch
 from common import Row
 
 SUBJECTS = ("unhooked", "tracking", "patching", "discovery", "generation")
-ROUNDS = {"generation": {"rounds": 5}}  # fewer than its own, so that all end within a quarter of an hour on two cores
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def run(subjects: list[str], out: Path, **about: Any) -> None:
     told = begun(out, subjects, about)
     for subject in subjects:
         if subject not in told["seconds"]:
-            start, rows = time.perf_counter(), import_module(subject).main(**ROUNDS.get(subject, {}) | about)
+            start, rows = time.perf_counter(), import_module(subject).main(**about)
             print(common.table(rows), end="\n\n", flush=True)  # noqa: T201
             told["rows"] += [row.to_dict() for row in rows]
             told["seconds"][subject] = round(time.perf_counter() - start, 1)

@@ -19,6 +19,8 @@ from torch import Tensor
 class ValueNorms:
     """Hooks that keep the norms of one prompt's value vectors, and the norms.
 
+    Behind the prompt they take themselves off: a hook keeps bridges in the way, which cost time in every decode step.
+
     layers: whose values are wanted. n_keys: keys of the prompt; those behind it are generated.
     silent: the layers that have no values of their own, and why; running their hooks is a HookError.
     """
@@ -36,9 +38,12 @@ class ValueNorms:
     def _keep(self, values: Tensor, hook: Any) -> None:
         """Values `[batch, pos, kv_head, d_head]` of one forward; a prompt may take several."""
         parts = self._parts[hook.layer()]
-        if sum(part.shape[1] for part in parts) < self.n_keys:
-            norms = values[0].detach().float().norm(dim=-1).T
-            parts.append(norms.repeat_interleave(self.n_heads // norms.shape[0], 0))
+        norms = values[0].detach().float().norm(dim=-1).T
+        parts.append(norms.repeat_interleave(self.n_heads // norms.shape[0], 0))
+        if sum(part.shape[1] for part in parts) >= self.n_keys:
+            for handle in hook.fwd_hooks:
+                if handle.user_hook == self._keep:
+                    handle.hook.remove()
 
     def of(self, layer: int) -> Float[Tensor, "head key"]:
         """The norms in a layer that was run, repeated for the query heads of each KV group."""

@@ -8,6 +8,7 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.regions import Box, Picture, panels
+from gaze_lens.value_norms import ValueNorms
 
 NAMES = ["Qwen2.5-VL", "Qwen3-VL"]
 HEADS = ["L2H1", "L0H3", "L2H0", "L0H0"]
@@ -49,6 +50,19 @@ def slow_masses(model, inputs, n_panels, norms=None, **options):
                     weight *= float(norms[layer][head // 2, position])  # 4 query heads share 2 KV heads
                 result[step, index, k % n_panels] += weight
     return generation, result
+
+
+def test_value_norms_are_kept_of_the_prompt_and_cost_later_steps_nothing(pair):
+    model, plain = pair
+    inputs = model.prepare(picture(model), "Tell me")
+    kept, left = ValueNorms(model, [0, 2], n_keys=inputs.layout.n_keys), []
+    point = model.hook_dict["blocks.2.attn.hook_v"]
+    count = ("ln_final.hook_normalized", lambda _, hook: left.append(len(point._forward_hooks)))
+    model.generate(inputs, fwd_hooks=[*kept.hooks(), count], **STEPS)
+    assert left == [0] * 5
+    for layer in (0, 2):
+        expected = value_norms(plain, inputs)[layer].repeat_interleave(2, 0)
+        torch.testing.assert_close(kept.of(layer), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["raw", "weighted"])
