@@ -135,6 +135,16 @@ def test_late_layers_pay_more_for_looking():
     assert prices == pytest.approx([prices[0] * factor for factor in (1, 1, 1, 4, 8, 8)], rel=1e-4)
 
 
+def test_phases_that_are_alike_have_rates_that_rise_and_fall_alike():
+    small = Size(width=32, layers=1, heads=2, kv_heads=1, head_width=16, mlp=48, vision_width=32, vision_mlp=48)
+    trainer, rates = Trainer(seed=0, size=small, phases=(Phase("practise", 300, 2e-3, 1e-3, end=0.1),) * 2), []
+    for trainer.at in range(600):
+        trainer.set_rates(trainer.phase)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+    assert rates[:300] == rates[300:]
+    assert rates[0][0] < rates[299][0] < rates[99][0] < 1e-3
+
+
 def test_a_run_taken_up_again_ends_as_if_it_had_never_stopped(tmp_path):
     phases = (Phase("vision", 2, 0.0, 1e-3, end=1.0), Phase("learn", 3, 1e-3, 1e-3, end=0.1, looking=0.01))
     phases = tuple(Phase(**{**vars(phase), "asked": 2, "narrated": 1, "scenes": 1}) for phase in phases)

@@ -85,6 +85,7 @@ PHASES = (
     Phase("settle", 350, 1.5e-3, 1e-3, end=0.02),
     Phase("practise", 500, 2.5e-3, 1.5e-3, end=0.02),
     Phase("practise", 600, 2.5e-3, 1.5e-3, end=0.02),
+    Phase("practise", 600, 2.5e-3, 1.5e-3, end=0.02),
 )
 
 
@@ -176,7 +177,7 @@ class Trainer:
 
     def set_rates(self, phase: Phase) -> None:
         """Warm-up, then a cosine down to the phase's end."""
-        since = self.at - self.begun[self.phases.index(phase)]
+        since = self.at - max(begun for begun in self.begun if begun <= self.at)  # phases may be alike
         falling = phase.end + (1 - phase.end) * (1 + math.cos(math.pi * since / phase.steps)) / 2
         for optimizer, rate in zip(self.optimizers, (phase.adam_rate, phase.rate), strict=False):
             for group in optimizer.param_groups:
