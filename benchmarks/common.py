@@ -139,6 +139,10 @@ class Timing:
         cancels."""
         return median(theirs / mine for mine, theirs in zip(self.rounds, other.rounds, strict=True))
 
+    def against(self, other: "Timing") -> str:
+        """How the fastest rounds compare, for a note: where the median is far from it, something else was running."""
+        return f"fastest rounds {min(other.rounds) / min(self.rounds):.3f}"
+
 
 def by_turns(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warm: int = 1) -> dict[str, Timing]:
     """Time functions by turns."""
@@ -195,8 +199,8 @@ class Row:
     @classmethod
     def of_seconds(cls, subject: str, case: str, ours: Timing, alternative: Timing, **more: Any) -> "Row":
         """A line about two timings."""
-        ratio = ours.speed_over(alternative)
-        return cls(subject, case, "s", ours.seconds, alternative.seconds, ratio=ratio, **more)
+        more = {"note": ours.against(alternative), **more}
+        return cls(subject, case, "s", ours.seconds, alternative.seconds, ratio=ours.speed_over(alternative), **more)
 
     @property
     def verdict(self) -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/everything.py --size 0.1B --device cpu --rounds 3 --out bench.json [--only generation patching]
     python benchmarks/everything.py --table bench.json            # the table as Markdown, nothing run
+    python benchmarks/everything.py --table bench.json --judged   # only what has a target
 
 Ours, the alternative, the limit where it is known, and how many times better ours is. On a CPU one thread is timed, by
 the processor's clock. Rows are written as each benchmark ends; the same command goes on where it was broken off.
@@ -32,9 +33,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=SUBJECTS)
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="the JSON file to write")
     parser.add_argument("--table", type=Path, help="a JSON file of an earlier run: print its table as Markdown")
+    parser.add_argument("--judged", action="store_true", help="with --table: only rows that have a target")
     given = parser.parse_args()
     if given.table:
-        print(markdown(json.loads(given.table.read_text())))  # noqa: T201
+        print(markdown(json.loads(given.table.read_text()), judged=given.judged))  # noqa: T201
         return
     if given.device == "cpu":
         torch.set_num_threads(1)
@@ -69,12 +71,12 @@ def rows_of(told: dict[str, Any]) -> list[Row]:
     return [Row(**{name: row[name] for name in Row.__dataclass_fields__}) for row in told["rows"]]
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """The table of a file, and what it was measured on."""
+def markdown(told: dict[str, Any], *, judged: bool = False) -> str:
+    """The table of a file, and what it was measured on. judged: only rows that have a target."""
     rows = [
         [row.subject, row.case, *(_figure(value, row.unit) for value in (row.ours, row.alternative, row.limit)),
          _figure(row.ratio), _figure(row.target), row.verdict]
-        for row in rows_of(told)
+        for row in rows_of(told) if row.target or not judged
     ]  # fmt: skip
     head = ["", "", "ours", "alternative", "limit", "ratio", "target", ""]
     arguments = " ".join(f"--{name} {told[name]}" for name in ("size", "device", "rounds") if name in told)

@@ -56,7 +56,7 @@ def _rows(model: gl.HookedVLM, plain: Any, inputs: gl.VLMInputs, case: str, roun
     tokens = inputs.n_rows * inputs.layout.length, inputs.n_rows * STEPS
     return [
         Row(f"generation, {name}", f"{phase}, {case}", "tokens/s", n / ours.seconds, n / theirs.seconds,
-            ratio=ours.speed_over(theirs), target=TARGETS.get(name, 0.95))
+            ratio=ours.speed_over(theirs), target=TARGETS.get(name, 0.95), note=ours.against(theirs))
         for name, several in times.items() if name != "plain"
         for phase, n, ours, theirs in zip(("prefill", "decode"), tokens, several, times["plain"], strict=True)
     ]  # fmt: skip

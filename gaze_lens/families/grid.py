@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from gaze_lens.families.features import Part
 from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
@@ -39,9 +38,13 @@ def arrange(parts: Sequence[Part]) -> dict[str, Any]:
     """One tensor per image, and for each DeepStack level one tensor per image."""
     pooled = tuple(part["tokens"] for part in parts)
     levels = [tuple(level) for level in zip(*(part["levels"] for part in parts), strict=True)]
-    kind = BaseModelOutputWithDeepstackFeatures if levels else BaseModelOutputWithPooling
-    more = {"deepstack_features": levels} if levels else {}
-    return {"mm_encoder_outputs": {"image": kind(pooler_output=pooled, **more)}}
+    if not levels:
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+    # Imported here, as it takes long and the other families do without.
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+    output = BaseModelOutputWithDeepstackFeatures(pooler_output=pooled, deepstack_features=levels)
+    return {"mm_encoder_outputs": {"image": output}}
 
 
 def _by_image(level: Tensor | Sequence[Tensor], images: Sequence[Tensor]) -> Sequence[Tensor]:

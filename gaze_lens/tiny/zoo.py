@@ -4,10 +4,10 @@ Every member is trained as the embedded model is, on the same pictures in the sa
 thing: its size, its architecture, or whether its vision tower learns with the rest. Then heads are scored, steered and
 controlled as in `gaze_lens.tiny.evaluate`.
 
-A member takes half an hour to two hours of one CPU core, or minutes on a GPU. `DIR/MEMBER` holds its states, log,
-checkpoint, scores and figures; the same command goes on where it was stopped, and does nothing again. At the end, or
-with `--report` at any time, `DIR` gets `table.md`, `maps.png` and `steering.png`, for which the members'
-`figures.json` are enough. What the project found so is in `docs/zoo`.
+A member takes three quarters of an hour to two and a half hours of one CPU core, or minutes on a GPU. `DIR/MEMBER`
+holds its states, log, checkpoint, scores and figures; the same command goes on where it was stopped, and does nothing
+again. At the end, or with `--report` at any time, `DIR` gets `table.md`, `maps.png` and `steering.png`, for which the
+members' `figures.json` are enough.
 """
 
 import json
