@@ -14,7 +14,7 @@ from gaze_lens.serve import Limits, require_extra, serve
 from gaze_lens.serve import server as module
 from gaze_lens.serve.server import bind
 
-HEADS = HeadSet(["L2H0", "L1H4"])
+HEADS = HeadSet(["L1H6", "L1H11"])
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_target_that_is_posted_moves_the_description(server, strip):
     connection.close()
     assert "target" in [event["kind"] for event in told]
     assert text.startswith("red square")
-    assert text.endswith(strip.captions["panel 5"] + " " + strip.captions["panel 5"])
+    assert text.count(strip.captions["panel 5"]) >= 3
     assert server.error("POST", f"/answers/{key}/target", {"target": None})[0] == 404
 
 

@@ -10,7 +10,7 @@ from serving import LONGEST, served
 from gaze_lens import HeadSet, comics
 from gaze_lens.serve import Limits
 
-HEADS = HeadSet(["L2H0", "L1H4"])
+HEADS = HeadSet(["L1H6", "L1H11"])
 expect.set_options(timeout=1000 * LONGEST)
 SLOW = "0.25"  # seconds a token: time for the mouse
 

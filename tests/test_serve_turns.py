@@ -14,7 +14,7 @@ from gaze_lens.errors import RegionError
 from gaze_lens.serve.asks import Aim, Ask
 from gaze_lens.serve.turns import Turn, Wheel
 
-HEADS = HeadSet(["L2H0", "L1H4"])
+HEADS = HeadSet(["L1H6", "L1H11"])
 STRENGTH = 10_000.0
 
 
@@ -67,7 +67,8 @@ def test_without_a_target_it_says_what_the_model_says_and_letting_go_lets_go(tin
     assert said(free) == str(tiny_model.generate(inputs, max_new_tokens=40))
     held = answer(tiny_model, strip, aim(strip, "panel 2"))
     let_go = answer(tiny_model, strip, aim(strip, "panel 2"), at={8: lambda turn: turn.aim(None)})
-    assert said(held) == " ".join([strip.captions["panel 2"]] * 6)
+    assert said(held).startswith(strip.captions["panel 2"])
+    assert said(held).count(strip.captions["panel 2"]) >= 3 > said(free).count(strip.captions["panel 2"])
     assert said(let_go)[:20] == said(held)[:20]
     assert said(let_go) != said(held)
 

@@ -44,7 +44,8 @@ for head in gaze:
     print(f"{head}: {scores.score[head]:.2f} of its attention is on the panel asked about")
 
 # %% [markdown]
-# Three heads look, the first, which we call the *eye*, far more than the other two.
+# Three heads look, the first, which we call the *eye*, far more than the other two. (Whether these look there because
+# that panel was asked about, the score does not say; part 6 comes back to them.)
 #
 # ## A pair that differs in one thing
 #
@@ -88,7 +89,7 @@ for name, inputs in (("clean", clean), ("corrupted", corrupted)):
     print(f"{name}: {values.mean():.2f} on average, rows from {values.min():.2f} to {values.max():.2f}")
 
 # %% [markdown]
-# From -9.89 to 9.81: the model reads the question, and is sure. A patch puts one activation of the clean run into the
+# From -9.64 to 9.91: the model reads the question, and is sure. A patch puts one activation of the clean run into the
 # corrupted run. Its *recovery* is how far that moves the metric: 0 not at all, 1 all the way to the clean run.
 #
 # A second pair asks the same question of two pictures: in the corrupted one, the two panels have changed places. Here
@@ -132,8 +133,8 @@ contents = gl.patch(model, *swapped, what="resid_pre", positions=where, **how)
 gl.show.patching(contents)
 
 # %% [markdown]
-# It stays in the image tokens of the panel asked about until layer 2, and moves to the last token in layer 2. The other
-# panel's tokens do not matter (-0.02). The same patch at the border between the vision tower and the language model
+# It stays in the image tokens of the panel asked about until layer 1, and moves to the last token in layer 1. The other
+# panel's tokens hardly matter (-0.04). The same patch at the border between the vision tower and the language model
 # (`what="image"`, with everything that Qwen3-VL adds to the first layers later):
 
 # %%
@@ -163,7 +164,7 @@ print(best(by_head_swapped, 3))
 
 # %% [markdown]
 # `low` and `high` are a 95 % interval of the mean, from a bootstrap over rows. In both pairs the eye alone carries the
-# answer (1.01 and 1.00). For the ordinal there are heads of layer 0 too, the first of them with 0.23; for the panels
+# answer (0.98 and 0.99). For the ordinal there are heads of layer 0 too, the first of them with 0.26; for the panels
 # there are none. Which part of the eye changes? Its query says what it looks for, its keys what can be found where, its
 # values what it takes from there. Keys and values belong to *KV heads*, each shared by three query heads in this model
 # (grouped-query attention). So they are patched by KV head, and the eye's two neighbours get them too.
@@ -178,9 +179,9 @@ for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapp
     print(f"{name}: " + ", ".join(f"{what} {result.recovery().item():.2f}" for what, result in found.items()))
 
 # %% [markdown]
-# A clean split. The ordinal enters by the query (1.01), and nothing else of the eye knows about it. What the panel
-# shows enters by the values (0.99); query, keys and pattern hardly care what is in a panel (at most 0.01 in size). So
-# the eye finds a panel by its place, not by what it shows.
+# A clean split. The ordinal enters by the query (0.98), and nothing else of the eye knows about it. What the panel
+# shows enters by the values (0.99); query, keys and pattern do not care what is in a panel (0.00). So the eye finds a
+# panel by its place, not by what it shows.
 #
 # ## 3. From the ordinal to the eye
 #
@@ -191,11 +192,11 @@ for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapp
 # %%
 paths = gl.path_patch(model, clean, corrupted, None, [eye], into="q", positions="last", **how)
 print(best(paths))
-carriers = paths.top(6)
-print(f"the six of them, added up: {sum(paths.grid('last')[head].item() for head in carriers):.2f}")
+carriers = paths.top(4)
+print(f"the four of them, added up: {sum(paths.grid('last')[head].item() for head in carriers):.2f}")
 
 # %% [markdown]
-# Six heads of layer 0, the same that `z` patching found, and all but one are small. Added up they make 0.26; yet with
+# Four heads of layer 0, the same that `z` patching found, and all but one are small. Added up they make 0.23; yet with
 # the eye's query patched, everything is back. Do they work together? Patch them one after another, and watch where the
 # eye looks. (`give` makes plain hooks: each head's `z` at the last token, moved from the corrupted to the clean run.)
 
@@ -247,10 +248,10 @@ looked = [f"{head} {mass(cache['pattern', head.layer][:, head.head, last], ordin
 print("their attention on the ordinal:", ", ".join(looked))
 
 # %% [markdown]
-# So they do. Six heads together recover 1.00, 0.98 by direct paths alone: what lies between (layer 1 and the first
-# MLPs) adds little. One head alone cannot turn the eye: a softmax goes to whichever panel has the larger
-# score, and five other heads still vote for the other panel. The effects of patching one head at a time do not add up,
-# and a head that shows 0.02 alone is not idle. All six look at the ordinal, with about half of their attention or more.
+# So they do. Four heads together recover 1.00, 0.95 by direct paths alone: what lies between (the first MLP) adds
+# little. One head alone cannot turn the eye: a softmax goes to whichever panel has the larger score, and three other
+# heads still vote for the other panel. The effects of patching one head at a time do not add up, and a head that shows
+# 0.01 alone is not idle. All four look at the ordinal, with about half of their attention or more.
 #
 # ## 4. What the eye writes, and who reads it
 #
@@ -269,10 +270,11 @@ for label, row, found in zip(labels, lens, words, strict=True):
     print(f"{label:>10}: metric {metric(row[:, None]).mean():5.2f}, right {n_right}{length}")
 
 # %% [markdown]
-# Behind the eye's layer (`2_mid` is the stream between its attention and its MLP) the answer can be read off: 0.52
-# before it, 6.69 behind. So the eye writes the answer's first word itself, in the model's own output language. Do later
-# heads or MLPs still need to read it? Path patching tells of heads and logits. For MLPs, patch the eye and hold
-# the MLPs as they were in the corrupted run; that is a few more hooks in the list.
+# Behind the eye (`1_mid` is the stream between its layer's attention and MLP) the answer can be read off in most rows:
+# 0.11 before it, 5.11 behind, and 8.17 behind that layer's MLP. So the eye writes the answer's first word itself, in
+# the model's own output language, and an MLP writes more. Do later heads or MLPs need to read it? Path patching tells
+# of heads and logits. For MLPs, patch the eye and hold the MLPs as they were in the corrupted run; that is a few more
+# hooks in the list.
 
 # %%
 ours, theirs = swapped
@@ -319,20 +321,20 @@ for name in mlps:
     print(f"  with {name} held: {back(turned + [hold(name)]):.2f}")
 
 # %% [markdown]
-# Two ways, one answer: 0.63 of the effect goes straight to the logits, as the path says, and 0.63 is left when the MLPs
-# are held. The rest goes through MLPs, mostly the last (0.83 left without it) and that of the eye's own layer (0.87).
-# Later heads read nothing that matters here: with their layers' attention held, nothing is lost (1.00). Then why does
-# the lens jump at the last layer's attention, from 6.87 to 8.44? That attention does not depend on the answer, but it
-# shortens the stream, from 57.4 to 46.8. The final norm makes up for length, so what is left counts for more. The
-# circuit, then:
+# Two ways, one answer: 0.23 of the effect goes straight to the logits, as the path says, and 0.22 is left when the MLPs
+# are held. The rest goes through MLPs: first of all that of the eye's own layer (0.31 left without it), and the last
+# (0.73). Later heads read nothing that matters here: with their layers' attention held, nothing is lost (1.00). Mind
+# what the lens could not say: behind the eye it finds half of the final metric, yet only 0.23 of it is the eye's own in
+# the end. The final norm divides by the length of the stream, which grows from 35.7 to 67.1 behind the eye, so that
+# what the eye wrote counts for less and less. The circuit, then:
 #
-# ordinal -> six heads of layer 0 -> the eye's query -> its look at the panel -> its values -> logits, and MLPs.
+# ordinal -> four heads of layer 0 -> the eye's query -> its look at the panel -> its values -> MLPs, and the logits.
 #
 # ## 5. Take things away
 #
 # Patching shows what suffices. Now ask what is needed. An *attention knockout* takes away some keys from some queries,
 # and the softmax shares their attention out among the rest. Take away, from all heads of a layer, the last token's view
-# of the ordinal, of the panel asked about, or of the whole picture; the model undisturbed has 9.81.
+# of the ordinal, of the panel asked about, or of the whole picture; the model undisturbed has 9.91.
 
 # %%
 views = {"ordinal": ordinal, "panel asked about": here, "image": group(clean, "image")}
@@ -342,8 +344,8 @@ for layer in range(model.cfg.n_layers):
     print(f"layer {layer}: " + ", ".join(f"no {name} {run(one, clean)[0]:6.2f}" for name, one in hooks.items()))
 
 # %% [markdown]
-# The same two layers as in part 1: the ordinal is needed in layer 0 (-0.74), the panel in the eye's layer (-3.14), and
-# nothing anywhere else. Now silence heads instead, everywhere (*zero ablation*), or replace what they say at the last
+# The same two layers as in part 1: the ordinal is needed in layer 0 (0.36), the panel in the eye's layer (-2.33), and
+# little anywhere else. Now silence heads instead, everywhere (*zero ablation*), or replace what they say at the last
 # token by its mean over 18 other strips, panels mixed (*mean ablation*), and compare with random heads.
 
 # %%
@@ -367,11 +369,11 @@ lowest = [min(values) for values in zip(*map(ablated, draws), strict=True)]
 print(f"three random heads, the worst of {len(draws)} draws: zero {lowest[0]:.2f}, mean {lowest[1]:.2f}")
 
 # %% [markdown]
-# Without the eye little is left (0.63 of 9.81, or 0.03), without the carriers nothing. Random heads are hardly missed
-# (8.83 in the worst draw).
+# Without the eye little is left (1.23 of 9.91, or 0.50), and without the carriers (1.29, or 0.37). Random heads are
+# not missed (9.87 in the worst draw).
 #
 # **A disagreement.** With the eye silenced the metric is near 0: the model no longer knows. With the panel knocked out
-# it is -3.14: the model says something else. What? See where the eye looks then, and compare the answers with what is
+# it is -2.33: the model says something else. What? See where the eye looks then, and compare the answers with what is
 # there.
 
 # %%
@@ -394,9 +396,9 @@ print(f"{first} of {len(strips)}: the answer is the word about it; {either}: abo
 
 # %% [markdown]
 # A softmax has to look somewhere. Without its panel the eye takes the next best, a panel beside it, and the model
-# describes that: in 16 rows what it looks at most, in the other two the next. In 6 rows it is the very panel
+# describes that: in 16 rows what it looks at most, in one more the next. In 5 rows it is the very panel
 # that the metric counts as wrong. So the knockout of a panel redirects, and an ablation removes. Knock out the whole
-# picture, as in the table above, and they agree (0.03).
+# picture, as in the table above, and they agree (-0.22).
 #
 # ## 6. The other gaze heads
 #
@@ -420,9 +422,10 @@ for head in in_answer:
     print(f"{head} on the panel, word by word: {looks[head]}; score at the end of the prompt {scores.score[head]:.3f}")
 
 # %% [markdown]
-# Different heads for different words: colours are looked up by heads of layer 2, shapes by heads of the layers below.
-# Two of them the score at the end of the prompt could not see (0.004 and 0.001). How probable is the right word when
-# they are silenced where that word is due, one by one, and all that look?
+# The eye looks whenever a colour or a shape is due. When the first shape is due, four heads look; when the second
+# colour is, two. Some of them the score at the end of the prompt could hardly see (0.065 and 0.040), and one that it
+# ranked third, L0H6, is not among them at all. How probable is the right word when they are silenced where that word is
+# due, one by one, and all that look?
 
 
 # %%
@@ -440,12 +443,12 @@ for index, name in {0: "first colour", 1: "first shape", 3: "second colour", 4: 
     print(f"{name}: {without}; without all {len(lookers)} {log_p(lookers, index):.2f}")
 
 # %% [markdown]
-# Only the first word hangs on one head. The others have a spare: taken one by one, no head is missed much (-0.34 at
-# most), and all that look together are (-3.38, -2.50, -3.39). So the disagreement was in our questions. The score was
-# taken at the last prompt token, from which the first colour comes; heads that look later have a small score there, or
-# none. And the metric asked about the first colour, which these heads do not serve. Score with `at="answer"`, and
-# measure the whole answer (`gl.metrics.answer_log_probability`), before you call a head idle. One head has two
-# jobs at two places: L0H4 carries the ordinal at the prompt's end, and looks at the panel where the first shape is due.
+# The eye is missed everywhere, most at the first word (-2.01). The others are spares: taken alone, none is missed
+# (-0.00), but without all that look the first shape (-2.31) and the second colour (-0.32) lose more than without the
+# eye alone (-0.49 and -0.15). So the disagreement was in our questions. The score was taken at the last prompt token,
+# from which the first colour comes; heads that look later have a small score there, or none. And the metric asked about
+# the first colour, which these heads do not serve. Score with `at="answer"`, and measure the whole answer
+# (`gl.metrics.answer_log_probability`), before you call a head idle.
 #
 # ## 7. All heads at once, by gradient
 #
@@ -464,10 +467,10 @@ edges = gl.attribute_edges(model, clean, corrupted, None, [eye], into="q", posit
 print(f"paths into the eye's query: rank correlation with path patching {agreement(edges, paths):.2f}")
 
 # %% [markdown]
-# **A disagreement.** It finds the eye in both pairs, at half its size (0.532 and 0.504). With the panels swapped the
-# ranks agree (1.00), though most of the 72 are ranks of next to nothing; with the ordinal changed less so (0.67). The
-# estimates of the carriers are close to zero, and two have the wrong sign. A gradient sees a straight line. Go the way
-# from the corrupted to the clean activation in eight steps, for the eye, and for the six carriers together:
+# **A disagreement.** It finds the eye in both pairs, but with little more than a third of its size (0.383 and 0.353).
+# It ranks heads much as patching does where panels are swapped (0.98), less so where the ordinal is changed (0.77): of
+# the carriers it sees next to nothing (0.003 at most), and two with the wrong sign. A gradient sees a straight line. Go
+# the way from the corrupted to the clean activation in eight steps, for the eye, and for the four carriers together:
 
 # %%
 for name, heads in (("the eye", [eye]), ("carriers", list(carriers))):
@@ -483,11 +486,11 @@ print("length of the final stream, with none, half and all of the eye:", [round(
 
 # %% [markdown]
 # Neither is a line. The eye's curve is steeper in the middle than at the ends: half way, where it says a bit of both
-# answers, the final stream is shorter (34.5; 44.7 and 46.1 at the ends), and the final norm stretches what is in it.
-# So the estimate has the right order and the wrong size. The carriers' curve is a switch: nothing at first (0.01), and
-# in the middle the eye's softmax goes over to the other panel. At its foot the slope is nearly zero, and that is all a
-# gradient sees. Along the direct paths alone, at least the order is right (1.00). Attribution finds candidates; what
-# sits behind a saturated softmax it makes small. Patch what it finds, and patch groups.
+# answers, the final stream is shorter (52.9; 71.6 and 67.8 at the ends), and the final norm stretches what is in it. So
+# the estimate has the right order and the wrong size. The carriers' curve is a switch: next to nothing at first (0.03
+# after two steps), and in the middle the eye's softmax goes over to the other panel. At its foot the slope is nearly
+# zero, and that is all a gradient sees. Along the direct paths alone, the order is better (0.80). Attribution finds
+# candidates; what sits behind a saturated softmax it makes small. Patch what it finds, and patch groups.
 #
 # ## 8. Steering is the same circuit
 #
@@ -498,15 +501,37 @@ print("length of the final stream, with none, half and all of the eye:", [round(
 print(f"steered to the other panel: {run(gl.steer([eye], there), clean)[0]:.2f}; asked about it: {worst:.2f}")
 
 # %% [markdown]
+# Most of the way, and not all of it (-6.06). What is missing? The answer begins with the *upper* shape, so look at
+# where in the panel the eye looks, and steer it there:
+
+# %%
+boxes = [strip.regions[f"panel {b + 1}"] for strip, (_, b) in zip(strips, panels, strict=True)]
+upper = clean.region([(box.x0, box.y0, box.x1, (box.y0 + box.y1) / 2) for box in boxes])
+for name, hooks, inputs in (
+    ("asked about the other panel", [], corrupted),
+    ("steered to it", gl.steer([eye], there), clean),
+    ("steered to its upper half", gl.steer([eye], upper), clean),
+):
+    value, attention = run(hooks, inputs)
+    share = mass(attention, upper.positions) / mass(attention, there.positions)
+    print(f"{name}: {value:.2f}; of the eye's attention on that panel, {share:.2f} is on its upper half")
+
+# %% [markdown]
+# So the question tells the eye not only which panel, but also where in it (0.98 of its attention there is on the upper
+# half). Made to look at the whole panel, the eye spreads over more of it (0.71), and reads a bit of the lower shape
+# too. Made to look at the upper half, it does nearly all that the question did (-8.82 of -9.64). Steer to what the
+# words to come are about, and no wider.
+#
 # ## What was found, and what it is worth
 #
 # | step | patching | second witness |
 # |---|---|---|
 # | the ordinal reaches the last token in layer 0 | stream, 1.00 | knockout of the ordinal in layer 0 |
-# | six heads of layer 0 turn the eye's query | together 1.00 | direct paths alone, 0.98 |
-# | the eye brings the panel's colour | `z`, 1.01 and 1.00; values, 0.99 | zero ablation leaves 0.63 of 9.81 |
-# | logits read it, and MLPs | direct path, 0.63 | 0.63 with MLPs held |
-# | other heads bring the other words, with spares | none at the last prompt token | silenced together, -2.50 to -3.39 |
+# | four heads of layer 0 turn the eye's query | together 1.00 | direct paths alone, 0.95 |
+# | the eye brings the panel's colour | `z`, 0.98 and 0.99; values, 0.99 | zero ablation leaves 1.23 of 9.91 |
+# | MLPs read it, and logits | direct path, 0.23 | 0.22 with MLPs held |
+# | spare heads bring other words too | none at the last prompt token | silenced with the eye, -2.31 and -0.32 |
+# | the question says where in the panel | `q` alone, 0.98 | steered to the upper half, -8.82 of -9.64 |
 #
 # Such a tidy circuit is no evidence about large models. This one has six layers, reads pictures of coloured shapes, and
 # was trained with a small price on heads that look at the image; that so few do comes from the price. What carries over

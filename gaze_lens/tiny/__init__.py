@@ -10,7 +10,7 @@ from gaze_lens.model import HookedVLM
 
 FOLDER = Path(__file__).parent / "checkpoint"
 NAME = "gaze_lens/tiny"
-HEADS = 3  # the number of best heads with which the demo steers
+HEADS = 2  # the number of best heads with which the demo steers
 
 
 def load_tiny(*, device: str = "cpu", dtype: str = "float32") -> HookedVLM:

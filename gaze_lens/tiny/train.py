@@ -80,6 +80,7 @@ EARLY = {
     "questions": ("ask", "ask", "ask", "open wide", "this"),
     "stories": ("in order", "any order", "open wide"),
 }
+FREE = ("any order", "freely", "any order")
 PHASES = (
     Phase("vision", 1000, 0.0, 3e-3, end=1.0, **EARLY),
     Phase("learn", 750, 4e-3, 3e-3, end=0.5, looking=0.004, power=4, **EARLY),
@@ -88,6 +89,7 @@ PHASES = (
     Phase("practise", 500, 2.5e-3, 1.5e-3, end=0.02),
     Phase("practise", 600, 2.5e-3, 1.5e-3, end=0.02),
     Phase("practise", 600, 2.5e-3, 1.5e-3, end=0.02),
+    Phase("narrate", 400, 2.5e-3, 1.5e-3, end=0.02, asked=6, narrated=20, scenes=4, stories=FREE),
 )
 
 
