@@ -85,7 +85,9 @@ def markdown(told: dict[str, Any], *, judged: bool = False) -> str:
 
 
 def _figure(value: float | None, unit: str = "") -> str:
-    return "" if value is None else f"{value:.3g} {unit}".strip()
+    if value is None:
+        return ""
+    return (f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}").strip()
 
 
 if __name__ == "__main__":

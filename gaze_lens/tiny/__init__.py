@@ -1,7 +1,7 @@
 """The embedded model: a small Qwen3-VL that this project trained on its own comic strips, and that ships with it.
 
 model = gl.load_tiny()
-python -m gaze_lens.tiny.train --out DIR --seed 0        # trains one like it
+python -m gaze_lens.tiny.train --out DIR --seed 0        # makes it again
 """
 
 from pathlib import Path
