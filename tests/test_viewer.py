@@ -44,7 +44,7 @@ def viewer(tiny_model):
     """Two images and an answer of the embedded model."""
     strip, scene = synthetic(1, seed=5, panels=3)[0], scenes(1, seed=0)[0]
     inputs = tiny_model.prepare([[strip, scene]], [OPEN])
-    return show.attention(tiny_model, inputs, ["L1H0", "L2H0", "L1H4"], max_new_tokens=8)
+    return show.attention(tiny_model, inputs, ["L1H0", "L1H6", "L1H11"], max_new_tokens=8)
 
 
 def alphas(tab, boxes, size, image=0):
