@@ -87,7 +87,7 @@ def test_hovering_over_a_panel_in_mid_sentence_moves_the_description(page):
     chip = page.locator("#answer .switch")
     expect(chip).to_have_text("▸ panel 5")
     assert before < 20
-    expect(page.locator("#answer")).to_contain_text(re.compile(f"panel 5.*{shown[4]}.*{shown[4]}"))
+    expect(page.locator("#answer")).to_contain_text(re.compile(f"panel 5.*{shown[4]}"))
     head = page.locator("#answer").inner_text().partition("▸ panel 5")[0]
     assert head.strip()
     assert shown[4] not in head, "it spoke of something else before"
