@@ -1,8 +1,8 @@
 """All that is claimed of the embedded model, measured: `python -m gaze_lens.tiny.evaluate --out evaluation.json`.
 
 Strips and scenes come from seeds that training never uses. Every share has a bootstrap interval over pictures.
-Without `--folder` the shipped checkpoint is measured. 200 strips take about half an hour on one CPU core, `--strips 24` some
-minutes. The file is written part by part; the same command goes on with the parts that it lacks.
+Without `--folder` the shipped checkpoint is measured. 200 strips take about half an hour on one CPU core, `--strips 24`
+some minutes. The file is written part by part; the same command goes on with the parts that it lacks.
 """
 
 import hashlib
