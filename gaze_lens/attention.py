@@ -11,7 +11,8 @@ A layer where nothing is attached runs the model's own kernel, and so does one t
 `RowReader` hooks. This is the only file that knows the attention registry; it knows no model by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
@@ -31,6 +31,7 @@ from gaze_lens.attention_hooks import PLACE, AttentionBias, Place, RowReader
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.regions import Layout
 from gaze_lens.shared_keys import in_one_row
+from gaze_lens.within import run_within
 
 NAME = "gaze_lens"
 KERNELS = ("sdpa", "eager")
@@ -50,8 +51,7 @@ class Seam:
     layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
     seen: tokens seen when the running forward ends, told by its cache and its input.
     masks: what the layers of the running forward share: masks, places, sums of biases.
-    layers: attention module -> its layer. listening: for each running forward, the handles by which layers learn of
-        their caches, which only edited keys need.
+    layers: attention module -> its layer.
     """
 
     default: str
@@ -61,7 +61,6 @@ class Seam:
     seen: int = 0
     masks: dict[Any, Any] = field(default_factory=dict)
     layers: dict[nn.Module, "Layer"] = field(default_factory=dict)
-    listening: list[list[RemovableHandle]] = field(default_factory=list)
 
     @classmethod
     def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
@@ -72,25 +71,25 @@ class Seam:
         AttentionMaskInterface.register(NAME, sdpa_mask)
         for module, bridge in bridges.items():
             module.gaze_lens_layer = seam.layers[module] = Layer(seam, bridge)
-        text_model.register_forward_pre_hook(seam._begin, with_kwargs=True)
-        text_model.register_forward_hook(seam._end, always_call=True)
+        run_within(text_model, seam.running)
         text_model.set_attn_implementation(NAME)
         return seam
 
-    def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the text model runs: learn from its cache how many tokens came before, and how many come now."""
+    @contextmanager
+    def running(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around the text model: learn from its cache how many tokens came before, and how many come now."""
         cache = kwargs.get("past_key_values")
         before = 0 if cache is None else int(cache.get_seq_length(self.first))
         given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
         self.seen = before + given.shape[1]
         self.masks.clear()
-        layers = self.layers.items() if any(self._rotary_hooks) else ()
-        self.listening.append([m.register_forward_pre_hook(layer._begin, with_kwargs=True) for m, layer in layers])
-
-    def _end(self, *_given: Any) -> None:
-        """After the text model, whatever happened."""
-        for handle in self.listening.pop():
-            handle.remove()
+        layers = self.layers.items() if any(self._rotary_hooks) else ()  # only edited keys need caches
+        listening = [m.register_forward_pre_hook(layer._begin, with_kwargs=True) for m, layer in layers]
+        try:
+            yield
+        finally:
+            for handle in listening:
+                handle.remove()
 
     @cached_property
     def _rotary_hooks(self) -> list[dict]:

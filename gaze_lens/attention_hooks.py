@@ -176,7 +176,7 @@ class AttentionBias:
     required: an error at the end of the run if it never acted.
 
     What the model masks (future, padding, outside the window) stays masked. `acted` counts, for each layer, the
-    forwards in which there was a query and a key to act on.
+    forwards in which there was a query that saw a key to act on.
     """
 
     heads: HeadSet
@@ -253,7 +253,7 @@ class AttentionBias:
         if kept[0] is not place or kept[1] is not visible or kept[2] != dtype:  # layers alike have the same objects
             self._check(place)
             parts = self._parts(place)
-            kept = place, visible, dtype, None if parts is None else self._relative(parts, place, visible, dtype)
+            kept = place, visible, dtype, None if parts is None else self._bias(parts, place, visible, dtype)
             self._memo["dense", place.crossed] = kept
         if kept[3] is not None:
             self.acted[layer] = self.acted.get(layer, 0) + 1
@@ -266,16 +266,20 @@ class AttentionBias:
                 "regions with inputs.region(...) on the inputs that you run."
             )
 
-    def _relative(
+    def _bias(
         self, parts: tuple, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
-    ) -> Float[Tensor, "#batch #head query key"]:
-        """Query gate times key values, and where relative, less the largest that a query sees."""
+    ) -> Float[Tensor, "#batch #head query key"] | None:
+        """Query gate times key values, and where relative, less the largest that a query sees; None where no query
+        sees a key that has a value."""
         gate, values = (part.to(visible.device) for part in parts)
         rows = place.rows_of(visible.shape[0], gate.shape[0]) if gate.shape[0] > 1 else [0]
         bias = gate[rows][:, None, :, None] * values.clamp(*_finite(dtype))[rows][:, None, None, :]
+        hidden = ~visible
+        if not bias.masked_fill(hidden, 0.0).any():
+            return None
         if self.relative:
-            bias = bias - bias.masked_fill(~visible, -math.inf).amax(-1, keepdim=True)
-        return bias.masked_fill(~visible, 0.0).to(dtype)
+            bias = bias - bias.masked_fill(hidden, -math.inf).amax(-1, keepdim=True)
+        return bias.masked_fill(hidden, 0.0).to(dtype)
 
     def gate(self, layer: int, n_heads: int, like: Tensor) -> Float[Tensor, "head 1 1"]:
         """1 for the chosen heads of a layer, 0 for the others, of the dtype and on the device of a tensor."""

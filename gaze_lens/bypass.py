@@ -7,6 +7,8 @@ second time. Before a language model runs, every bridge without a hook in it is 
 whatever happens, put back. Hook points that the attention seam fires by itself need no bridge.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformer_lens.model_bridge.generalized_components import (
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from gaze_lens.projections import InputProjection, OutputProjection
+from gaze_lens.within import run_within
 
 SEAM = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
 SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
@@ -106,17 +109,21 @@ class Bypass:
             for name, bridge in parent._modules.items() if isinstance(bridge, GeneralizedComponent) and _plain(bridge)
         ]  # fmt: skip
         bypass = cls(slots, config)
-        text_model.register_forward_pre_hook(bypass._begin)
-        text_model.register_forward_hook(bypass._end, always_call=True)
+        run_within(text_model, bypass.running)
         return bypass
 
-    def _begin(self, _module: nn.Module, _args: tuple) -> None:
-        """Before a forward. A forward within a hook of another finds all bridges in place."""
+    @contextmanager
+    def running(self, _kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around a forward. A forward within a hook of another finds all bridges in place."""
         for modules, name, bridge, _ in [place for taken in self.away for place in taken]:
             modules[name] = bridge
         switched = any(getattr(self.config, switch, False) for switch in SWITCHES)
         self.away.append([] if switched else self._idle())
-        self._take()
+        try:
+            self._take()
+            yield
+        finally:
+            self._put_back()
 
     def _idle(self) -> list[Place]:
         """The bridges that would do nothing."""
@@ -128,8 +135,8 @@ class Bypass:
         for modules, name, _, original in self.away[-1] if self.away else ():
             modules[name] = original
 
-    def _end(self, *_given: Any) -> None:
-        """After a forward, whatever happened: all is as it was before it."""
+    def _put_back(self) -> None:
+        """After a forward: all is as it was before it."""
         for modules, name, bridge, _ in self.away.pop():
             modules[name] = bridge
         self._take()

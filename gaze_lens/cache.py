@@ -37,6 +37,10 @@ class VLMActivationCache(ActivationCache):
         """The same activations with this class's decompositions."""
         return cls(cache.cache_dict, model, has_batch_dim=cache.has_batch_dim)
 
+    def apply_slice_to_batch_dim(self, batch_slice: Any) -> "VLMActivationCache":
+        """As TransformerLens' method of this name."""
+        return self.from_cache(super().apply_slice_to_batch_dim(batch_slice), self.model)
+
     def decompose_resid(
         self,
         layer: int | None = None,
@@ -161,9 +165,13 @@ def check_memory(
     pos_slice: Any = None,
     stop_at_layer: int | None = None,
     incl_bwd: bool = False,
+    copies: int = 1,
     **_others: Any,
 ) -> None:
-    """MemoryLimitError where the attention matrices that `run_with_cache` would keep exceed the limit."""
+    """MemoryLimitError where the attention matrices that `run_with_cache` would keep exceed the limit.
+
+    copies: how often every row is run.
+    """
     shape = getattr(tokens, "shape", None)
     if shape is None or len(shape) != 2:
         return
@@ -177,22 +185,23 @@ def check_memory(
     layers = [int(name.split(".")[1]) for name in names if keep(name)]
     kept = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
     queries = len(Slice.unwrap(pos_slice).indices(shape[1]))
-    needed = sum(_matrix_bytes(model, tokens, layer, queries) for layer in kept)
+    n_rows = copies * shape[0]
+    needed = sum(_matrix_bytes(model, tokens, n_rows, layer, queries) for layer in kept)
     if needed > limit:
         raise MemoryLimitError(
-            f"Caching {len(kept)} attention matrices of {shape[0]} x {model.cfg.n_heads} heads x {queries} queries "
+            f"Caching {len(kept)} attention matrices of {n_rows} x {model.cfg.n_heads} heads x {queries} queries "
             f"would take {needed:,} bytes, and {int(limit):,} are allowed. Name what you need, for example "
             'names_filter="blocks.20.attn.hook_pattern" or names_filter=lambda name: "attn.hook_" not in name; read '
             "single rows with gl.RowReader; or lift the limit with max_bytes=math.inf."
         )
 
 
-def _matrix_bytes(model: Any, tokens: Any, layer: int, queries: int) -> int:
+def _matrix_bytes(model: Any, tokens: Any, n_rows: int, layer: int, queries: int) -> int:
     """What the scores or the pattern of a layer take; the keys of a cross-attention layer are the image's."""
-    rows, keys = tokens.shape
+    keys = tokens.shape[1]
     if model.blocks[layer].attn.is_cross_attention and hasattr(tokens, "layout"):
         keys = tokens.layout.n_keys
-    return rows * model.cfg.n_heads * queries * keys * model.original_model.dtype.itemsize
+    return n_rows * model.cfg.n_heads * queries * keys * model.original_model.dtype.itemsize
 
 
 def free_memory(model: Any) -> int:

@@ -123,7 +123,7 @@ def evaluate(
     panels: flags.Panels = None,
     annotations: flags.Annotations = None,
     limit: flags.Limit = None,
-    protocol: flags.Protocol = "question",
+    protocol: flags.Protocol = None,
     prompt: flags.Prompt = None,
     max_new_tokens: flags.Length = None,
     every: flags.Every = None,
@@ -153,6 +153,7 @@ def evaluate(
     from gaze_lens.evaluation.sharing import file_of
 
     options.check_names(conditions)
+    protocol = protocol or ("question" if annotations is None else "regions")
     asked = options.protocol_of(protocol, prompt, max_new_tokens, every, end)
     part, steering = part_of(shard), options.mode_of(mode, strength)
     judging = None if judge in (None, "likelihood") else options.judge_of(judge, cache=out / "replies.sqlite")
@@ -161,8 +162,8 @@ def evaluate(
     judging = options.judge_of(judge, model=loaded) if judge == "likelihood" else judging
     chosen, known = options.heads_of(loaded, heads, scores, n_heads, force=force)
     steered = options.conditions_of(
-        loaded, chosen, known, conditions, mode=steering, counts=counts, biases=strengths, draws=draws, below=below,
-        seed=seed,
+        loaded, chosen, known, conditions, mode=steering, modes=options.STEERING[mode], counts=counts,
+        biases=strengths, draws=draws, below=below, seed=seed,
     )  # fmt: skip
     settings = {"protocol": asked, "resume": resume, "seed": seed, "batch_size": batch_size}
     with _resumable(out, "answers"):
@@ -197,7 +198,7 @@ def merge(
 @app.command(epilog="Example: gaze-lens judge out --judge exact")
 def judge(
     out: Annotated[Path, typer.Argument(help="The folder that evaluate wrote into.")],
-    judge: flags.Judge = "caption",
+    judge: flags.Judge = None,
     model: Annotated[str | None, typer.Option(help="The model that judges, for --judge likelihood.")] = None,
     strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that look at them.")] = None,
     panels: flags.Panels = None,
@@ -211,12 +212,13 @@ def judge(
     """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
     from gaze_lens import options
     from gaze_lens.evaluation import rejudge
-    from gaze_lens.evaluation.judging import slug
+    from gaze_lens.evaluation.judging import judge_for, slug
     from gaze_lens.evaluation.run import save
 
     pictures = None if strips is None else options.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
-    chosen = options.judge_of(judge, model=loaded, base_url=base_url, cache=out / "replies.sqlite")
+    asked = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
+    chosen = judge_for(out) if judge is None else options.judge_of(judge, **asked)
     results = rejudge(out, chosen, pictures=pictures)
     folder = out / slug(chosen)
     save(results, folder)

@@ -18,12 +18,15 @@ Panels = Annotated[int | None, shown(help="Panels of each image, where strips ar
 Annotations = Annotated[Path | None, shown(help="COCO's instances_*.json; --strips is the folder of its images.")]
 Limit = Annotated[int | None, shown(help="Use only the first so many pictures.")]
 
-Protocol = Annotated[str, asked(help="question, static, dynamic, regions (photographs) or asking (unsteered).")]
+Protocol = Annotated[
+    str | None,
+    asked(help="question (unless given), static, dynamic, regions (with --annotations unless given) or asking."),
+]
 Prompt = Annotated[str | None, asked(help="The question; each protocol has its own.")]
 Length = Annotated[int | None, asked(help="Length of an answer in tokens; each protocol has its own.")]
 Every = Annotated[int | None, asked(help="dynamic: the target moves on every so many tokens (50).")]
 End = Annotated[str | None, asked(help="dynamic: it moves on when the text brings this, such as '.'.")]
-Judge = Annotated[str | None, asked(help=f"{JUDGES}; unless given, caption, for photographs names.")]
+Judge = Annotated[str | None, asked(help=f"{JUDGES}; unless given, caption, for regions names.")]
 
 Heads = Annotated[Path | None, steered(help="heads.json, from discover; the embedded model's are found.")]
 Count = Annotated[int | None, steered(help="Use only the first so many heads.")]
@@ -34,7 +37,10 @@ Strengths = Annotated[str | None, steered(help="Also biases of 1,3,10,... logits
 Mode = Annotated[str, steered(help="boost-and-suppress, suppress-image, suppress-all or max-suppress-all.")]
 Strength = Annotated[float, steered(help="Bias in logits; 10000 saturates.")]
 Draws = Annotated[int, steered(help="Draws of random heads.")]
-Below = Annotated[float | None, steered(help="Percentile of scores to draw from: 5, small models 50, unless given.")]
+Below = Annotated[
+    float | None,
+    steered(help="Percentile of scores to draw from; 5 unless given, or as many as needed, small models 50."),
+]
 Force = Annotated[bool, steered("--force", help="Use heads that were found in another model.")]
 
 Model = Annotated[str, running("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]

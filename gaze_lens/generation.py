@@ -11,6 +11,9 @@ from gaze_lens.attention_hooks import AttentionBias
 from gaze_lens.cache import check_memory
 from gaze_lens.errors import HookError
 
+LENGTHS = ("max_new_tokens", "max_length")
+COPIES = ("num_beams", "num_return_sequences")
+
 
 @dataclass(frozen=True, eq=False)
 class Generation:
@@ -40,22 +43,28 @@ class Generation:
 
 def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
     """What Hugging Face's `generate` is told: greedy and 64 new tokens, where the caller does not say otherwise."""
-    chosen = dict(options)
-    if options.get("generation_config") is None:
-        if not chosen.setdefault("do_sample", False):
-            chosen = {"temperature": None, "top_p": None, "top_k": None, **chosen}
-        if max_new_tokens is None and options.get("max_length") is None:
-            max_new_tokens = 64
+    chosen, config = dict(options), options.get("generation_config")
+    if config is None and not chosen.setdefault("do_sample", False):
+        chosen = {"temperature": None, "top_p": None, "top_k": None, **chosen}
+    told = max_new_tokens, options.get("max_length"), *(getattr(config, name, None) for name in LENGTHS)
+    if all(length is None for length in told):
+        max_new_tokens = 64
     return chosen if max_new_tokens is None else {**chosen, "max_new_tokens": max_new_tokens}
 
 
+def copies_of(options: dict[str, Any]) -> int:
+    """How often Hugging Face's `generate` runs every row: as beams, or as sequences to return."""
+    config = options.get("generation_config")
+    return max(options.get(name) or getattr(config, name, None) or 1 for name in COPIES)
+
+
 def capturing(
-    model: Any, inputs: Any, names_filter: Any, max_bytes: float | None
+    model: Any, inputs: Any, names_filter: Any, max_bytes: float | None, copies: int = 1
 ) -> tuple[dict[str, list[Tensor]], list[tuple[str, Callable]]]:
     """Lists that fill as a model generates, and the hooks that fill them; HookError where the filter lets none pass."""
     if names_filter is None:
         return {}, []
-    check_memory(model, inputs, max_bytes, names_filter=names_filter)
+    check_memory(model, inputs, max_bytes, names_filter=names_filter, copies=copies)
     keep = model._normalize_names_filter(names_filter)
     matched = {name: model._gated_hook_reason(name) for name in model.hook_dict if keep(name)}
     names = [name for name, switch in matched.items() if switch is None]

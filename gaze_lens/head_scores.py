@@ -154,8 +154,7 @@ class HeadScores:
         Drawn without replacement; the paper draws from the lowest 5 % (`below=5`). Raises HeadError where fewer than
         k heads lie there.
         """
-        if not 0 <= below <= 100:
-            raise HeadError(f"below={below} is not a percentile: expected 0 to 100, such as 50 for the lower half.")
+        _check_percentile(below)
         values = _statistic(by)(self.matrix).numpy()
         pool = np.argwhere(values <= np.percentile(values, below))
         if not 1 <= k <= len(pool):
@@ -173,6 +172,7 @@ class HeadScores:
         Drawn without replacement from the layer's heads at or below its percentile `below` that are not in `heads`.
         Raises HeadError where a layer has fewer of these.
         """
+        _check_percentile(below)
         values, rng = _statistic(by)(self.matrix).numpy(), np.random.default_rng(seed)
         heads.check(*values.shape)
         chosen: list[Head] = []
@@ -268,6 +268,11 @@ class HeadScores:
             numbers = self.score[head], self.contrast[head], self.correlation[head]
             lines.append("{!s:>8} {:8.3f} {:9.3f} {:12.3f}".format(head, *map(float, numbers)))
         return "\n".join(lines)
+
+
+def _check_percentile(below: float) -> None:
+    if not 0 <= below <= 100:
+        raise HeadError(f"below={below} is not a percentile: expected 0 to 100, such as 50 for the lower half.")
 
 
 def _statistic(name: str) -> Statistic:

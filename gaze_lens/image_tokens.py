@@ -256,4 +256,4 @@ class ImageTokens:
 def _is_point(region: Any) -> bool:
     """Whether two numbers were given."""
     sequence = isinstance(region, list | tuple | np.ndarray | Tensor)
-    return sequence and len(region) == 2 and all(np.ndim(value) == 0 for value in region)
+    return sequence and len(region) == 2 and all(np.ndim(value) == 0 and not isinstance(value, str) for value in region)

@@ -26,7 +26,7 @@ from gaze_lens.spans import span_of
 
 @dataclass(frozen=True, eq=False)
 class VLMInputs:
-    """A batch of prompts about pictures; goes wherever TransformerLens takes tokens.
+    """A batch of prompts about pictures; goes wherever TransformerLens runs a model on tokens.
 
     tensors: what the model's forward takes, `input_ids` `[row, position]` first. Rows are padded on the left.
     pictures: for each row, its pictures. prompts: for each row, the text sent to the tokenizer.
@@ -110,6 +110,14 @@ class VLMInputs:
     def last_position(self) -> int:
         """The position of the last token, the same in every row: the prompt's, or the answer's where one was given."""
         return self.layout.length - 1
+
+    @property
+    def last_logits(self) -> Int[Tensor, " 1"]:
+        """What to give as `logits_to_keep` where attention is read and logits do not matter.
+
+        A number would do the same, but Gemma 4 takes it as leave to drop all other queries in its last layers.
+        """
+        return torch.tensor([self.last_position])
 
     @property
     def text_positions(self) -> tuple[tuple[int, ...], ...]:

@@ -26,7 +26,7 @@ from gaze_lens.cache import VLMActivationCache, check_memory
 from gaze_lens.capabilities import Capabilities, capabilities
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, crossed, family_of
-from gaze_lens.generation import Generation, capturing, generation_options
+from gaze_lens.generation import Generation, capturing, copies_of, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
 from gaze_lens.video import refuse_video
@@ -40,7 +40,8 @@ POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_a
 class HookedVLM(TransformerBridge):
     """A vision-language model's language backbone under TransformerLens hooks, with live attention.
 
-    Everything of `TransformerBridge` is here; where it takes tokens, it also takes `VLMInputs`. On every layer
+    Everything of `TransformerBridge` is here; where it runs the model on tokens, it also runs it on `VLMInputs` (other
+    methods, such as `to_string`, take `inputs.input_ids`). On every layer
     `blocks.L.attn.hook_attn_scores` is pre-softmax and `blocks.L.attn.hook_pattern` post-softmax,
     `[batch, head, query, key]`, and edits of both take effect, in prefill and in every decode step.
 
@@ -256,7 +257,7 @@ class HookedVLM(TransformerBridge):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
         refuse_video(options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
-        captured, capture = capturing(self, inputs, names_filter, max_bytes)
+        captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
         with watched(self, hooks) as edits, self._running(inputs), super().hooks(hooks + capture):
             sequences = self.original_model.generate(input_ids=inputs.input_ids, **{**inputs.arguments(), **options})
         sequences = getattr(sequences, "sequences", sequences)

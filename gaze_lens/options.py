@@ -1,6 +1,6 @@
 """What the options of the command line stand for: pictures, heads with their scores, conditions, and judges."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gaze_lens.heads import HeadSet
 from gaze_lens.images import read_image
 from gaze_lens.regions import Box, Picture
 from gaze_lens.scoring import score_heads
-from gaze_lens.steering import MODES, Mode
+from gaze_lens.steering import MODES, Mode, boost_and_suppress
 from gaze_lens.tiny import HEADS, NAME
 
 SEED = 1_000_000  # of synthetic strips to measure on: the embedded model was trained on none of these
@@ -78,18 +78,19 @@ def conditions_of(
     names: str,
     *,
     mode: Mode,
+    modes: Callable[[float], Mode] = boost_and_suppress,
     counts: str | None = None,
     biases: str | None = None,
     **drawing: Any,
 ) -> list[Condition]:
-    """The conditions of a comma-separated list, and the points of the curves."""
+    """The conditions of a comma-separated list, and the points of the curves; `modes` makes those of biases."""
     chosen = conditions(model, heads, listed(names), scores=scores, mode=mode, **drawing)
     if counts is not None:
         if scores is None:
             raise InputError("--counts takes the best heads by score: give --scores scores.safetensors, from discover.")
         chosen += head_counts(scores, [int(count) for count in numbers(counts, "--counts")], mode=mode)
     if biases is not None:
-        chosen += strengths(heads, numbers(biases, "--strengths"))
+        chosen += strengths(heads, numbers(biases, "--strengths"), mode=modes)
     return chosen
 
 

@@ -135,7 +135,7 @@ def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Pic
             "either. For two images in one prompt give a list in the list: prepare([[a, b]], prompt)."
         )
     listed, per_row = (rows * n_rows if len(rows) == 1 else rows for rows in (listed, per_row))
-    per_row = [[*given, *_brought(prompt)] for given, prompt in zip(per_row, listed, strict=True)]
+    per_row = [_in_order(given, prompt) for given, prompt in zip(per_row, listed, strict=True)]
     read: dict[int, Picture] = {}
     pictures = [[read.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
     return [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)], pictures
@@ -179,12 +179,18 @@ def _parts(conversation: Any) -> list[dict[str, Any]]:
     return parts
 
 
-def _brought(prompt: Any) -> list[Any]:
-    """The images inside chat messages, as {"type": "image", "image": ...} or "path", as Hugging Face writes them."""
+def _in_order(given: list[Any], prompt: Any) -> list[Any]:
+    """The images of a row in the order of their placeholders: its own, or the next one of those given.
+
+    Chat messages bring images as {"type": "image", "image": ...} or "path", as Hugging Face writes them.
+    """
     parts = _parts(prompt) if _is_conversation(prompt) else []
-    images = [part for part in parts if part.get("type") == "image"]
-    keys = [next((key for key in ("image", "path", "url") if key in part), None) for part in images]
-    return [part[key] for part, key in zip(images, keys, strict=True) if key is not None]
+    images, found = list(given), []
+    for part in (part for part in parts if part.get("type") == "image"):
+        key = next((key for key in ("image", "path", "url") if key in part), None)
+        found += images[:1] if key is None else [part[key]]
+        images = images[key is None :]
+    return found + images
 
 
 def _conversation(prompt: Any, n_images: int) -> list[Message]:

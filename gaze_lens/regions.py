@@ -55,7 +55,8 @@ class Picture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regions", {name: as_shape(shape) for name, shape in self.regions.items()})
-        object.__setattr__(self, "captions", dict(self.captions))
+        told = {name: caption for name, caption in self.captions.items() if caption.strip()}
+        object.__setattr__(self, "captions", told)
         width, height = self.image.size
         for name, shape in self.regions.items():
             if misses(shape, width, height):

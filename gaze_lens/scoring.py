@@ -168,8 +168,8 @@ def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[T
     names = (f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
     hooks = [(name, reader) for name in names if name in known]  # a layer without softmax has no pattern
     if split is None:
-        last = torch.tensor([inputs.last_position])  # a number would let Gemma 4 skip the other rows
-        model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=last, use_cache=False)
+        keep = inputs.last_logits
+        model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=keep, use_cache=False)
     else:
         split.run(model, inputs, hooks)
     out = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])

@@ -31,12 +31,18 @@ def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | 
         raise RegionError(f"{text!r} is {len(starts)} times in the prompt; there is no occurrence={occurrence}.")
     start = starts[occurrence or 0]
 
-    def end(token: int) -> int:  # of a token, in characters
+    def begun(token: int) -> int:  # characters that it and the tokens before it are part of
         return len(_text(tokenizer, ids[: token + 1]))
 
+    def ended(token: int) -> int:  # characters that are whole then: several tokens may make up one
+        said = _text(tokenizer, ids[: token + 1])
+        while not whole.startswith(said):
+            said = said[:-1]
+        return len(said)
+
     tokens = range(len(ids))
-    first, last = (bisect_left(tokens, at, key=end) for at in (start + 1, start + len(text)))
-    return range(first, last + 1)
+    first = bisect_left(tokens, start + 1, key=begun)
+    return range(first, bisect_left(tokens, start + len(text), key=ended) + 1)
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

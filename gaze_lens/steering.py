@@ -189,7 +189,7 @@ def _acting(rows: Sequence[int] | None, n_rows: int) -> tuple[bool, ...] | None:
     """For each batch row, whether it is steered; None for all."""
     if rows is None:
         return None
-    if not rows or not set(rows) <= set(range(n_rows)):
+    if not rows or not set(rows) <= set(range(n_rows)) or any(isinstance(row, bool) for row in rows):
         raise InputError(f"rows={list(rows)} was given; give one or more of the batch's rows, 0 to {n_rows - 1}.")
     return tuple(row in rows for row in range(n_rows))
 

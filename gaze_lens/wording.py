@@ -79,7 +79,8 @@ def best_match(
     """Forced choice: the name whose caption fits `text` best, or None.
 
     None where the best is not better than the second by more than `margin`, where fewer than two different words are
-    shared with the best ("red red red"), and for junk. Arguments and errors as for `similarities`.
+    shared with the best ("red red red"; one, where its caption has no more than one of its own), and for junk.
+    Arguments and errors as for `similarities`.
 
     >>> captions = {"panel 1": "red ring above pink bar.", "panel 2": "blue moon above green bar."}
     >>> best_match("A red ring, above something.", captions)
@@ -90,7 +91,8 @@ def best_match(
     best = max(found, key=found.__getitem__)
     lead = lead_of(found)
     clear = lead is None or lead > margin
-    return best if clear and len(set(said) & set(told[best])) >= 2 and not is_junk(text) else None
+    least = 1 if len(set(told[best])) == 1 else 2
+    return best if clear and len(set(said) & set(told[best])) >= least and not is_junk(text) else None
 
 
 def lead_of(values: Mapping[str, float]) -> float | None:

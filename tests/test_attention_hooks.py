@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, attention, steer
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
-from gaze_lens.regions import Region
+from gaze_lens.regions import Picture, Region, panels
 from gaze_lens.watching import hook_list
 
 VALUES = [3.0, -3.0, 1e4, -1e4, math.inf, -math.inf]
@@ -456,6 +456,9 @@ def test_a_bias_that_did_nothing_is_an_error(model):
         model.run_with_hooks(inputs, fwd_hooks=[(lambda name: name.endswith("attn_scores"), late)])
     with pytest.raises(HookError, match="expected .hook name, function. pairs"):
         hook_list([bias])
+    ahead = AttentionBias(HeadSet(["L1H0"]), Positions.of([2]), Positions.of([30]), -math.inf)
+    with pytest.raises(HookError, match=r"did nothing in layers \[1\]"):  # a key that no such query sees
+        model.run_with_hooks(inputs, fwd_hooks=ahead.hooks())
     optional = AttentionBias(HeadSet(["L1H0"]), Positions.since(500), Positions.of([3]), 1.0, required=False)
     assert model.generate(inputs, fwd_hooks=optional.hooks(), max_new_tokens=2).unreached == (optional,)
     with pytest.raises(ZeroDivisionError), model.hooks(bias.hooks()):
@@ -472,3 +475,13 @@ def test_a_bias_by_name_filter_or_iterator_acts(model):
     with model.hooks(iter(bias.hooks())):
         assert torch.equal(model(inputs), expected)
     assert bias.acted == {1: 4, 2: 4}
+
+
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=str)
+def test_steering_at_what_a_window_hides_is_an_error(shelf, options):
+    model, _ = shelf.get("Gemma 3")
+    strip = Picture(picture(64, 32), panels(2, 64, 32))
+    inputs = model.prepare(strip, "What " + "is " * 60)
+    hooks = steer(["L0H0"], inputs.region("panel 1"), where=["decode"])  # layer 0 has a window
+    with pytest.raises(HookError, match=r"did nothing in layers \[0\]"):
+        model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3, **options)

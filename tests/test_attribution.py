@@ -183,3 +183,38 @@ def test_what_fits_no_attribution_is_refused(shelf):
         gl.attribute(model, clean, corrupted, what="zz", metric=metric)
     with pytest.raises(InputError):
         gl.attribute(model, clean, model.prepare(picture(64, 64), "else"), metric=metric)
+
+
+def test_gates_of_queries_are_left_out_as_in_patching(shelf):
+    """Qwen3.5 projects queries and gates together; patching a query leaves its gate alone."""
+    model, _ = shelf.get("Qwen3.5")
+    clean, corrupted = pair(model)
+    estimate = gl.attribute(model, clean, corrupted, what="q", where=[3], positions="last", metric=metric)
+    kept = {}
+
+    def keep(name, tensor, hook):
+        kept[name] = tensor.detach().requires_grad_()
+        return kept[name]
+
+    for name, inputs in (("clean", clean), ("corrupted", corrupted)):
+        logits = model.run_with_hooks(inputs, fwd_hooks=[("blocks.3.attn.hook_q", partial(keep, name))])
+    metric(logits).sum().backward()
+    away, gradient = kept["clean"] - kept["corrupted"], kept["corrupted"].grad
+    n_heads = model.cfg.n_heads
+    products = (away * gradient)[:, -1].reshape(2, n_heads, 2, -1).sum(-1)  # [row, head, query or gate]
+    torch.testing.assert_close(estimate.effect().T, products[..., 0], atol=1e-6, rtol=1e-3)
+    assert largest(products[..., 1]) > 1e-4
+    model.original_model.zero_grad()
+
+
+@torch.no_grad()
+def test_edges_count_for_their_senders(double):
+    clean, corrupted = pair(double)
+    senders, receivers = [(0, 1), (1, 2)], [(2, 1), (3, 0), (3, 3)]
+    edges = gl.attribute_edges(double, clean, corrupted, senders, receivers, positions="last", metric=metric)
+    table = edges.table()
+    expected = [table[(table.layer == layer) & (table["head"] == head)].recovery.sum() for layer, head in senders]
+    grid = edges.grid()
+    assert [grid[head].item() for head in senders] == pytest.approx(expected)
+    assert grid.isfinite().sum() == 2
+    assert [tuple(head) for head in edges.top(2)] == sorted(senders, key=lambda head: -grid[head])

@@ -136,3 +136,23 @@ def test_a_copy_of_a_model_has_hooks_of_its_own():
     other.run_with_hooks(inputs, [("blocks.1.mlp.hook_out", lambda t, hook: fired.append("copy"))])
     model.run_with_hooks(inputs, [("blocks.1.mlp.hook_out", lambda t, hook: fired.append("model"))])
     assert fired == ["copy", "model"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ctrl_c_in_a_forward_leaves_every_bridge_in_its_place(family):
+    model, inputs = wrapped(family)
+    places, logits = bridges_in_place(model), model(inputs)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("blocks.1.attn.hook_pattern", "blocks.0.attn.hook_rot_q", "blocks.0.hook_resid_post"):
+        for run in (model.run_with_hooks, model.generate):
+            with pytest.raises(KeyboardInterrupt):
+                run(inputs, fwd_hooks=[(name, interrupt)])
+            assert bridges_in_place(model) == places
+    assert torch.equal(model(inputs), logits)
+    assert copy.deepcopy(model).W_O.shape == model.W_O.shape
+    modules = model.original_model.get_decoder().layers
+    assert not any(layer.self_attn._forward_pre_hooks for layer in modules)
+    check_alone(model, inputs)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from reference import at_real, padded, picture
 from transformer_lens import ActivationCache
+from transformers import GenerationConfig
 
 import gaze_lens.cache
 from gaze_lens import testing
@@ -210,6 +211,15 @@ def test_filters_slices_and_the_batch_dimension(model):
     assert not any(kept.startswith("blocks.2") for kept in early)
 
 
+def test_a_row_of_a_cache_is_decomposed_as_all_are(model):
+    _, cache = model.run_with_cache(padded(model))
+    for name, one in (("first", cache.apply_slice_to_batch_dim(0)), ("both", cache.apply_slice_to_batch_dim([1, 0]))):
+        stack, labels = one.decompose_resid(return_labels=True)
+        assert "image" in labels
+        torch.testing.assert_close(stack.sum(0), one["resid_post", 3], atol=1e-4, rtol=1e-4, msg=name)
+    assert torch.equal(one["resid_post", 3][1], cache["resid_post", 3][0])
+
+
 def test_gradients_are_cached_too(model):
     inputs, kept = padded(model), {}
     name = "blocks.1.attn.hook_pattern"
@@ -261,6 +271,14 @@ def test_the_limit_counts_what_will_be_kept(model):
         model.run_with_cache(inputs, True, False, patterns, max_bytes=5)
     with pytest.raises(MemoryLimitError, match=f"{4 * matrix:,} bytes"):
         model.generate(inputs, names_filter=lambda name: name.endswith("pattern"), max_bytes=5)
+    with pytest.raises(MemoryLimitError, match=rf"{3 * matrix:,} bytes"):
+        model.run_with_cache(model.encode(inputs), copies=3, names_filter=patterns, max_bytes=2 * matrix)
+    for options in ({"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}):
+        with pytest.raises(MemoryLimitError, match=f"{2 * matrix:,} bytes"):
+            model.generate(inputs, names_filter=patterns, max_bytes=matrix, max_new_tokens=1, **options)
+    config = GenerationConfig(num_beams=2, max_new_tokens=1)
+    with pytest.raises(MemoryLimitError, match=f"{2 * matrix:,} bytes"):
+        model.generate(inputs, names_filter=patterns, max_bytes=matrix, generation_config=config)
 
 
 def test_the_limit_is_half_of_the_free_memory_and_can_be_lifted(model, monkeypatch):

@@ -52,6 +52,30 @@ def test_evaluate_writes_figures_goes_on_and_is_judged_again(run, heads, tmp_pat
                "--seed", 5).exit_code == 0  # fmt: skip
 
 
+def test_curves_of_strength_are_in_the_mode_asked_for(run, heads, tmp_path):
+    run("evaluate", "--strips", "synthetic:1", "--panels", 2, "--heads", heads, "--out", tmp_path, "--conditions",
+        "gaze", "--mode", "suppress-image", "--strengths", "3")  # fmt: skip
+    chosen = json.loads((tmp_path / "generations.jsonl").read_text().splitlines()[0])["run"]["conditions"]
+    assert [condition["mode"] for condition in chosen] == [[0.0, -10_000.0, 0.0, 0.0], [0.0, -3.0, 0.0, 0.0]]
+
+
+def test_photographs_are_asked_about_and_judged_by_category(run, heads, tmp_path):
+    scene = comics.scenes(1, seed=3, shape=(1, 2))[0]
+    (tmp_path / "photos").mkdir()
+    scene.image.resize((256, 128)).save(tmp_path / "photos" / "1.png")
+    objects = [{"id": n, "image_id": 1, "category_id": n, "bbox": [128 * (n - 1), 0, 128, 128], "area": 128 * 128,
+                "iscrowd": 0} for n in (1, 2)]  # fmt: skip
+    written = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 256, "height": 128}], "annotations": objects,
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }  # fmt: skip
+    (tmp_path / "coco.json").write_text(json.dumps(written))
+    made = run("evaluate", "--strips", tmp_path / "photos", "--annotations", tmp_path / "coco.json", "--heads", heads,
+               "--out", tmp_path / "out", "--conditions", "gaze")  # fmt: skip
+    assert "Results of regions on 1 pictures, judged by NamesOnly()" in made.output
+    assert "judged by NamesOnly()" in run("judge", tmp_path / "out").output
+
+
 def test_ctrl_c_says_how_to_go_on(run, heads, tmp_path, monkeypatch, tiny_model):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

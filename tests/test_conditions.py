@@ -76,8 +76,17 @@ def test_large_models_draw_from_the_lowest_twentieth(scores):
     wide = HeadScores(torch.rand(1, 20, 20, 2, 2, generator=torch.Generator().manual_seed(1)))
     (drawn,) = conditions(Large(), HeadSet(["L0H0", "L5H5"]), ["random"], scores=wide, draws=1)
     assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 5) for layer, head in drawn.heads)
+    # Where these are few, from twice as many as there are to draw, so that draws differ.
+    many = HeadSet([(layer, head) for layer in range(2) for head in range(20)])
+    drawn = conditions(Large(), many, ["random"], scores=wide, draws=2)
+    for draw in drawn:
+        assert len(draw.heads) == 40
+        assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 20) for layer, head in draw.heads)
+    assert drawn[0].heads != drawn[1].heads
     with pytest.raises(HeadError, match="21 control heads were asked for, and 20 of 400"):
-        conditions(Large(), HeadSet([(0, head) for head in range(20)] + [(1, 0)]), ["random"], scores=wide)
+        conditions(Large(), HeadSet([*many][:21]), ["random"], scores=wide, below=5)
+    with pytest.raises(HeadError, match="201 control heads were asked for, and 200 of 400"):
+        conditions(Large(), HeadSet([divmod(n, 20) for n in range(201)]), ["random"], scores=wide)
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,13 @@ def public(tmp_path, monkeypatch):
     return tmp_path / "strips", table
 
 
+def test_a_caption_that_is_missing_is_none(public):
+    _, table = public
+    missing = table.to_dict() | {"caption_2": ["", None, "x"]}
+    strips = data.read_dataset(type(table).from_dict(missing, features=table.features))
+    assert ["panel 2" in strip.captions for strip in strips] == [False, False, True]
+
+
 def test_the_public_layout_is_read_from_parquet(public):
     folder, table = public
     strips = data.read_dataset(folder)

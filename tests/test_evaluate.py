@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas
 import pytest
+import torch
 from PIL import Image
 
 import gaze_lens as gl
@@ -208,10 +209,13 @@ def test_spearman_is_that_of_places_scheduled_and_described():
 
 
 class Moody(Judge):
-    """Fails where it is told to."""
+    """Fails where it is told to; known again by its name."""
 
     def __init__(self, fails):
         self.fails, self.asked = fails, []
+
+    def __repr__(self):
+        return "Moody()"
 
     def judge(self, description):
         self.asked.append(description)
@@ -242,6 +246,65 @@ def test_a_judges_error_is_no_miss_and_is_tried_again(folder, strips):
     judge.asked.clear()
     rejudge(out, judge, pictures=strips, progress=False)
     assert not judge.asked
+
+
+class Mine(Judge):
+    """A judge of one's own, without a name that tells it from others of its class."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def judge(self, description):
+        return Judgement(description.target if self.answer else None, self.answer)
+
+
+def test_a_judge_that_cannot_be_told_by_its_name_is_asked_anew(folder, strips):
+    out, _ = folder
+    for answer in (True, False, True):
+        results = rejudge(out, Mine(answer), pictures=strips, progress=False)
+        assert results.judge == "Mine"
+        assert results.accuracy("gaze").value == answer
+    assert len(list(out.glob("judgements-mine*"))) == 1
+
+
+def test_judges_with_other_weights_have_other_names(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    before, weight = repr(LikelihoodJudge(model)), model.original_model.lm_head.weight
+    assert repr(LikelihoodJudge(model)) == before
+    with torch.no_grad():
+        weight.add_(1.0)
+        try:
+            assert repr(LikelihoodJudge(model)) != before
+        finally:
+            weight.sub_(1.0)
+
+
+def test_a_protocol_brings_its_judge(tiny_model, tmp_path):
+    scenes = comics.scenes(1, seed=3, shape=(1, 2))
+    results = gl.evaluate(
+        tiny_model, scenes, CONDITIONS[:1], protocol=evaluation.regions(), out=tmp_path, progress=False
+    )
+    assert results.judge == rejudge(tmp_path, progress=False).judge == "NamesOnly()"
+
+
+@pytest.mark.parametrize("end", [". ", "e "], ids=repr)
+def test_an_end_may_be_longer_than_a_token(tiny_model, strips, end):
+    protocol = dynamic_narration(max_new_tokens=60, where=("prefill", "decode"), end=end)
+    made = generate_answers(tiny_model, strips, [CONDITIONS[-1]], protocol=protocol, progress=False)
+    tokenizer, moved = tiny_model.processor.tokenizer, 0
+    for n, record in enumerate(made.records):
+        inputs = tiny_model.prepare(strips[n], protocol.prompt)
+        ids = tiny_model.generate(inputs, max_new_tokens=60).tokens[0].tolist()
+        steps, turn = [0], []
+        for step, token in enumerate(ids, 1):
+            turn.append(token)
+            if end in tokenizer.decode(turn, skip_special_tokens=True) and len(steps) < 3:
+                steps.append(step)
+                turn = []
+        assert list(record.steps) == steps
+        moved += len(steps) - 1
+        assert all(end.strip() in piece for piece in record.pieces[: len(steps) - 1])
+    assert moved > 1
 
 
 def test_rejudging_needs_no_pictures_unless_the_judge_may_look(folder, strips, tiny_model):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from gaze_lens import HeadSet, evaluation
+from gaze_lens import Box, HeadSet, Picture, evaluation
 from gaze_lens.comics import NARRATE, OPEN, synthetic
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation import Answer, accuracy, answer, judge_pieces, random_order
+from gaze_lens.evaluation import Answer, accuracy, answer, judge_pieces, random_order, steer_to_every_panel
 from gaze_lens.steering import steer
 
 
@@ -86,3 +86,10 @@ def test_a_schedule_moves_on_where_a_piece_of_text_ends(tiny_model):
     schedule = [(step, inputs.region(name)) for step, name in zip(switches, order, strict=False)]
     again = tiny_model.generate(inputs, fwd_hooks=steer(heads, schedule=schedule), max_new_tokens=40)
     assert str(again) == str(generation)
+
+
+def test_a_region_without_a_token_has_no_answer(tiny_model):
+    strip = synthetic(1, seed=5)[0]
+    speck = Picture(strip.image, {**strip.regions, "speck": Box(0, 0, 0.5, 0.5)}, {**strip.captions, "speck": "dust"})
+    answers = steer_to_every_panel(tiny_model, [speck], HeadSet(["L1H6", "L1H11"]), progress=False)
+    assert [answer.target for answer in answers] == list(strip.regions)

@@ -89,6 +89,9 @@ def test_how_long_and_how_to_choose_can_be_said_in_every_way(model):
     assert model.generate(inputs, generation_config=sampling, max_new_tokens=2, min_new_tokens=0).n_steps == 2
     endless = {"suppress_tokens": [model.processor.tokenizer.eos_token_id]}
     assert model.generate(inputs, **endless).n_steps == 64
+    assert model.generate(inputs, generation_config=GenerationConfig(do_sample=False), **endless).n_steps == 64
+    to_ten = GenerationConfig(max_length=length + 10)
+    assert model.generate(inputs, generation_config=to_ten, **endless).n_steps == 10
 
 
 def test_a_streamer_sees_the_tokens(model):

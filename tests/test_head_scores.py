@@ -183,6 +183,8 @@ def test_controls_come_from_below():
         scores.controls(25, seed=0)
     with pytest.raises(HeadError, match="not a percentile"):
         scores.controls(2, seed=0, below=101)
+    with pytest.raises(HeadError, match="below=200 is not a percentile"):
+        scores.layer_controls(HeadSet(["L0H0"]), seed=0, below=200)
 
 
 def test_unknown_statistics_and_numbers():

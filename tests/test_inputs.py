@@ -102,6 +102,35 @@ def test_several_turns_keep_their_images_in_place(qwen):
     assert [len(tokens) for tokens in inputs.image_tokens] == [4, 6]
 
 
+def test_given_images_take_the_places_that_bring_none(qwen):
+    red, blue, green = (Image.new("RGB", (32 * n, 64), colour) for n, colour in ((2, "red"), (3, "blue"), (4, "green")))
+    own, other = {"type": "image", "image": red}, {"type": "image"}
+    text = {"type": "text", "text": "and"}
+
+    def sizes(given, *content):
+        return qwen.prepare(given, [{"role": "user", "content": [*content]}]).layout.sizes
+
+    for given, content, expected in (
+        (blue, [own, text, other], [red, blue]),
+        (blue, [other, text, own], [blue, red]),
+        ([[blue, green]], [other, own, text, other], [blue, red, green]),
+        (None, [text, own], [red]),
+    ):
+        assert sizes(given, *content) == (tuple(image.size for image in expected),)
+    for given in ([[blue, green]], None):
+        with pytest.raises(InputError, match="2 image placeholders, and [13] images were given"):
+            sizes(given, own, other)
+
+
+def test_a_span_has_all_tokens_of_its_characters(qwen):
+    inputs = qwen.prepare(Image.new("RGB", (64, 64)), "Was ist das? café 😀 漢字 end")
+    for text in ("😀", "é", "café", "漢字", "字", "é 😀", "Was"):
+        (row,) = inputs.span(text).rows
+        ids = inputs.input_ids[0, list(row)]
+        assert qwen.processor.tokenizer.decode(ids).strip() == text, text
+        assert list(row) == list(range(row[0], row[-1] + 1))
+
+
 def test_a_sideways_photo_is_turned_once(qwen, tmp_path):
     upright = noise(64, 96)
     sideways = Image.fromarray(np.rot90(np.asarray(upright)))

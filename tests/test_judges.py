@@ -20,8 +20,10 @@ from gaze_lens.evaluation.judges import (
     Judge,
     Judgement,
     LikelihoodJudge,
+    NamesOnly,
 )
 from gaze_lens.evaluation.judges.crops import crop
+from gaze_lens.evaluation.judges.naming import named
 from gaze_lens.regions import Picture, panels
 from gaze_lens.wording import best_match, repeats, rouge_l, similarities, token_f1, words
 
@@ -52,6 +54,13 @@ PICTURE = Picture(Image.new("RGB", (96, 32)), panels(3, 96, 32), CAPTIONS)
 def test_forced_choice(text, name):
     assert best_match(text, CAPTIONS) == name
     assert CaptionMatch().judge(Description(text, "panel 1", PICTURE)).match == name
+
+
+def test_captions_of_one_word_of_their_own_can_be_chosen():
+    assert best_match("a cat.", {"a": "A dog.", "b": "A cat."}) == "b"
+    assert best_match("yellow star.", {"a": "yellow star.", "b": "yellow bar."}) == "a"
+    assert best_match("yellow", {"a": "yellow star.", "b": "yellow bar."}) is None
+    assert best_match("blue", {"a": "blue star.", "b": "yellow bar."}) is None, "one word of two is too few"
 
 
 def test_forced_choice_among_one_or_none():
@@ -304,3 +313,27 @@ def test_broken_weights_are_an_error(shelf):
     assert "not numbers (NaN); try float32" in found.error
     with pytest.raises(InputError, match="batch_size=0"):
         LikelihoodJudge(model, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Two people skiing.", ["person"]),
+        ("Three knives and a sheep", ["knife", "sheep"]),
+        ("Berries on two buses", ["berry", "bus"]),
+        ("a personal bus", ["bus"]),
+        ("A toy.", []),
+    ],
+)
+def test_names_are_found_in_the_plural(text, names):
+    assert named(text, {"person", "knife", "sheep", "bus", "berry", "to"}) == names
+
+
+@pytest.mark.parametrize("judge", [CaptionMatch(), ExactDescription(), NamesOnly()], ids=str)
+def test_an_empty_caption_is_none(judge):
+    picture = Picture(
+        Image.new("RGB", (20, 10)), {"a": Box(0, 0, 10, 10), "b": Box(10, 0, 20, 10)}, {"a": " ", "b": "x"}
+    )
+    assert picture.captions == {"b": "x"}
+    with pytest.raises(JudgeError, match="no caption for 'a'"):
+        judge.judge(Description("", "a", picture))

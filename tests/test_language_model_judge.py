@@ -104,6 +104,20 @@ def test_regions_are_sent_as_pictures(provider):
         assert ImageChops.difference(picture.convert("RGB"), crop(STRIP, name)).getbbox() is None
 
 
+def test_judges_of_other_settings_have_other_names():
+    alike = {"model": "m", "base_url": "http://localhost:1/v1"}
+    judges = [
+        LanguageModelJudge("openai", **{**alike, **changes})
+        for changes in (
+            {}, {"instructions": "Be strict."}, {"options": {"temperature": 0.5}}, {"model": "n"}, {"look": True},
+            {"base_url": "http://localhost:2/v1"},
+        )
+    ]  # fmt: skip
+    assert len({repr(judge) for judge in judges}) == len(judges)
+    assert repr(judges[0]) == repr(LanguageModelJudge("openai", workers=1, **alike))
+    assert "localhost" not in repr(judges[0]), "an address may hold a key"
+
+
 def test_none_is_no_match_and_an_empty_text_is_not_asked_about(provider):
     with serving(WRITERS[provider]({"reason": "Junk.", "match": "none"})) as (stub, address):
         judge = make(provider, address)

@@ -252,6 +252,19 @@ def test_attention_of_a_padded_row_an_early_token_and_a_picture_without_regions(
     assert "last prompt token" not in str(plot)
 
 
+@pytest.mark.parametrize("family", ["Gemma 4", "Gemma 3", "LLaVA"])
+def test_attention_from_an_early_token_is_that_of_the_pattern(shelf, strip, family):
+    """Gemma 4 drops early queries in its last layers where only the last logits are asked for."""
+    model, _ = shelf.get(family)
+    inputs = model.prepare(strip, "What is going on here, and why is it?")
+    position, heads = inputs.layout.text[0][-5], HeadSet([(layer, 0) for layer in range(model.cfg.n_layers)])
+    plot = show.attention_map(model, inputs, heads, position=position)
+    _, cache = model.run_with_cache(inputs, names_filter=lambda name: name.endswith("hook_pattern"))
+    for index, (layer, head) in enumerate(heads):
+        row = cache[f"blocks.{layer}.attn.hook_pattern"][0, head, position].numpy()
+        np.testing.assert_allclose(plot.data["attention"][index], row, atol=1e-5)
+
+
 def test_attention_shows_what_steering_does(model, strip):
     inputs = model.prepare(strip, "What?")
     heads = HeadSet(["L1H0", "L3H2"])
@@ -441,6 +454,14 @@ def test_a_picture_is_shown_with_its_regions_and_names(strip):
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 96), (32, 0))
     np.testing.assert_allclose(axes.images[0].get_array() * 255, np.asarray(strip.image), atol=0.01)
     assert strip.captions["panel 2"] in str(plot)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
+def test_a_picture_of_any_mode_is_shown(strip, mode):
+    other = Picture(strip.image.convert(mode), strip.regions, strip.captions)
+    shown = show.picture(other).figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown * 255, np.asarray(other.image.convert("RGB")), atol=0.01)
+    assert show.steering(other, "b", {"panel 1": "a"}).figure
 
 
 def test_any_image_can_be_shown_and_what_is_none_is_refused(tmp_path):

@@ -110,6 +110,23 @@ def test_prompt_words_limits_the_prompt_alone(model, strip):
     assert few.queries[:3] == inputs.text_positions[0][-3:]
 
 
+def test_a_model_that_drops_early_queries_records_them(shelf, strip):
+    model, _ = shelf.get("Gemma 4")
+    inputs = model.prepare(strip, "What is this, I ask?")
+    heads, keys = (
+        HeadSet([(layer, 0) for layer in range(model.cfg.n_layers)]),
+        inputs.image_tokens[0].positions.tolist(),
+    )
+    recording = record(model, inputs, heads, max_new_tokens=3)
+    _, cache = model.run_with_cache(inputs, names_filter=lambda name: name.endswith("attn.hook_pattern"))
+    prompt = [query for query in recording.queries if query < inputs.layout.length]
+    assert len(prompt) > 4
+    for word, query in enumerate(prompt):
+        for index, (layer, head) in enumerate(heads):
+            row = cache[f"blocks.{layer}.attn.hook_pattern"][0, head, query, keys].numpy()
+            assert recording.attention()[index, word].sum() == pytest.approx(row.sum(), abs=1e-4)
+
+
 def test_hooks_that_come_along_are_seen(model, strip):
     inputs = model.prepare(strip, "What is this?")
     heads, region = HeadSet(HEADS), inputs.region("panel 2")

@@ -19,7 +19,7 @@ from gaze_lens.heads import HeadSet
 from gaze_lens.steering import Mode, boost_and_suppress
 
 NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
-LARGE = 400  # heads: from here on the lowest 5 % are heads enough to draw from
+LARGE = 400  # heads: smaller models draw random heads from the lower half, whatever their number
 CURVES = ("", "heads", "strength")
 
 
@@ -89,15 +89,14 @@ def conditions(
         "layer-matched" in every layer as many of that layer's lower half. "all" every head, "none" nothing.
         "elsewhere" steers `heads` to a place of the target's size somewhere else.
     scores: of all heads; the random controls need them.
-    below: the percentile of scores to draw random heads from; by default 5, as the paper does, where the model has 400
-        heads or more, and 50 where it has fewer.
+    below: the percentile of scores to draw random heads from; see `lowest` for the default.
     Raises InputError for unknown names and missing scores, HeadError where the heads to draw from are fewer than the
     set, or heads lie outside the model.
     """
     _check(model, heads, names, scores, draws)
     mode = mode or boost_and_suppress()
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
-    below = (5.0 if n_layers * n_heads >= LARGE else 50.0) if below is None else below
+    below = lowest(len(heads), n_layers * n_heads) if below is None else below
     every = HeadSet([(layer, head) for layer in range(n_layers) for head in range(n_heads)])
     made: dict[str, Callable[[], list[HeadSet | None]]] = {
         "gaze": lambda: [heads],
@@ -112,6 +111,15 @@ def conditions(
         for name in names
         for draw, chosen in enumerate(made[name]())
     ]
+
+
+def lowest(count: int, n_heads: int) -> float:
+    """The percentile of scores from which as many random heads are drawn as gaze heads: 5, as in the paper.
+
+    Where the lowest 5 % are fewer than twice as many heads as there are to draw, so that draws would be nearly alike,
+    the percentile that holds twice as many, at most 50; and 50 in models of fewer than 400 heads.
+    """
+    return 50.0 if n_heads < LARGE else min(50.0, max(5.0, 200.0 * count / n_heads))
 
 
 def _check(model: Any, heads: HeadSet, names: Sequence[str], scores: HeadScores | None, draws: int) -> None:

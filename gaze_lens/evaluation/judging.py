@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
+from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.sharing import FILE
@@ -39,16 +40,18 @@ def rejudge(
     """Judge all answers that a run has written so far.
 
     source: the folder that `gl.evaluate` wrote into, or what `generate_answers` returned (nothing is written then).
-    judge: by default the region whose caption fits best (`CaptionMatch`).
+    judge: by default the region whose caption fits best (`CaptionMatch`); for the protocol "regions" `NamesOnly`.
     pictures: those of the run; judges that look at them need them.
-    Answers that this judge has judged already are not judged again, except those that ended in an error.
+    Answers that this judge has judged already are not judged again, except those that ended in an error; a judge of
+    your own has to have a `__repr__`, by which it is known again.
     Raises InputError where there is no such run, or the pictures are not those of the run.
     """
-    judge = judge or CaptionMatch()
-    path = None
-    if not isinstance(source, Generations):
-        path = Path(source) / f"judgements-{slug(judge)}.jsonl"
-        source = Generations.read(Path(source) / FILE)
+    folder = None if isinstance(source, Generations) else Path(source)
+    source = source if folder is None else Generations.read(folder / FILE)
+    judge = judge or default_judge(source.protocol)
+    path = None if folder is None else folder / f"judgements-{slug(judge)}.jsonl"
+    if path is not None and not _known_by_name(judge):
+        path.unlink(missing_ok=True)
     describe = _describer(source, judge, pictures)
     digest = hashlib.sha256(json.dumps(source.run, sort_keys=True).encode()).hexdigest()[:16]
     run = {"judge": name_of(judge), "generations": digest}
@@ -65,10 +68,23 @@ def rejudge(
     return Results(source, name_of(judge), judged)
 
 
+def default_judge(protocol: Protocol) -> Judge:
+    """The judge that fits a protocol and needs no model."""
+    return NamesOnly() if protocol.name == "regions" else CaptionMatch()
+
+
+def judge_for(out: str | Path) -> Judge:
+    """The judge that fits the run in a folder."""
+    return default_judge(Generations.read(Path(out) / FILE).protocol)
+
+
 def name_of(judge: Judge) -> str:
-    """A judge with its settings."""
-    text = repr(judge)
-    return type(judge).__name__ if " object at 0x" in text else text
+    """A judge with its settings, as far as its `repr` tells them."""
+    return repr(judge) if _known_by_name(judge) else type(judge).__name__
+
+
+def _known_by_name(judge: Judge) -> bool:
+    return type(judge).__repr__ is not object.__repr__
 
 
 def slug(judge: Judge) -> str:

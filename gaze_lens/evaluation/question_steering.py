@@ -33,6 +33,7 @@ def steer_to_every_panel(
     """The answers to one question, with every region of every picture as the target once.
 
     heads: the heads to steer, or None for the unsteered answers. mode: as for `gl.steer`.
+    A region that no image token belongs to is no target, and has no answer.
     Gandikota and Bau 2026, "Question steering": 15 new tokens, greedy, every (strip, target) pair.
     """
     condition = Condition("steered" if heads else "none", heads, mode or boost_and_suppress())
@@ -59,5 +60,5 @@ def _answers(
     model: Any, pictures: Sequence[Picture], condition: Condition, protocol: Protocol, **options: Any
 ) -> list[Answer]:
     made = generate_answers(model, list(pictures), [condition], protocol=protocol, **options)
-    numbers = ((int(record.picture), record) for record in made.records)
+    numbers = ((int(record.picture), record) for record in made.records if not record.skipped)
     return [answer(n, pictures[n], record.targets[0], record.text) for n, record in numbers]

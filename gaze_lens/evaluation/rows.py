@@ -107,7 +107,8 @@ class _Turns(StoppingCriteria):
         written = input_ids.shape[1] - self.inputs.layout.length
         moved = set()
         for row, steps, ids in zip(self.rows, self.steps, input_ids.tolist(), strict=True):
-            if len(steps) < len(row.targets) and _ends(self.model, self.protocol, ids[-1], written):
+            said = ids[self.inputs.layout.length + steps[-1] :]
+            if len(steps) < len(row.targets) and _ends(self.model, self.protocol, said, written):
                 steps.append(written)
                 moved.add(row.condition.key)
         if moved:
@@ -115,16 +116,17 @@ class _Turns(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def _ends(model: Any, protocol: Protocol, token: int, written: int) -> bool:
-    """Whether a turn ends behind a token, the `written`-th of its text."""
+def _ends(model: Any, protocol: Protocol, said: Sequence[int], written: int) -> bool:
+    """Whether a turn ends behind the tokens said in it, of a text that has `written` tokens by then."""
     if protocol.every is not None:
         return written % protocol.every == 0
-    return (protocol.end or "") in model.processor.decode([token], skip_special_tokens=True)
+    return (protocol.end or "") in model.processor.decode(said, skip_special_tokens=True)
 
 
 def cut(model: Any, protocol: Protocol, text: str, ids: Sequence[int], steps: Sequence[int]) -> Text:
     """The pieces that begin at the steps; the last one runs to its own end, or that of the text."""
-    ends = (n for n in range(steps[-1], len(ids)) if protocol.end and _ends(model, protocol, ids[n], n + 1))
-    bounds = [*steps, next(ends, len(ids) - 1) + 1]
+    last = range(steps[-1] + 1, len(ids) + 1)
+    ends = (n for n in last if protocol.end and _ends(model, protocol, ids[steps[-1] : n], n))
+    bounds = [*steps, next(ends, len(ids))]
     pieces = [model.processor.decode(ids[a:b], skip_special_tokens=True).strip() for a, b in pairwise(bounds)]
     return Text(text, tuple(pieces), tuple(steps))

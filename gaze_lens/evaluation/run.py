@@ -14,7 +14,7 @@ from typing import Any
 from gaze_lens import distributed
 from gaze_lens.evaluation.conditions import Condition
 from gaze_lens.evaluation.engine import generate_answers
-from gaze_lens.evaluation.judges import CaptionMatch, Judge, NamesOnly
+from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import rejudge
 from gaze_lens.evaluation.page import write_page
 from gaze_lens.evaluation.protocols import Protocol, question
@@ -53,7 +53,6 @@ def evaluate(
     ask to resume.
     """
     protocol = protocol or question()
-    judge = judge or default_judge(protocol)
     rank, ranks = shard = distributed.launched()
     path = None if out is None else Path(out) / file_of(shard)
     options = {"path": path, "resume": resume, "progress": progress and rank == 0, **options}
@@ -73,8 +72,8 @@ def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
 
     Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
     """
-    generations = merge_generations(out)
-    results = rejudge(out, judge or default_judge(generations.protocol))
+    merge_generations(out)
+    results = rejudge(out, judge)
     save(results, out)
     return results
 
@@ -85,11 +84,6 @@ def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | 
     if out is not None:
         write(Path(out) / FILE, generations.run, lines, kind=KIND)
     return Generations.of(generations.run, lines)
-
-
-def default_judge(protocol: Protocol) -> Judge:
-    """The judge that fits a protocol and needs no model."""
-    return NamesOnly() if protocol.name == "regions" else CaptionMatch()
 
 
 def save(results: Results, out: str | Path) -> None:

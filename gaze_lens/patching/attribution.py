@@ -156,8 +156,10 @@ def _by_cell(
         if cell._replace(head=None) in sums:
             continue
         n_heads = site.heads_in(model, cell.layer) if site.heads else 1
-        parts = (product for (layer, _), product in products.items() if layer == cell.layer)
-        by_position = (part.movedim(site.position, 1).flatten(2).unflatten(-1, (n_heads, -1)).sum(-1) for part in parts)
+        parts = (product.movedim(site.position, 1) for (layer, _), product in products.items() if layer == cell.layer)
+        if site.heads:  # a query's gate, where it has one, is not patched either
+            parts = (part.unflatten(2, (n_heads, -1))[:, :, :, 0] for part in parts)
+        by_position = (part.flatten(2).unflatten(-1, (n_heads, -1)).sum(-1) for part in parts)
         sums[cell._replace(head=None)] = sum(_summed(by_name[cell.positions], part) for part in by_position)
     return torch.stack([sums[cell._replace(head=None)][:, cell.head or 0] for cell in cells])
 

@@ -75,7 +75,8 @@ class PatchResult(PatchingResult):
     def top(self, k: int, *, positions: str | None = None) -> HeadSet:
         """`result.top(5, positions="last")`: the heads that restore most when patched there, best first.
 
-        positions: the name of a group; needed where there are several. Raises InputError where no heads were patched.
+        positions: the name of a group; needed where there are several. Edges count for their sender, summed over
+        receivers. Raises InputError where no heads were patched.
         """
         if "head" not in self.index_df:
             unit = "KV heads, which query heads share," if "kv_head" in self.index_df else "no heads"
@@ -93,7 +94,8 @@ class PatchResult(PatchingResult):
     def grid(self, positions: str | None = None) -> Float[Tensor, " layer *head"]:
         """`result.grid("last")`: the recovery by layer and head, or by layer; NaN where nothing was patched.
 
-        positions: the name of a group; needed where there are several.
+        positions: the name of a group; needed where there are several. Edges count for their sender, summed over
+        receivers.
         """
         if "layer" not in self.index_df:
             raise InputError(f"what={self.what!r} has no layers; result.table() has every cell.")
@@ -113,7 +115,7 @@ class PatchResult(PatchingResult):
         write_whole(path, text.getvalue().encode())
 
     def _at(self, positions: str | None) -> tuple[pd.DataFrame, Float[Tensor, " cell"]]:
-        """The cells of a group of positions, and their recovery."""
+        """The cells of a group of positions, and their recovery; edges as one cell for each sender."""
         if self.has_metric_axis:
             raise InputError(f"There are several metrics; choose one: result[{self.metric_names[0]!r}].")
         names = list(dict.fromkeys(self.index_df["positions"]))
@@ -122,7 +124,12 @@ class PatchResult(PatchingResult):
         if positions not in names:
             raise InputError(f"positions={positions!r} was given; name one of the groups that were patched: {names}.")
         chosen = torch.tensor((self.index_df["positions"] == positions).to_list())
-        return self.index_df[chosen.numpy()], self.recovery()[chosen]
+        cells, recovery = self.index_df[chosen.numpy()], self.recovery()[chosen]
+        if "receiver" not in cells:
+            return cells, recovery
+        senders = cells.groupby(["layer", "head"], sort=False).ngroup().to_numpy()
+        summed = recovery.new_zeros(int(senders.max()) + 1).index_add(0, torch.from_numpy(senders), recovery)
+        return cells.drop_duplicates(["layer", "head"]), summed
 
 
 def result_of(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
+from gaze_lens.images import read_image
 from gaze_lens.regions import Box, Mask, Picture, Polygon, Shape, Union
 from gaze_lens.show.plot import ACCENT, INK, shorten
 
@@ -54,7 +55,7 @@ class Sheet:
     def draw(self, axes: Axes, *, faded: bool = False) -> None:
         """The pictures, as they are, or in light greys as a ground for colours."""
         for index, picture in enumerate(self.pictures):
-            pixels = np.asarray(picture.image.reduce(step(picture)), np.float32) / 255
+            pixels = np.asarray(read_image(picture.image).reduce(step(picture)), np.float32) / 255
             grey = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
             self.lay(axes, index, 0.4 + 0.6 * (0.2 * pixels + 0.8 * grey) if faded else pixels)
         axes.set(xlim=(0, self.size[0]), ylim=(self.size[1], 0), aspect="equal", xticks=[], yticks=[])

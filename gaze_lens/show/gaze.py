@@ -119,7 +119,7 @@ def read_rows(
 
     reader = RowReader(Positions.of([position]), read)
     hooks = [*fwd_hooks, *((f"blocks.{layer}.attn.hook_pattern", reader) for layer in heads.by_layer())]
-    model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=1, use_cache=False)
+    model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=inputs.last_logits, use_cache=False)
     return rows
 
 

@@ -85,6 +85,8 @@ def record(
         answer = inputs.input_ids[0, start:]
     else:
         hooks = [*fwd_hooks, *recorder.hooks(Positions((tuple(prompt),), start - 1))]
+        if prompt:  # some models drop, in later layers, the queries whose logits are not asked for
+            options = {"logits_to_keep": start - prompt[0], **options}
         answer = model.generate(inputs, fwd_hooks=hooks, **options).tokens[0]
     return recorder.recording(tuple(answer.tolist()), start)
 

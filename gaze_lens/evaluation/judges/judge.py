@@ -43,7 +43,10 @@ class Judgement:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Says which region a text describes. Subclass it and write `judge`, or write both methods."""
+    """Says which region a text describes. Subclass it and write `judge`, or write both methods.
+
+    A judge whose `repr` tells it from all others keeps its judgements; one without a `__repr__` is asked anew.
+    """
 
     def judge(self, description: Description) -> Judgement:
         """The judgement of one description. Raises JudgeError where it cannot be judged."""

@@ -58,7 +58,8 @@ class LanguageModelJudge(Judge):
         self.look, self.instructions, self.attempts, self.workers = look, instructions, attempts, workers
 
     def __repr__(self) -> str:
-        return f"LanguageModelJudge({self.name!r}, model={self.model!r}, look={self.look})"
+        settings = key_of([self.provider.base_url, self.instructions, self.provider.options])[:8]
+        return f"LanguageModelJudge({self.name!r}, model={self.model!r}, look={self.look}, settings={settings!r})"
 
     def judge(self, description: Description) -> Judgement:
         """The detail holds the model's reason. Raises JudgeError where the service fails or talks nonsense."""

@@ -13,6 +13,7 @@ from gaze_lens.comics import THIS
 from gaze_lens.errors import ImageError, InputError, JudgeError
 from gaze_lens.evaluation.judges.crops import crop
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
+from gaze_lens.evaluation.records import weights_digest
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.regions import Picture
 from gaze_lens.wording import is_junk, lead_of
@@ -39,7 +40,8 @@ class LikelihoodJudge(Judge):
         self._seen: tuple[Picture, VLMInputs] | None = None
 
     def __repr__(self) -> str:
-        return f"LikelihoodJudge({self.model.cfg.model_name}, prompt={self.prompt!r}, margin={self.margin:g})"
+        model = f"{self.model.cfg.model_name}, weights={weights_digest(self.model)[:8]!r}"
+        return f"LikelihoodJudge({model}, prompt={self.prompt!r}, margin={self.margin:g})"
 
     def judge(self, description: Description) -> Judgement:
         """The detail holds the log-probability of the text under every region, in nats.

@@ -5,13 +5,19 @@ import re
 from gaze_lens.evaluation.judges.captions import captions_of
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
 
+IRREGULAR = {
+    "person": "people", "man": "men", "woman": "women", "child": "children", "mouse": "mice", "goose": "geese",
+    "foot": "feet", "tooth": "teeth", "knife": "knives", "wolf": "wolves", "calf": "calves", "leaf": "leaves",
+    "loaf": "loaves", "shelf": "shelves", "scarf": "scarves",
+}  # fmt: skip
+
 
 class NamesOnly(Judge):
     """Right is a text that names the target's caption, such as "dog", and none of the other regions'.
 
     For photographs whose captions are the names of categories. Names are found as whole words, without case, in the
-    singular or plural; within a longer name that is there, too ("bear" in "teddy bear"), a shorter one does not count.
-    Regions with the same caption are told apart by nothing, and count as one.
+    singular or plural ("people" is "person"); within a longer name that is there, too ("bear" in "teddy bear"), a
+    shorter one does not count. Regions with the same caption are told apart by nothing, and count as one.
     """
 
     def __repr__(self) -> str:
@@ -36,9 +42,19 @@ def named(text: str, names: set[str]) -> list[str]:
     """
     left, found = text.lower(), []
     for name in sorted(names, key=lambda name: (-len(name), name)):
-        words = r"\s+".join(map(re.escape, name.lower().rstrip(".").split()))
-        pattern = rf"\b{words}(?:e?s)?\b"
+        *first, last = name.lower().rstrip(".").split()
+        pattern = r"\b" + r"\s+".join([*map(re.escape, first), _singular_or_plural(last)]) + r"\b"
         if re.search(pattern, left):
             found.append(name)
             left = re.sub(pattern, "|", left)
     return sorted(found)
+
+
+def _singular_or_plural(word: str) -> str:
+    """A pattern for both."""
+    forms = [rf"{re.escape(word)}(?:e?s)?"]
+    if word in IRREGULAR:
+        forms.append(IRREGULAR[word])
+    if re.search("[^aeiou]y$", word):
+        forms.append(re.escape(word[:-1]) + "ies")
+    return f"(?:{'|'.join(forms)})"
