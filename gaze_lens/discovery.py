@@ -23,7 +23,7 @@ from gaze_lens import distributed, show
 from gaze_lens.comics import ask
 from gaze_lens.data import Pictures
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.evaluation.records import weights_digest
+from gaze_lens.evaluation.records import picture_digest, weights_digest
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import write_whole
 from gaze_lens.regions import Picture
@@ -207,7 +207,7 @@ def _known(strips: Pictures, name: str, partial: Path) -> Shape | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            same = (file.metadata() or {}).get("picture") == _digest(strip)
+            same = (file.metadata() or {}).get("picture") == picture_digest(strip)
             return tuple(file.get_slice("sample").get_shape()) if same else None
     except SafetensorError:  # half a file, as a full disk leaves it
         return None
@@ -216,7 +216,7 @@ def _known(strips: Pictures, name: str, partial: Path) -> Shape | None:
 def _sample(model: Any, name: str, strip: Picture, partial: Path) -> Shape:
     """Sample a strip and write it down."""
     (sample,) = score_strips(model, [strip], progress=False)
-    about = {"strip": name, "picture": _digest(strip)}
+    about = {"strip": name, "picture": picture_digest(strip)}
     write_whole(_path(partial, name), save({"sample": sample.to(torch.float32)}, metadata=about))
     return tuple(sample.shape)
 
@@ -235,13 +235,6 @@ def _shape(partial: Path, name: str) -> Shape:
             f"The sample of strip '{name}' in {partial} is missing or damaged ({error}): run its shard again, with "
             "--resume, and merge again."
         ) from error
-
-
-def _digest(strip: Picture) -> str:
-    """A fingerprint of a picture: its pixels and its regions."""
-    digest = hashlib.sha256(f"{strip.image.size} {strip.regions}".encode())
-    digest.update(strip.image.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], made: Mapping[int, Shape]) -> HeadScores:

@@ -100,10 +100,13 @@ class HeadScores:
     ) -> Float[Tensor, "2 layer head"]:
         """`low, high = scores.interval("contrast")`: percentile bootstrap over strips, for each head.
 
+        NaN where there is one strip: it says nothing about others.
         Raises HeadError for an unknown statistic, a level that is not between 0 and 1, or no resamples.
         """
         if not 0 < level < 1 or resamples < 1:
             raise HeadError(f"level={level}, resamples={resamples}: expected a level between 0 and 1, such as 0.95.")
+        if len(self.samples) < 2:
+            return self.samples.new_full((2, *self.score.shape), torch.nan)
         values = resampled(self.samples, _statistic(statistic), resamples=resamples, seed=seed)
         ends = np.nanquantile if values.isnan().any() else np.quantile
         low_and_high = ends(values.numpy(), [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -93,6 +93,8 @@ class HeadSet:
             raise HeadError(
                 f"{heads!r} is not a list of heads: expected a list of {FORMS}. Write HeadSet([{heads!r}])."
             )
+        if not isinstance(heads, Iterable):
+            raise HeadError(f"A {type(heads).__name__} is not a list of heads: expected a list of {FORMS}.")
         parsed = tuple(Head.parse(head) for head in heads)
         twice = sorted({head for head in parsed if parsed.count(head) > 1}) if len(set(parsed)) < len(parsed) else []
         if twice:

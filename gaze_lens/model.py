@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -29,6 +30,7 @@ from gaze_lens.families import Family, Features, crossed, family_of
 from gaze_lens.generation import Generation, capturing, copies_of, generation_options
 from gaze_lens.inputs import VLMInputs, pixel_keys
 from gaze_lens.preparation import prepare
+from gaze_lens.regions import Picture
 from gaze_lens.video import refuse_video
 from gaze_lens.watching import hook_list, refuse_bound, watched
 from gaze_lens.wrapping import bridge_of
@@ -168,6 +170,7 @@ class HookedVLM(TransformerBridge):
         refuse_video(options)
         if options.get("start_at_layer") is not None:
             raise InputError("start_at_layer loses image positions on these models; run from the start.")
+        self._refuse_unprepared(input, options)
         if not isinstance(input, VLMInputs):
             refuse_bound(self, options.get("past_key_values"))
             with self._running(None):
@@ -176,6 +179,21 @@ class HookedVLM(TransformerBridge):
         with self._running(input):
             ids = input.input_ids.repeat_interleave(copies, dim=0)
             return super().forward(ids, *args, **{**input.arguments(copies), **options})
+
+    def _refuse_unprepared(self, input: Any, options: dict[str, Any]) -> None:
+        """InputError for pictures that were not prepared, and for ids with image placeholders but no image."""
+        if isinstance(input, Picture | Image.Image | os.PathLike):
+            raise InputError(
+                f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
+            )
+        if not isinstance(input, torch.Tensor) or input.is_floating_point() or options.get("past_key_values"):
+            return
+        brought = {*self.family.pixel_names, "inputs_embeds", "encoder_outputs"}
+        if brought.isdisjoint(options) and (input == self.config.image_token_id).any():
+            raise InputError(
+                "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
+                "returned, not its input_ids: they are the text alone."
+            )
 
     @contextmanager
     def _running(self, inputs: VLMInputs | None) -> Iterator[None]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from gaze_lens.areas import Box, Mask, Polygon, Shape, Union, as_shape, misses
 from gaze_lens.errors import RegionError
+from gaze_lens.images import read_image
 
 __all__ = ["Box", "Group", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape", "panels"]
 
@@ -43,10 +44,11 @@ def panels(n: int, width: int, height: int) -> dict[str, Box]:
 class Picture:
     """`Picture(image, {"cat": Box(10, 20, 110, 90)})`: an image with named regions.
 
-    image: RGB, already upright (EXIF applied).
+    image: RGB, already upright (EXIF applied); or a path or array, as `model.prepare` takes, which is read.
     regions: name -> shape, in reading order, in the image's own pixels.
     captions: name -> what that region shows, for some or all of the names.
-    Raises RegionError where a region misses the image, is no shape, or a caption belongs to no region.
+    Raises RegionError where a region misses the image, is no shape, or a caption belongs to no region; ImageError for
+    an image that cannot be read.
     """
 
     image: Image.Image
@@ -54,6 +56,8 @@ class Picture:
     captions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image, Image.Image):
+            object.__setattr__(self, "image", read_image(self.image))
         object.__setattr__(self, "regions", {name: as_shape(shape) for name, shape in self.regions.items()})
         told = {name: caption for name, caption in self.captions.items() if caption.strip()}
         object.__setattr__(self, "captions", told)

@@ -45,7 +45,7 @@ class Verdict:
         squares.
     stability: Spearman correlation of the heads' contrasts between two halves of the strips, mean of 20 random splits;
         None for a single strip. High in random weights, too: it says how well the ranking is known, not what it means.
-    floor: the smallest p-value there can be, given the labellings and the heads of a layer.
+    fewest: how many heads have to stand out for any to be found, given the labellings and the heads of a layer.
     p: [layer, head], one-sided.
     """
 
@@ -59,7 +59,7 @@ class Verdict:
     share: float
     effective: float
     stability: float | None
-    floor: float
+    fewest: int
     p: Float[Tensor, "layer head"] = field(repr=False)
 
     @property
@@ -69,14 +69,15 @@ class Verdict:
 
     @property
     def decidable(self) -> bool:
-        """Whether a tenth of the heads, however clear, could have been found; strips of three regions are too short."""
-        return self.floor <= self.level * TENTH
+        """Whether a single head, or one in a hundred, could have been found; short strips have too few labellings."""
+        return self.fewest <= max(1, self.n_heads // 100)
 
     def __str__(self) -> str:
         if not self.found and not self.decidable:
             return (
-                f"Cannot tell: strips of {self.n_regions} regions allow too few labellings of the questions for a "
-                "test; score on strips of five or more."
+                f"Cannot tell: strips of {self.n_regions} regions allow so few labellings of the questions that fewer "
+                f"than {self.fewest} of {self.n_heads} heads could not be found, and no more were. Score on strips of "
+                f"more regions. The largest contrast is {self.largest:.2g}."
             )
         rate = f"{100 * self.level:g} % false discoveries, contrast {self.least:g} or more"
         if not self.found:
@@ -95,7 +96,7 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: everything but the p-values, with what it says."""
         names = ("n_heads", "n_strips", "n_regions", "level", "least", "largest", "share", "effective", "stability")
-        numbers = {name: getattr(self, name) for name in names}
+        numbers = {name: getattr(self, name) for name in (*names, "fewest")}
         return {"verdict": str(self), "found": self.found, "heads": [str(head) for head in self.heads], **numbers}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -186,8 +187,9 @@ def judge_samples(
     tolerance = ROUNDING * matrix.abs().amax((-1, -2))
     found, p = tracking(values - tolerance, relabelled(matrix, orders), level=level, least=least)
     share, effective = concentration(values)
+    floor = 1 / (1 + len(orders) * values.shape[1])  # the smallest p-value there can be
     return {
         "found": found, "p": p, "n_heads": values.numel(), "n_strips": len(samples), "n_regions": matrix.shape[-1],
         "level": level, "least": least, "largest": float(values.max()), "share": share, "effective": effective,
-        "stability": split_half(samples, seed=seed), "floor": 1 / (1 + len(orders) * values.shape[1]),
+        "stability": split_half(samples, seed=seed), "fewest": max(1, math.ceil(floor * values.numel() / level)),
     }  # fmt: skip

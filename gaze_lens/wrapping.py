@@ -20,6 +20,11 @@ from gaze_lens.families.adapters import adapter_for
 def bridge_of(model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
     """The bridge of a Hugging Face model, or the bridge itself where one is given; ModelError, with nothing changed,
     for models that cannot be wrapped."""
+    if not isinstance(model, nn.Module) or not hasattr(getattr(model, "original_model", model), "config"):
+        raise ModelError(
+            f"A {type(model).__name__} was given; wrap takes a vision-language model as Hugging Face loads it, or a "
+            "TransformerBridge of one. HookedVLM.from_pretrained(name) loads and wraps."
+        )
     given = isinstance(model, TransformerBridge)
     hf_model = model.original_model if given else model
     bridged = any(hasattr(module, "original_component") for module in hf_model.modules())

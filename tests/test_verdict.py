@@ -120,9 +120,27 @@ def test_short_strips_are_not_decided():
     verdict = HeadScores(planted({(0, 0): 0.9}, n=3)).verdict()
     assert not verdict.found
     assert not verdict.decidable
-    assert str(verdict).startswith("Cannot tell: strips of 3 regions allow too few labellings")
+    # One p-value can be no less than 1 / (1 + 5 x 12), and the k-th of 60 has to be 0.05 k / 60 or less.
+    assert verdict.fewest == 20
+    assert str(verdict).startswith("Cannot tell: strips of 3 regions allow so few labellings")
+    assert "fewer than 20 of 60 heads could not be found" in str(verdict)
     assert HeadScores(planted({(0, 0): 0.9, (1, 1): 0.5}, n=5)).verdict().found
     assert HeadScores(planted({(0, 0): 0.9}, n=8)).verdict().found
+
+
+@pytest.mark.parametrize(("n", "layers", "heads"), [(4, 28, 16), (5, 28, 16), (5, 36, 32), (4, 6, 12), (6, 36, 32)])
+def test_as_many_heads_as_it_says_can_be_found_and_fewer_cannot(n, layers, heads):
+    def found(count):
+        clear = {(k % layers, k // layers): 0.9 for k in range(count)}
+        verdict = HeadScores(planted(clear, n_layers=layers, n_heads=heads, n=n)).verdict()
+        return len(verdict.heads), verdict
+
+    fewest = found(0)[1].fewest
+    assert fewest > 1
+    few, verdict = found(fewest // 2)  # random heads may make up for some
+    assert few == 0
+    assert str(verdict).startswith("Cannot tell" if fewest > max(1, layers * heads // 100) else "None found")
+    assert found(2 * fewest)[0] >= fewest
 
 
 def test_strips_of_unequal_length_count_where_they_have_panels():

@@ -77,8 +77,8 @@ print(region, region.positions[0])
 print("and back, the pixels of these tokens:", tokens.bounds(list(region.positions[0])))
 
 # %% [markdown]
-# `inputs.region` gives a `Region`, which remembers for which prompt it was made and is refused by any other: with
-# another picture or another question the same positions would be other places.
+# `inputs.region` gives a `Region`, which remembers the layout it was made for: how long the text is, where the images
+# lie and how large they are. Inputs of another layout refuse it, since the same positions would be other places.
 #
 # ## Where do the heads look when the first word is about to come?
 

@@ -81,7 +81,7 @@ gl.show.picture(picture)
 
 # %% [markdown]
 # Too small a region has no token whose centre lies in it, and that is an error, not an empty steering. So is a region
-# of another prompt: `steer`'s hooks would raise what `check` raises here.
+# of a prompt of another layout: `steer`'s hooks would raise what `check` raises here.
 
 # %%
 other = model.prepare(photo, "What is at the bottom right?")
@@ -95,8 +95,8 @@ for attempt in (lambda: inputs.region((1, 1, 3, 3)), lambda: box.check(other.lay
 # ## Heads
 #
 # Heads belong to a model, so find them once and keep them. Scoring needs pictures with several regions that can be
-# asked about one by one; comic strips made of any panels will do, `gl.comics.strip(["p1.png", ..., "p6.png"])`. Then
-# try on photographs what was found on strips.
+# asked about one by one; for your model comic strips made of any panels will do, `gl.comics.strip(["p1.png", ...])`.
+# Then try on photographs what was found on strips.
 
 # %%
 heads = gl.score_heads(model, gl.comics.synthetic(12, seed=11), progress=False).top(2)
@@ -203,7 +203,8 @@ print(half.generate(prompt, fwd_hooks=gl.steer(heads, prompt.region("upper right
 #
 # ## When something is refused
 #
-# Every error of gaze_lens says what was given, what was expected and what to do, and is a `gl.GazeLensError`:
+# What gaze_lens refuses is a `gl.GazeLensError`, which says what was given, what was expected and what to do
+# (TransformerLens and Hugging Face raise errors of their own: an unknown hook point is TransformerLens' KeyError):
 
 # %%
 for attempt in (

@@ -150,7 +150,13 @@ def strengths(
 
 
 def without_repeats(chosen: Sequence[Condition]) -> list[Condition]:
-    """The conditions in order; InputError where two share name and draw, or there are none."""
+    """The conditions in order; InputError where two share name and draw, there are none, or one is something else."""
+    strangers = [condition for condition in chosen if not isinstance(condition, Condition)]
+    if strangers:
+        raise InputError(
+            f"{strangers[0]!r} is no condition; give what gl.evaluation.conditions(model, heads, ['gaze', 'random'], "
+            "scores=scores) returns, or Condition('mine', heads)."
+        )
     keys = [condition.key for condition in chosen]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice or not keys:

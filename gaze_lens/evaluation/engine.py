@@ -15,7 +15,16 @@ from tqdm import tqdm
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.conditions import Condition, without_repeats
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
-from gaze_lens.evaluation.records import KIND, Generations, Record, describe, names_of, picture_line, skipped_line
+from gaze_lens.evaluation.records import (
+    KIND,
+    Generations,
+    Record,
+    check_picture,
+    describe,
+    names_of,
+    picture_line,
+    skipped_line,
+)
 from gaze_lens.evaluation.rows import Row, Text, answers
 from gaze_lens.inputs import VLMInputs
 from gaze_lens.journal import Journal, Line, header
@@ -41,9 +50,12 @@ def generate_answers(
     path: a file of JSON lines; None keeps all in memory. resume: go on with it. seed: of random orders and places.
     batch_size: answers that run together. shard: (i, n) takes every n-th picture, from the i-th.
     A picture that cannot be read, and a target without an image token, are written down as skipped.
-    Raises InputError for no pictures, for conditions that share a name, and for a file of another run.
+    Raises InputError for no pictures, for conditions that share a name, for what is no condition or no protocol, and
+    for a file of another run, or of other pictures.
     """
     conditions = without_repeats(conditions)
+    if not isinstance(protocol, Protocol):
+        raise InputError(f"protocol={protocol!r} was given; give what gl.evaluation.question() returns, or another.")
     todo = _shard(names_of(pictures), shard)
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
@@ -51,6 +63,9 @@ def generate_answers(
     journal = Journal.open(path, header(KIND, described), resume=resume)
     run = _Run(model, protocol, conditions, journal, Generations.of(described, journal.lines), seed, batch_size)
     finished = run.generations.finished()
+    for index, name in todo:
+        if name in run.generations.pictures:
+            check_picture(run.generations.pictures[name], pictures[index])
     done = sum(name in finished for _, name in todo)
     with tqdm(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
         for index, name in todo:

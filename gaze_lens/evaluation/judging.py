@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,16 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from gaze_lens.errors import InputError
+from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.protocols import Protocol
-from gaze_lens.evaluation.records import Generations, Record, names_of, pictures_digest
+from gaze_lens.evaluation.records import Generations, Record, check_picture, names_of, pictures_digest
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.sharing import FILE
 from gaze_lens.journal import Journal, Line, header
 from gaze_lens.regions import Box, Picture
 
-BLIND = (CaptionMatch, ExactDescription, NamesOnly)
+BLIND = CaptionMatch | ExactDescription | NamesOnly
 CHUNK = 64  # answers that are judged, and written down, together
 
 
@@ -48,7 +49,7 @@ def rejudge(
     """
     folder = None if isinstance(source, Generations) else Path(source)
     source = source if folder is None else Generations.read(folder / FILE)
-    judge = judge or default_judge(source.protocol)
+    judge = _checked(judge) or default_judge(source.protocol)
     path = None if folder is None else folder / f"judgements-{slug(judge)}.jsonl"
     if path is not None and not _known_by_name(judge):
         path.unlink(missing_ok=True)
@@ -68,9 +69,29 @@ def rejudge(
     return Results(source, name_of(judge), judged)
 
 
+def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) -> None:
+    """InputError, before a model runs, where the judge compares captions, and the first picture has none."""
+    if not isinstance(_checked(judge), BLIND | None):
+        return
+    with suppress(ImageError, RegionError):  # a picture that cannot be read is left out when its turn comes
+        if not pictures[0].captions:
+            raise InputError(
+                "The pictures have no captions, and without them nothing says what is right. Give pictures with "
+                "captions, or a judge that looks at the pictures: judge=gl.evaluation.judges.LikelihoodJudge(model), "
+                "--judge likelihood."
+            )
+
+
 def default_judge(protocol: Protocol) -> Judge:
     """The judge that fits a protocol and needs no model."""
     return NamesOnly() if protocol.name == "regions" else CaptionMatch()
+
+
+def _checked(judge: Any) -> Judge | None:
+    """InputError for what is no judge."""
+    if not isinstance(judge, Judge | None) or isinstance(judge, type):
+        raise InputError(f"judge={judge!r} was given; give a judge, such as gl.evaluation.judges.CaptionMatch('f1').")
+    return judge
 
 
 def judge_for(out: str | Path) -> Judge:
@@ -119,7 +140,7 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
             raise InputError(f"{name_of(judge)} may look at the pictures; give those of the run: pictures=.")
         index = None
     else:
-        if pictures_digest(pictures) != generations.run["digest"]:
+        if pictures_digest(pictures) != generations.run["pictures_digest"]:
             raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
         index = {name: n for n, name in enumerate(names_of(pictures))}
     held: dict[str, Picture] = {}
@@ -128,7 +149,9 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
         if record.picture not in held:
             held.clear()
             line = generations.pictures[record.picture]
-            held[record.picture] = _outline(line) if index is None else pictures[index[record.picture]]
+            held[record.picture] = picture = _outline(line) if index is None else pictures[index[record.picture]]
+            if index is not None:
+                check_picture(line, picture)
         return Description(text, target, held[record.picture])
 
     return describe

@@ -105,7 +105,8 @@ def _examples(report: Report, results: Results) -> None:
 def _settings(report: Report, results: Results) -> None:
     run = results.generations.run
     protocol = run["protocol"]
-    lines = [f"{name}: {run[name]}" for name in ("model", "architecture", "weights", "pictures", "digest", "seed")]
+    about = ("model", "architecture", "weights", "pictures", "pictures_digest", "seed")
+    lines = [f"{name}: {run[name]}" for name in about]
     lines += [f"{name}: {value}" for name, value in protocol.items() if value is not None]
     for condition in results.generations.conditions:
         heads = "none" if condition.heads is None else str(condition.heads)

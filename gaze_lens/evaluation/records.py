@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from gaze_lens.errors import InputError
 from gaze_lens.evaluation.conditions import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.journal import Line, read
@@ -64,8 +65,8 @@ class Generations:
     """All that a run has written so far.
 
     run: its settings. records: the answers. pictures: name -> size, bounds of the regions, captions ("" where a region
-    has none), and how many answers there should be. answered: name -> keys of those that there are. skipped: name ->
-    why a picture could not be used.
+    has none), a digest, and how many answers there should be. answered: name -> keys of those that there are. skipped:
+    name -> why a picture could not be used.
     """
 
     run: Line
@@ -120,7 +121,7 @@ def picture_line(name: str, picture: Picture, answers: int) -> Line:
     return {
         "kind": "picture", "picture": name, "size": list(picture.image.size), "answers": answers,
         "regions": {key: [box.x0, box.y0, box.x1, box.y1] for key, box in bounds.items()},
-        "captions": {key: picture.captions.get(key, "") for key in picture.regions},
+        "captions": {key: picture.captions.get(key, "") for key in picture.regions}, "digest": picture_digest(picture),
     }  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def describe(
     return {
         "model": model.cfg.model_name, "architecture": model.fingerprint, "weights": weights_digest(model),
         "protocol": protocol.to_dict(), "conditions": [condition.to_dict() for condition in conditions],
-        "pictures": len(pictures), "digest": pictures_digest(pictures), "seed": seed,
+        "pictures": len(pictures), "pictures_digest": pictures_digest(pictures), "seed": seed,
     }  # fmt: skip
 
 
@@ -150,9 +151,25 @@ def pictures_digest(pictures: Sequence[Picture]) -> str:
     digest = hashlib.sha256(repr(names_of(pictures)).encode())
     if not hasattr(pictures, "names"):
         for picture in pictures:
-            digest.update(f"{picture.image.size} {picture.regions} {picture.captions}".encode())
-            digest.update(picture.image.tobytes())
+            digest.update(f"{picture_digest(picture)} {picture.captions}".encode())
     return digest.hexdigest()[:16]
+
+
+def picture_digest(picture: Picture) -> str:
+    """A fingerprint of a picture: its pixels and its regions."""
+    digest = hashlib.sha256(f"{picture.image.size} {picture.regions}".encode())
+    digest.update(picture.image.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_picture(line: Line, picture: Picture) -> None:
+    """InputError where answers were made about another picture of the name."""
+    captions = {key: told for key, told in line["captions"].items() if told}
+    if line["digest"] != picture_digest(picture) or captions != picture.captions:
+        raise InputError(
+            f"The run was made on another picture of the name '{line['picture']}': its pixels, regions or captions "
+            "differ. Give the pictures that the run was begun with, or choose another folder."
+        )
 
 
 def weights_digest(model: Any) -> str:

@@ -15,7 +15,7 @@ from gaze_lens import distributed
 from gaze_lens.evaluation.conditions import Condition
 from gaze_lens.evaluation.engine import generate_answers
 from gaze_lens.evaluation.judges import Judge
-from gaze_lens.evaluation.judging import rejudge
+from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
 from gaze_lens.evaluation.page import write_page
 from gaze_lens.evaluation.protocols import Protocol, question
 from gaze_lens.evaluation.records import KIND, Generations, names_of
@@ -50,9 +50,11 @@ def evaluate(
     Under torchrun or accelerate launch every rank takes a share of the pictures and writes a file of its own, which
     as many ranks can resume; all return the same results, and the first judges and writes the rest.
     The same arguments give the same figures. Raises InputError where `out` holds another run, or one that you did not
-    ask to resume.
+    ask to resume; and where the judge compares captions, and the pictures have none.
     """
     protocol = protocol or question()
+    if len(pictures):
+        refuse_without_captions(judge, pictures)
     rank, ranks = shard = distributed.launched()
     path = None if out is None else Path(out) / file_of(shard)
     options = {"path": path, "resume": resume, "progress": progress and rank == 0, **options}
