@@ -77,7 +77,9 @@ def strip(
     Raises ImageError where a panel cannot be read, InputError for no panels, wrong sizes or a wrong number of captions.
     """
     if isinstance(panels, str | Path) or not len(panels):
-        raise InputError(f"{panels!r} was given; a strip needs a list of panels, such as ['p1.png', 'p2.png'].")
+        raise InputError(
+            f"{panels!r} was given; a strip needs a list of at least one panel, such as ['p1.png', 'p2.png']."
+        )
     if height < 1 or multiple < 1 or gap < 0:
         raise InputError(f"height={height} and multiple={multiple} must be at least 1, and gap={gap} at least 0.")
     _check_captions(captions, len(panels))

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import gaze_lens as gl
-from gaze_lens.errors import GazeLensError, HeadError, HookError, ImageError, InputError, RegionError
-from gaze_lens.regions import Picture, panels
+from gaze_lens.errors import GazeLensError, HeadError, HookError, ImageError, InputError, ModelError, RegionError
+from gaze_lens.regions import Box, Picture, panels
 
 IMAGE = {"type": "image"}
 HEADS = ["L1H0"]
@@ -199,6 +199,11 @@ def test_wrong_types_for_prepare(model, as_users_run, images, prompts, answers, 
     assert kind in (InputError, ImageError)
 
 
+def evaluate(model, *conditions, **options):
+    strips = gl.comics.synthetic(1, seed=0)
+    return gl.evaluate(model, strips, conditions or [gl.evaluation.Condition("none")], progress=False, **options)
+
+
 WRONG = {
     "a region by name": (
         lambda m, i, r: gl.steer(HEADS, "panel 1"),
@@ -272,6 +277,30 @@ WRONG = {
         RegionError,
         "expected 'centre' or 'overlap'",
     ),
+    "inputs as heads": (lambda m, i, r: gl.mean_ablate(m, i, i), HeadError, "A VLMInputs is not a list of heads"),
+    "a folder as panels": (lambda m, i, r: gl.comics.strip("panels"), InputError, "needs a list of at least one panel"),
+    "a name to wrap": (lambda m, i, r: gl.HookedVLM.wrap("Qwen", None), ModelError, "A str was given; wrap takes"),
+    "no model to wrap": (
+        lambda m, i, r: gl.HookedVLM.wrap(torch.nn.ReLU(), None),
+        ModelError,
+        "A ReLU was given; wrap",
+    ),
+    "a judge by name": (lambda m, i, r: evaluate(m, judge="f1"), InputError, "judge='f1' was given; give a judge"),
+    "a judge not called": (
+        lambda m, i, r: evaluate(m, judge=gl.evaluation.judges.NamesOnly),
+        InputError,
+        "NamesOnly.* was given; give a judge",
+    ),
+    "a protocol by name": (
+        lambda m, i, r: evaluate(m, protocol="question"),
+        InputError,
+        r"protocol='question' was given; give what gl.evaluation.question\(\)",
+    ),
+    "a condition by name": (
+        lambda m, i, r: evaluate(m, "gaze"),
+        InputError,
+        "'gaze' is no condition; give what gl.evaluation.conditions",
+    ),
     "hooks not in pairs": (
         lambda m, i, r: m.run_with_hooks(i, fwd_hooks=[print]),
         HookError,
@@ -310,3 +339,24 @@ def test_an_error_in_a_hook_leaves_the_model_as_it_was(model):
     with pytest.raises(KeyError, match="mine"):
         gl.track(model, inputs, HEADS, fwd_hooks=[("blocks.2.attn.hook_pattern", fail)])
     assert torch.equal(model(inputs), before)
+
+
+def test_what_was_not_prepared_is_refused(model):
+    picture = strip()
+    for given in (picture, picture.image):
+        for run in (model, model.run_with_cache, model.run_with_hooks):
+            with pytest.raises(InputError, match=r"the model runs on what model.prepare\(picture, prompt\) returns"):
+                run(given)
+    inputs = model.prepare(picture, "What?")
+    with pytest.raises(InputError, match="placeholders of an image, and no image came with them"):
+        model(inputs.input_ids)
+    text = model.prepare(None, "What?")
+    assert torch.equal(model(text.input_ids), model(text))
+
+
+def test_pictures_are_read_from_paths(tmp_path, as_users_run):
+    strip().image.save(tmp_path / "a.png")
+    read = Picture(tmp_path / "a.png", {"left": Box(0, 0, 8, 8)})
+    assert read.image.tobytes() == strip().image.tobytes()
+    with pytest.raises(ImageError, match="no image file"):
+        Picture(tmp_path / "b.png")

@@ -63,7 +63,8 @@ def test_grids_of_other_numbers_are_refused():
 @pytest.mark.parametrize(
     ("panels", "options", "words"),
     [
-        ([], {}, "at least one panel"),
+        ([], {}, "list of at least one panel"),
+        ("panels", {}, "'panels' was given; a strip needs a list"),
         ([np.zeros((8, 8))], {"captions": ["a", "b"]}, "2 captions"),
         ([np.zeros((8, 8))], {"height": 0}, "height=0"),
         (["nowhere.png"], {}, "nowhere.png"),

@@ -91,6 +91,7 @@ def test_interval_covers_and_is_seeded():
     assert (scores.score < high).all()
     assert torch.equal(scores.interval(seed=1), scores.interval(seed=1))
     assert not torch.equal(scores.interval(seed=1), scores.interval(seed=2))
+    assert HeadScores(scores.samples[:1]).interval().isnan().all()
     narrow = scores.interval(level=0.5)
     assert (narrow[1] - narrow[0] < high - low).all()
 

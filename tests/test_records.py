@@ -160,8 +160,8 @@ def test_other_weights_pictures_heads_seeds_and_questions_are_other_runs(tiny_mo
                 model, pictures, conditions, protocol=protocol or question(), path=whole, resume=True, **options
             )
 
-    refused("digest", pictures=comics.synthetic(3, seed=71, panels=3))
-    refused("digest, pictures", pictures=strips[:2])
+    refused("pictures_digest", pictures=comics.synthetic(3, seed=71, panels=3))
+    refused("pictures, pictures_digest", pictures=strips[:2])
     refused("conditions", conditions=fewer)
     refused("protocol", protocol=question("What is this?"))
     refused("seed", seed=1)
