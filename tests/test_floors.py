@@ -12,7 +12,7 @@ FLOORS = [
     {"errors", "shards"},
     {"areas", "raster", "regions", "images", "image_tokens", "heads", "journal", "head_scores", "head_statistics",
      "ranks", "verdict", "wording", "attention_hooks", "attention_call", "attention", "projections", "bridges", "cache",
-     "bypass", "token_texts", "value_norms", "shared_keys", "key_rows"},
+     "bypass", "within", "token_texts", "value_norms", "shared_keys", "key_rows"},
     {"families", "testing", "shapes"},
     {"comics", "data", "spans", "inputs", "prefix", "joining", "collation", "preparation", "loading", "watching",
      "generation", "capabilities", "video", "wrapping", "model", "rewording"},
