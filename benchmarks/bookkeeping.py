@@ -2,7 +2,8 @@
 
     for subject, n, seconds, megabytes in measured(model, 10_000): ...
 
-The run is written down without asking the model: every strip has the answers of two conditions to six targets.
+The run is written down without asking the model: every strip has the answers of two conditions to six targets. All are
+about one picture under as many names; to go on with a run of files, each is read once more besides.
 """
 
 from collections.abc import Iterator
@@ -28,10 +29,11 @@ Found = tuple[str, int, float, float | None]  # subject, strips, seconds, megaby
 
 def measured(model: Any, n: int) -> Iterator[Found]:
     """Each part's seconds and memory, for a run over n strips."""
-    pictures = Pictures({f"strip {k}": lambda k=k: gl.comics.synthetic(1, seed=k)[0] for k in range(n)})
+    (strip,) = gl.comics.synthetic(1, seed=0)
+    pictures = Pictures({f"strip {k}": lambda: strip for k in range(n)})
     with TemporaryDirectory() as folder:
         path = Path(folder) / FILE
-        write(path, describe(model, pictures, question(), CONDITIONS, seed=0), list(_lines(n)), kind=KIND)
+        write(path, describe(model, pictures, question(), CONDITIONS, seed=0), list(_lines(strip, n)), kind=KIND)
         options = {"protocol": question(), "path": path, "resume": True, "progress": False}
         results = []
         parts = {
@@ -45,10 +47,9 @@ def measured(model: Any, n: int) -> Iterator[Found]:
             yield subject, n, seconds[0], megabytes
 
 
-def _lines(n: int) -> Iterator[dict[str, Any]]:
+def _lines(strip: gl.Picture, n: int) -> Iterator[dict[str, Any]]:
     """The lines of a run: of two steered answers in three the target's caption, of the others any."""
-    (strip,), rng = gl.comics.synthetic(1, seed=0), Random(0)
-    captions = list(strip.captions.values())
+    captions, rng = list(strip.captions.values()), Random(0)
     for k in range(n):
         yield picture_line(f"strip {k}", strip, ANSWERS)
         for condition in CONDITIONS:

@@ -270,6 +270,11 @@ WRONG = {
         InputError,
         "generate takes what model.prepare returns",
     ),
+    "two names for one row": (
+        lambda m, i, r: i.region(("panel 1", "panel 2")),
+        RegionError,
+        "is not a region: expected",
+    ),
     "no region": (lambda m, i, r: i.region(None), RegionError, "None is not a region: expected a shape"),
     "a region as region": (lambda m, i, r: i.region(r), RegionError, "is not a region: expected a shape"),
     "a rule in American": (
