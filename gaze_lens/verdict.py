@@ -82,7 +82,8 @@ class Verdict:
         rate = f"{100 * self.level:g} % false discoveries, contrast {self.least:g} or more"
         if not self.found:
             said = f"None found: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
-            return f"{said}. The largest contrast is {self.largest:.2g}."
+            few = f" Fewer than {self.fewest} could not be found." if self.fewest > 1 else ""
+            return f"{said}. The largest contrast is {self.largest:.2g}.{few}"
         verb = "head tracks" if len(self.heads) == 1 else "heads track"
         said = f"{len(self.heads)} of {self.n_heads} {verb} the region asked about ({rate}); {self._spread()}"
         return f"{said}. The largest contrast is {self.largest:.2g}, of {self.heads[0]}."
