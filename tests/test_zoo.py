@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,3 +87,15 @@ def test_a_member_freezes_what_it_says(name, monkeypatch):
             before = [parameter.clone() for parameter in tower]
     assert phases == (["vision"] * 2 if member.pretrained else []) + ["learn"] * 2
     assert all(torch.equal(*pair) for pair in zip(before, tower, strict=True)) == member.frozen
+
+
+def test_the_page_tells_the_figures_that_are_kept():
+    folder = Path(__file__).parent.parent / "docs"
+    kept = {name: folder / "zoo" / name / "figures.json" for name in zoo.MEMBERS}
+    members = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
+    assert len(members) > 2
+    page = (folder / "zoo.md").read_text()
+    assert table(members) in page
+    for name, figures in members.items():
+        assert f"| {name} |" in page.split("\n## ")[0]
+        assert figures["random"] < 0.2 < figures["steering"][str(figures["best"])]["forced choice"]["low"], name
