@@ -275,11 +275,12 @@ class AttentionBias:
         rows = place.rows_of(visible.shape[0], gate.shape[0]) if gate.shape[0] > 1 else [0]
         bias = gate[rows][:, None, :, None] * values.clamp(*_finite(dtype))[rows][:, None, None, :]
         hidden = ~visible
-        if not bias.masked_fill(hidden, 0.0).any():
+        bias = bias.masked_fill(hidden, 0.0)
+        if not bias.any():
             return None
         if self.relative:
-            bias = bias - bias.masked_fill(hidden, -math.inf).amax(-1, keepdim=True)
-        return bias.masked_fill(hidden, 0.0).to(dtype)
+            bias = (bias - bias.masked_fill(hidden, -math.inf).amax(-1, keepdim=True)).masked_fill(hidden, 0.0)
+        return bias.to(dtype)
 
     def gate(self, layer: int, n_heads: int, like: Tensor) -> Float[Tensor, "head 1 1"]:
         """1 for the chosen heads of a layer, 0 for the others, of the dtype and on the device of a tensor."""

@@ -212,15 +212,15 @@ def judge(
     """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
     from gaze_lens import options
     from gaze_lens.evaluation import rejudge
-    from gaze_lens.evaluation.judging import judge_for, slug
+    from gaze_lens.evaluation.judging import slug
     from gaze_lens.evaluation.run import save
 
     pictures = None if strips is None else options.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
     asked = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
-    chosen = judge_for(out) if judge is None else options.judge_of(judge, **asked)
+    chosen = None if judge is None else options.judge_of(judge, **asked)
     results = rejudge(out, chosen, pictures=pictures)
-    folder = out / slug(chosen)
+    folder = out / slug(results.judge)
     save(results, folder)
     typer.echo(str(results))
     typer.echo(f"Written: {folder / 'report.html'}, and tables beside it.")

@@ -50,10 +50,10 @@ def rejudge(
     folder = None if isinstance(source, Generations) else Path(source)
     source = source if folder is None else Generations.read(folder / FILE)
     judge = _checked(judge) or default_judge(source.protocol)
-    path = None if folder is None else folder / f"judgements-{slug(judge)}.jsonl"
+    describe = _describer(source, judge, pictures)
+    path = None if folder is None else folder / f"judgements-{slug(name_of(judge))}.jsonl"
     if path is not None and not _known_by_name(judge):
         path.unlink(missing_ok=True)
-    describe = _describer(source, judge, pictures)
     digest = hashlib.sha256(json.dumps(source.run, sort_keys=True).encode()).hexdigest()[:16]
     run = {"judge": name_of(judge), "generations": digest}
     journal = Journal.open(path, header("judgements", run), resume=True)
@@ -94,11 +94,6 @@ def _checked(judge: Any) -> Judge | None:
     return judge
 
 
-def judge_for(out: str | Path) -> Judge:
-    """The judge that fits the run in a folder."""
-    return default_judge(Generations.read(Path(out) / FILE).protocol)
-
-
 def name_of(judge: Judge) -> str:
     """A judge with its settings, as far as its `repr` tells them."""
     return repr(judge) if _known_by_name(judge) else type(judge).__name__
@@ -108,10 +103,10 @@ def _known_by_name(judge: Judge) -> bool:
     return type(judge).__repr__ is not object.__repr__
 
 
-def slug(judge: Judge) -> str:
-    """A judge's name for a file: another judge, or other settings, another name."""
-    kind = re.sub(r"\W+", "", type(judge).__name__).lower()
-    return f"{kind}-{hashlib.sha256(name_of(judge).encode()).hexdigest()[:6]}"
+def slug(name: str) -> str:
+    """A judge's name (`name_of`) for a file: another judge, or other settings, another name."""
+    kind = "".join(re.findall(r"\w+", name.partition("(")[0])).lower()
+    return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _entry(line: Line) -> tuple[tuple[Any, ...], list[dict[str, Any]]]:
@@ -149,9 +144,10 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
         if record.picture not in held:
             held.clear()
             line = generations.pictures[record.picture]
-            held[record.picture] = picture = _outline(line) if index is None else pictures[index[record.picture]]
+            picture = _outline(line) if index is None else pictures[index[record.picture]]
             if index is not None:
                 check_picture(line, picture)
+            held[record.picture] = picture
         return Description(text, target, held[record.picture])
 
     return describe

@@ -28,8 +28,7 @@ class Knockout(AttentionBias):
     def dense(
         self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
-        """As of any `AttentionBias`. HookError where a query loses all keys that it sees; where no query sees a key
-        that is taken away, it did not act."""
+        """As of any `AttentionBias`. HookError where a query loses all keys that it sees."""
         added = super().dense(layer, place, visible, dtype)
         if added is None:
             return None
@@ -37,9 +36,6 @@ class Knockout(AttentionBias):
         rows = place.rows_of(len(visible), len(gate)) if len(gate) > 1 else [0]
         seen = visible & (gate[rows] > 0)[:, None, :, None]
         left = seen & (values[rows] > -math.inf)[:, None, None, :]
-        if torch.equal(seen, left):
-            self.acted[layer] -= 1
-            return None
         self._refuse(seen.any(-1) & ~left.any(-1), layer, place)
         return added
 

@@ -59,7 +59,8 @@ class LanguageModelJudge(Judge):
 
     def __repr__(self) -> str:
         settings = key_of([self.provider.base_url, self.instructions, self.provider.options])[:8]
-        return f"LanguageModelJudge({self.name!r}, model={self.model!r}, look={self.look}, settings={settings!r})"
+        about = f"{self.name!r}, model={self.model!r}, look={self.look}, settings={settings!r}"
+        return f"{type(self).__name__}({about})"
 
     def judge(self, description: Description) -> Judgement:
         """The detail holds the model's reason. Raises JudgeError where the service fails or talks nonsense."""

@@ -41,7 +41,7 @@ class LikelihoodJudge(Judge):
 
     def __repr__(self) -> str:
         model = f"{self.model.cfg.model_name}, weights={weights_digest(self.model)[:8]!r}"
-        return f"LikelihoodJudge({model}, prompt={self.prompt!r}, margin={self.margin:g})"
+        return f"{type(self).__name__}({model}, prompt={self.prompt!r}, margin={self.margin:g})"
 
     def judge(self, description: Description) -> Judgement:
         """The detail holds the log-probability of the text under every region, in nats.

@@ -21,7 +21,7 @@ class NamesOnly(Judge):
     """
 
     def __repr__(self) -> str:
-        return "NamesOnly()"
+        return f"{type(self).__name__}()"
 
     def judge(self, description: Description) -> Judgement:
         """The detail holds the names found. Raises JudgeError where the target has no caption."""
