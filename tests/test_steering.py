@@ -455,16 +455,22 @@ def test_a_steering_that_never_acted_is_an_error(model, inputs):
         pass
 
 
+def raw_tokens(model, inputs):
+    """The words about the image alone, as someone's own tokens would be."""
+    return inputs.input_ids[inputs.input_ids != model.config.image_token_id][None]
+
+
 @torch.no_grad()
 def test_raw_tokens_have_no_regions(model, inputs):
+    tokens = raw_tokens(model, inputs)
     hooks = gl.steer(HEADS, inputs.region("panel 1"))
     box = gl.steer(HEADS, inputs.region(gl.Box(0, 0, 32, 64)), where=["decode"])
     for bound in (hooks, box):
         with pytest.raises(RegionError, match="raw tokens are being run, which have no regions"):
-            model.run_with_hooks(inputs.input_ids, fwd_hooks=bound)
+            model.run_with_hooks(tokens, fwd_hooks=bound)
         with pytest.raises(RegionError, match="Run the inputs that its regions were made on"), model.hooks(bound):
-            model.run_with_cache(inputs.input_ids, names_filter=[])
-    model.run_with_hooks(inputs.input_ids, fwd_hooks=gl.AttentionBias(gl.HeadSet(HEADS), EVERY, EVERY, 1.0).hooks())
+            model.run_with_cache(tokens, names_filter=[])
+    model.run_with_hooks(tokens, fwd_hooks=gl.AttentionBias(gl.HeadSet(HEADS), EVERY, EVERY, 1.0).hooks())
     with model.hooks(hooks):  # raw tokens may go on from what these inputs began
         _, cache = model(inputs, return_type="logits_and_cache", use_cache=True)
         first = cache.get_seq_length()
@@ -478,6 +484,7 @@ def test_raw_tokens_are_refused_where_some_layers_have_no_heads_or_are_crossed(s
     model = shelf.get(family)[0]
     inputs = model.prepare(picture(), "What?")
     layer = model.capabilities((96, 64)).seeing[-1]
-    assert model(inputs.input_ids).isfinite().all()
+    tokens = raw_tokens(model, inputs)
+    assert model(tokens).isfinite().all()
     with pytest.raises(RegionError, match="raw tokens"):
-        model.run_with_hooks(inputs.input_ids, fwd_hooks=gl.steer([(layer, 0)], inputs.region("panel 1")))
+        model.run_with_hooks(tokens, fwd_hooks=gl.steer([(layer, 0)], inputs.region("panel 1")))
