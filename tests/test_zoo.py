@@ -1,6 +1,7 @@
 """The zoo: members that differ in one thing are trained, measured, and told of in a table and pictures."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from gaze_lens.errors import InputError
 from gaze_lens.head_scores import HeadScores
 from gaze_lens.tiny import zoo
+from gaze_lens.tiny.evaluate import SEED, Bench
 from gaze_lens.tiny.recipe import Size
 from gaze_lens.tiny.train import Phase
 from gaze_lens.tiny.zoo_report import table, write_report
@@ -52,6 +54,36 @@ def test_members_are_measured_once_and_told_of(reared):
     assert len({line.count("|") for line in lines}) == 1
     for path in written[1:]:
         Image.open(path).verify()
+
+
+def test_heads_are_chosen_on_other_strips_than_are_measured(reared, monkeypatch, tmp_path):
+    made = []
+
+    class Told(Bench):
+        """One whose answers are told: on the strips that choose, three heads do best; on those measured, one."""
+
+        @classmethod
+        def of(cls, model, strips, draws=20, *, seed=SEED):
+            made.append(super().of(model, strips, draws, seed=seed))
+            return made[-1]
+
+        def steered(self, heads, **_):
+            good = 3 if self is made[0] else 1
+            return {"forced choice": {"value": float(heads is not None and len(heads) == good)}}
+
+    monkeypatch.setattr(zoo, "Bench", Told)
+    monkeypatch.setattr(zoo, "FEW", 0.5)
+    folder = tmp_path / "base" / "checkpoint"
+    shutil.copytree(reared / "base" / "checkpoint", folder)
+    figures = zoo.measure(folder, strips=1)
+    assert figures["best"] == 3
+    assert {k: found["forced choice"]["value"] for k, found in figures["steering"].items() if k < 4} == {
+        1: 1,
+        2: 0,
+        3: 0,
+    }
+    assert made[0].strips[0].image.tobytes() != made[1].strips[0].image.tobytes()
+    assert HeadScores.load(tmp_path / "base" / "scores.safetensors").ranked() == made[0].scores.ranked()
 
 
 def test_the_table_tells_what_was_measured():

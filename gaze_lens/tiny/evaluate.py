@@ -52,11 +52,11 @@ class Bench:
     batch_size: int = 120
 
     @classmethod
-    def of(cls, model: HookedVLM, strips: int, draws: int = 20) -> "Bench":
+    def of(cls, model: HookedVLM, strips: int, draws: int = 20, *, seed: int = SEED) -> "Bench":
         """`strips` unseen strips, and half as many scenes."""
-        pictures = comics.synthetic(strips, seed=SEED)
+        pictures = comics.synthetic(strips, seed=seed)
         scores = score_heads(model, pictures, batch_size=8)
-        return cls(model, pictures, comics.scenes(max(1, strips // 2), seed=SEED), scores, draws)
+        return cls(model, pictures, comics.scenes(max(1, strips // 2), seed=seed), scores, draws)
 
     @property
     def few(self) -> list[Picture]:

@@ -20,7 +20,7 @@ import typer
 
 from gaze_lens.heads import write_whole
 from gaze_lens.model import HookedVLM
-from gaze_lens.tiny.evaluate import Bench, answering, looking
+from gaze_lens.tiny.evaluate import SEED, Bench, answering, looking
 from gaze_lens.tiny.llava import LLAVA
 from gaze_lens.tiny.qwen3_vl import QWEN3_VL
 from gaze_lens.tiny.recipe import Architecture, Size
@@ -66,28 +66,29 @@ MEMBERS = {
 def measure(folder: Path, *, strips: int) -> dict[str, Any]:
     """Everything that the report tells of one member, from its checkpoint.
 
-    The number of heads to steer with is the best one up to `FEW` of all; controls have as many.
+    Heads are found on as many other strips, and so is the number of them to steer with: the one up to `FEW` of all
+    that does best there. Controls have as many.
     """
     model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
-    bench = Bench.of(model, strips, DRAWS)
-    bench.scores.save(folder.parent / "scores.safetensors")
-    verdict = bench.scores.verdict()
-    n_heads = bench.scores.score.numel()
-    counts = [k for k in bench.counts if k <= max(1, int(FEW * n_heads))]
-    curve = {k: bench.steered(bench.scores.top(k)) for k in counts}
-    best = max(counts, key=lambda k: curve[k]["forced choice"]["value"])
-    random = [bench.steered(bench.scores.controls(best, seed=seed)) for seed in range(DRAWS)]
+    other, bench = Bench.of(model, strips, seed=SEED + 1), Bench.of(model, strips)
+    scores = other.scores
+    scores.save(folder.parent / "scores.safetensors")
+    verdict = scores.verdict()
+    n_heads = scores.score.numel()
+    counts = [k for k in other.counts if k <= max(1, int(FEW * n_heads))]
+    best = max(counts, key=lambda k: other.steered(scores.top(k))["forced choice"]["value"])
+    random = [bench.steered(scores.controls(best, seed=seed)) for seed in range(DRAWS)]
     return {
         "strips": strips,
         "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
         "answering": answering(bench),
-        "looking": looking(bench),
-        "contrast": [[round(value, 4) for value in layer] for layer in bench.scores.contrast.tolist()],
+        "looking": looking(other),
+        "contrast": [[round(value, 4) for value in layer] for layer in scores.contrast.tolist()],
         "verdict": {"heads": list(map(str, verdict.heads)), "share": verdict.share, "effective": verdict.effective},
-        "steering": curve,
+        "steering": {k: bench.steered(scores.top(k)) for k in counts},
         "best": best,
         "random": sum(draw["forced choice"]["value"] for draw in random) / DRAWS,
-        "all": bench.steered(bench.scores.top(n_heads)),
+        "all": bench.steered(scores.top(n_heads)),
     }
 
 
