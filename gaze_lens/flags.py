@@ -13,7 +13,9 @@ asked = partial(Option, rich_help_panel="Questions and answers")
 steered = partial(Option, rich_help_panel="Heads and steering")
 running = partial(Option, rich_help_panel="Model and run")
 
-Pictures = Annotated[str, shown(help="COMIC/p1.png, ...; single images, with --panels; hf:NAME; or synthetic:N.")]
+Pictures = Annotated[
+    str, shown(help="COMIC/p1.png (caption: p1.txt), ...; images, with --panels; hf:NAME; or synthetic:N.")
+]
 Panels = Annotated[int | None, shown(help="Panels of each image, where strips are single images.")]
 Annotations = Annotated[Path | None, shown(help="COCO's instances_*.json; --strips is the folder of its images.")]
 Limit = Annotated[int | None, shown(help="Use only the first so many pictures.")]

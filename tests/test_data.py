@@ -97,6 +97,19 @@ def test_captions_go_with_their_comic(comics):
         data.read_strips(comics, captions={"a": ["x"] * 3})["a"]
 
 
+def test_captions_lie_beside_their_panels(comics):
+    (comics / "a" / "p1.txt").write_text("\ufeffTwo\n men  talk.\n", encoding="utf-8")
+    (comics / "b" / "p1.txt").write_text("  \n")
+    write_comic(comics / "odd", ["red", "red"])
+    (comics / "odd" / "p2.txt").write_bytes("Caf\u00e9".encode("latin-1"))
+    strips = data.read_strips(comics)
+    assert strips["a"].captions == {"panel 1": "Two men talk."}
+    assert strips["b"].captions == {}
+    assert strips.left_out == {"a caption is not UTF-8 text": ("odd",)}
+    given = data.read_strips(comics, captions={"a": ["light", "dark"]})
+    assert given["a"].captions == {"panel 1": "light", "panel 2": "dark"}
+
+
 def test_photographs_are_turned_and_other_modes_become_rgb(tmp_path):
     (tmp_path / "c").mkdir()
     turned = Image.new("RGB", (64, 32), "red")
