@@ -77,8 +77,8 @@ def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) ->
         if not pictures[0].captions:
             raise InputError(
                 "The pictures have no captions, and without them nothing says what is right. Give pictures with "
-                "captions (p1.txt beside p1.png), or a judge that looks at the pictures: judge=gl.evaluation.judges.LikelihoodJudge(model), "
-                "--judge likelihood."
+                "captions (in a folder, p1.txt beside p1.png), or a judge that looks at the pictures: "
+                "judge=gl.evaluation.judges.LikelihoodJudge(model), --judge likelihood."
             )
 
 
