@@ -60,7 +60,7 @@ def cells(name: str, figures: Mapping[str, Any]) -> list[str]:
         str(looking["heads"]),
         percent(figures["answering"]["k-th panel"]["exact"]["value"]),
         looking["best"][0]["head"],
-        f"{looking['best'][0]['contrast']:.2f}",
+        f"{round(looking['best'][0]['contrast'], 2) + 0.0:.2f}",  # no "-0.00"
         str(len(figures["verdict"]["heads"])),
         percent(figures["verdict"]["share"]),
         f"{percent(steered['value'])} [{percent(steered['low'])}, {percent(steered['high'])}]",
