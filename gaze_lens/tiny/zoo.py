@@ -11,15 +11,18 @@ members' `figures.json` are enough.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from gaze_lens import comics
+from gaze_lens.head_scores import HeadScores
 from gaze_lens.heads import write_whole
 from gaze_lens.model import HookedVLM
+from gaze_lens.scoring import score_heads
 from gaze_lens.tiny.evaluate import SEED, Bench, answering, looking
 from gaze_lens.tiny.llava import LLAVA
 from gaze_lens.tiny.qwen3_vl import QWEN3_VL
@@ -70,10 +73,9 @@ def measure(folder: Path, *, strips: int) -> dict[str, Any]:
     that does best there. Controls have as many.
     """
     model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
-    other, bench = Bench.of(model, strips, seed=SEED + 1), Bench.of(model, strips)
-    scores = other.scores
+    other = Bench.of(model, strips, seed=SEED + 1)
+    bench, scores = replace(other, strips=comics.synthetic(strips, seed=SEED)), other.scores
     scores.save(folder.parent / "scores.safetensors")
-    verdict = scores.verdict()
     n_heads = scores.score.numel()
     counts = [k for k in other.counts if k <= max(1, int(FEW * n_heads))]
     best = max(counts, key=lambda k: other.steered(scores.top(k))["forced choice"]["value"])
@@ -82,14 +84,22 @@ def measure(folder: Path, *, strips: int) -> dict[str, Any]:
         "strips": strips,
         "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
         "answering": answering(bench),
-        "looking": looking(other),
+        "looking": looking(bench),
         "contrast": [[round(value, 4) for value in layer] for layer in scores.contrast.tolist()],
-        "verdict": {"heads": list(map(str, verdict.heads)), "share": verdict.share, "effective": verdict.effective},
+        "verdict": judged(scores),
+        "verdict at the answer": judged(score_heads(model, other.strips, at="answer", batch_size=8)),
         "steering": {k: bench.steered(scores.top(k)) for k in counts},
         "best": best,
         "random": sum(draw["forced choice"]["value"] for draw in random) / DRAWS,
         "all": bench.steered(scores.top(n_heads)),
     }
+
+
+def judged(scores: HeadScores) -> dict[str, Any]:
+    """The verdict on some scores, and the largest contrast among them."""
+    verdict, largest = scores.verdict(), float(scores.contrast.max())
+    heads = [str(head) for head in verdict.heads]
+    return {"heads": heads, "share": verdict.share, "effective": verdict.effective, "contrast": largest}
 
 
 def rear(name: str, out: Path, *, seed: int, device: str, strips: int) -> None:

@@ -14,7 +14,7 @@ from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, MASS, Plot, entitle, 
 CHANCE = 1 / 6
 COLUMNS = (
     "member", "parameters", "heads", "k-th panel, exact", "top head", "contrast", "tracking heads",
-    "in the best tenth", "steered", "with", "random", "all heads",
+    "at the answer", "in the best tenth", "steered", "with", "random", "all heads",
 )  # fmt: skip
 ROW = 3  # members side by side
 
@@ -60,8 +60,9 @@ def cells(name: str, figures: Mapping[str, Any]) -> list[str]:
         str(looking["heads"]),
         percent(figures["answering"]["k-th panel"]["exact"]["value"]),
         looking["best"][0]["head"],
-        f"{round(looking['best'][0]['contrast'], 2) + 0.0:.2f}",  # no "-0.00"
+        f"{looking['best'][0]['contrast']:z.2f}",
         str(len(figures["verdict"]["heads"])),
+        str(len(figures["verdict at the answer"]["heads"])),
         percent(figures["verdict"]["share"]),
         f"{percent(steered['value'])} [{percent(steered['low'])}, {percent(steered['high'])}]",
         f"{best} heads" if best != "1" else "1 head",
