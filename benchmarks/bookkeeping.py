@@ -19,7 +19,7 @@ import gaze_lens as gl
 from gaze_lens.data import Pictures
 from gaze_lens.evaluation import Condition, generate_answers, question
 from gaze_lens.evaluation.records import KIND, Record, describe, picture_line
-from gaze_lens.journal import write
+from gaze_lens.runs.journal import write
 
 CONDITIONS = [Condition("gaze", gl.HeadSet(["L1H0", "L2H3"])), Condition("none")]
 ANSWERS = 6 * len(CONDITIONS)  # for each strip

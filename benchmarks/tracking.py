@@ -9,7 +9,7 @@ from common import Row
 from generation import heads_of
 
 import gaze_lens as gl
-from gaze_lens.show.recording import record
+from gaze_lens.show.interactive.recording import record
 
 STEPS = 24
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "GAZE_LENS_MEASUREMENTS"
-TESTS = ("test_every_family*.py", "test_families.py", "test_geometry_*.py")
+TESTS = ("model/test_every_family*.py", "families/test_families.py", "families/test_geometry_*.py")
 HEAD = """\
 # Model families
 

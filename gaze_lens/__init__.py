@@ -8,13 +8,22 @@ from importlib import import_module
 from typing import Any
 
 from gaze_lens import comics
-from gaze_lens.attention_hooks import AttentionBias, Place, Positions, RowReader
+from gaze_lens.attention.attention_bias import AttentionBias, Place, Positions, RowReader
+from gaze_lens.counterfactuals import changes
 from gaze_lens.errors import GazeLensError
-from gaze_lens.head_scores import HeadScores
-from gaze_lens.heads import Head, HeadSet
-from gaze_lens.image_tokens import ImageTokens
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.model import HookedVLM
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import Head, HeadSet
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.interventions.attention_knockout import knockout
+from gaze_lens.interventions.steering import (
+    Mode,
+    boost_and_suppress,
+    max_suppress_all,
+    steer,
+    suppress_all,
+    suppress_image,
+)
+from gaze_lens.model.hooked_vlm import HookedVLM
 from gaze_lens.patching import (
     Direction,
     Group,
@@ -22,9 +31,7 @@ from gaze_lens.patching import (
     PatchResult,
     attribute,
     attribute_edges,
-    changes,
     counterfactual,
-    knockout,
     mean_ablate,
     mean_difference,
     metrics,
@@ -35,9 +42,9 @@ from gaze_lens.patching import (
     sweep_bands,
     zero_ablate,
 )
-from gaze_lens.regions import Box, Mask, Picture, Polygon, Region, Union, panels
-from gaze_lens.scoring import score_heads
-from gaze_lens.steering import Mode, boost_and_suppress, max_suppress_all, steer, suppress_all, suppress_image
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.picture import Box, Mask, Picture, Polygon, Region, Union, panels
+from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import load_tiny
 from gaze_lens.tracking import Trajectory, track
 

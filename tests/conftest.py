@@ -80,7 +80,7 @@ def sliding(shelf):
 @pytest.fixture(scope="session")
 def strip():
     """A strip of three panels."""
-    from gaze_lens.comics import synthetic
+    from gaze_lens.comics.strips import synthetic
 
     return synthetic(1, seed=5, panels=3)[0]
 
@@ -107,12 +107,12 @@ def tiny_model():
 @pytest.fixture
 def run(monkeypatch, tiny_model):
     """Run a command on the embedded model, which is loaded already; errors come through as they are."""
-    from gaze_lens import cli
+    from gaze_lens.cli import commands
 
-    monkeypatch.setattr(cli, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
 
     def run(*arguments):
-        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        result = CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

@@ -92,7 +92,7 @@ class Eyes:
 
     def prepare(self, rows, prompts):
         """As `model.prepare`. rows: for each prompt, a list of [height, width, 3] arrays."""
-        from gaze_lens.preparation import prepare
+        from gaze_lens.inputs.preparation import prepare
 
         nested = [[Image.fromarray(array) for array in row] for row in rows]
         return prepare(self.processor, self.family, nested, prompts, config=self.plain.config)

@@ -9,8 +9,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from gaze_lens import HeadSet
-from gaze_lens.show.page import _data_address, packed, page
-from gaze_lens.show.recording import LEVELS, Recording, quantised
+from gaze_lens.show.interactive.page import _data_address, packed, page
+from gaze_lens.show.interactive.recording import LEVELS, Recording, quantised
 
 CELL = 16  # pixels
 

@@ -70,7 +70,7 @@ print("a difference:", inputs.region((0, 0, 96, 96)) - box)
 # captions are optional, and let answers be checked by program.
 
 # %%
-from gaze_lens.images import read_image
+from gaze_lens.regions.reading import read_image
 
 picture = gl.Picture(
     read_image(photo),

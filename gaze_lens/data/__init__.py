@@ -11,12 +11,12 @@ All are `Pictures`: a sequence that reads a picture when it is asked for, and co
 """
 
 from gaze_lens.data.coco import read_coco
-from gaze_lens.data.gutters import find_panels, gutters
-from gaze_lens.data.hub import read_dataset
+from gaze_lens.data.comics_corpus import read_comics
+from gaze_lens.data.gutter_detection import find_panels, gutters
+from gaze_lens.data.hub_datasets import read_dataset
 from gaze_lens.data.pages import borders, read_page, read_pages
 from gaze_lens.data.pictures import Pictures
 from gaze_lens.data.strips import read_strips
-from gaze_lens.data.windows import read_comics
 
 __all__ = [
     "Pictures", "borders", "find_panels", "gutters", "read_coco", "read_comics", "read_dataset", "read_page",

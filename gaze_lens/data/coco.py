@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from gaze_lens.data.files import existing, fault
-from gaze_lens.data.objects import Choice, choose, shape_of
+from gaze_lens.data.coco_objects import Choice, choose, shape_of
+from gaze_lens.data.folders import existing, fault
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import ImageError, InputError
-from gaze_lens.images import read_image, read_size
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.reading import read_image, read_size
 
 Record = Mapping[str, Any]
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gaze_lens.comics import with_panels
-from gaze_lens.data.files import existing, fault, image_files
+from gaze_lens.comics.strips import with_panels
+from gaze_lens.data.folders import existing, fault, image_files
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.images import read_image
-from gaze_lens.regions import Box, Picture, Shape, as_shape
+from gaze_lens.regions.picture import Box, Picture, Shape, as_shape
+from gaze_lens.regions.reading import read_image
 
 Panels = int | tuple[int, int] | Sequence[Any] | Callable[[Image.Image], Sequence[Shape]]
 

@@ -13,7 +13,7 @@ from typing import overload
 from tqdm import tqdm
 
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
 
 Reader = Callable[[], Picture]
 

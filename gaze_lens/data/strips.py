@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from gaze_lens.comics import strip
-from gaze_lens.data.files import existing, fault, image_files, subfolders
+from gaze_lens.comics.strips import strip
+from gaze_lens.data.folders import existing, fault, image_files, subfolders
 from gaze_lens.data.pictures import Pictures, check_limit, collected
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
 
 LAYOUT = "<comic>/p1.png, p2.png, ..."
 

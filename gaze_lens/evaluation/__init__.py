@@ -7,8 +7,8 @@ results = gl.rejudge("out", judges.CaptionMatch(score="f1"))
 from gaze_lens.evaluation import judges
 from gaze_lens.evaluation.accuracy import Accuracy, accuracy
 from gaze_lens.evaluation.answers import Answer, answer
-from gaze_lens.evaluation.conditions import Condition, conditions, head_counts, strengths
-from gaze_lens.evaluation.engine import generate_answers
+from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
+from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judging import rejudge
 from gaze_lens.evaluation.protocols import (
     Protocol,
@@ -19,10 +19,10 @@ from gaze_lens.evaluation.protocols import (
     regions,
     static_narration,
 )
-from gaze_lens.evaluation.question_steering import ask_every_panel, steer_to_every_panel
+from gaze_lens.evaluation.quick import ask_every_panel, steer_to_every_panel
 from gaze_lens.evaluation.records import Generations, Record
 from gaze_lens.evaluation.results import Results
-from gaze_lens.evaluation.run import evaluate
+from gaze_lens.evaluation.runner import evaluate
 from gaze_lens.evaluation.schedules import judge_pieces, switch_at_panel_ends
 
 __all__ = [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gaze_lens.comics import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
+from gaze_lens.comics.strips import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
 from gaze_lens.errors import InputError
-from gaze_lens.regions import Box, Picture
+from gaze_lens.regions.picture import Box, Picture
 
 
 @dataclass(frozen=True)

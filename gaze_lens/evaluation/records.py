@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
-from gaze_lens.journal import Line, read
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.journal import Line, read
 
 KIND = "generations"
 

@@ -12,10 +12,10 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.records import Generations, Record
 from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
-from gaze_lens.wording import repeats
+from gaze_lens.text.caption_matching import repeats
 
 if TYPE_CHECKING:
     from pandas import DataFrame

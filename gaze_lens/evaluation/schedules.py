@@ -7,15 +7,15 @@ turn.
 from collections.abc import Sequence
 from typing import Any
 
-from gaze_lens.comics import NARRATE
+from gaze_lens.comics.strips import NARRATE
 from gaze_lens.evaluation.answers import Answer, answer
-from gaze_lens.evaluation.conditions import Condition
+from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import dynamic_narration
-from gaze_lens.evaluation.rows import Row, cut, narrate
-from gaze_lens.generation import Generation
-from gaze_lens.heads import HeadSet
-from gaze_lens.regions import Picture
-from gaze_lens.steering import Mode, boost_and_suppress
+from gaze_lens.evaluation.steered_rows import Row, cut, narrate
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.interventions.steering import Mode, boost_and_suppress
+from gaze_lens.model.generation import Generation
+from gaze_lens.regions.picture import Picture
 
 
 def switch_at_panel_ends(

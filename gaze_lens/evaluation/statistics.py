@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from transformer_lens.utilities.statistics import derive_generator, sign_flip_permutation_pvalue
 
 from gaze_lens.errors import InputError
-from gaze_lens.ranks import rank_correlation
+from gaze_lens.heads.rank_correlation import rank_correlation
 
 Labels = Sequence[Hashable]
 Values = Sequence[float | None] | np.ndarray  # None is refused, as NaN is

@@ -14,14 +14,14 @@ from transformer_lens.factories.architecture_adapter_factory import Architecture
 from gaze_lens.errors import ModelError
 from gaze_lens.families import (
     anyres,
-    canvas,
-    crops,
-    crossed,
-    framed,
+    cross_attention,
     grid,
-    pooled,
-    rows,
+    pan_and_scan,
+    pooled_crops,
+    row_breaks,
+    single_frame,
     single_view,
+    tile_canvas,
     tile_grids,
     tiles,
 )
@@ -84,8 +84,8 @@ CLOSEST = partial(tile_grids.token_maps, choose=tile_grids.closest_aspect)
 ROOMY = partial(tile_grids.token_maps, choose=tile_grids.least_upscaling)
 EACH = (encode_each, image_by_image)
 SAMPLES = (anyres.encode_by_sample, image_by_image)
-POOLED = (pooled.encode, image_by_image)
-CROSSED = (crossed.token_maps, crossed.encode, crossed.arrange)
+POOLED = (pooled_crops.encode, image_by_image)
+CROSSED = (cross_attention.token_maps, cross_attention.encode, cross_attention.arrange)
 CAUSAL = partial(Family, whole="")
 PREFIXED = "image tokens read the question behind them"
 CROSSING = {"crossed": True, "whole": "the image is reached by cross-attention and is no part of the prompt"}
@@ -104,9 +104,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, plain=True, whole=PREFIXED),
     CAUSAL("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
     # a frame; rows with breaks; grids of tiles put together again
-    CAUSAL("Pixtral", ("LlavaForConditionalGeneration",), rows.token_maps, *EACH, tower="pixtral"),
-    CAUSAL("LLaVA", ("LlavaForConditionalGeneration",), framed.token_maps, *EACH),
-    CAUSAL("Mistral3", ("Mistral3ForConditionalGeneration",), rows.token_maps, *EACH),
+    CAUSAL("Pixtral", ("LlavaForConditionalGeneration",), row_breaks.token_maps, *EACH, tower="pixtral"),
+    CAUSAL("LLaVA", ("LlavaForConditionalGeneration",), single_frame.token_maps, *EACH),
+    CAUSAL("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps, *EACH),
     CAUSAL("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *EACH),
     CAUSAL("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *SAMPLES),
     # tiles
@@ -117,11 +117,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     CAUSAL("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED, pixel_names=MASKED),
     CAUSAL("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED, pixel_names=MASKED),
-    CAUSAL("Gemma 3", ("Gemma3ForConditionalGeneration",), crops.token_maps, *VIEWS),
-    CAUSAL("Llama 4", ("Llama4ForConditionalGeneration",), canvas.token_maps, *UNPROJECTED, upcast=False),
+    CAUSAL("Gemma 3", ("Gemma3ForConditionalGeneration",), pan_and_scan.token_maps, *VIEWS),
+    CAUSAL("Llama 4", ("Llama4ForConditionalGeneration",), tile_canvas.token_maps, *UNPROJECTED, upcast=False),
     # others
-    CAUSAL("Molmo2", ("Molmo2ForConditionalGeneration",), pooled.token_maps, *POOLED, pixel_names=pooled.PIXELS),
-    Family("Mllama", ("MllamaForConditionalGeneration",), *CROSSED, pixel_names=crossed.PIXELS, **CROSSING),
+    CAUSAL(
+        "Molmo2", ("Molmo2ForConditionalGeneration",), pooled_crops.token_maps, *POOLED, pixel_names=pooled_crops.PIXELS
+    ),
+    Family("Mllama", ("MllamaForConditionalGeneration",), *CROSSED, pixel_names=cross_attention.PIXELS, **CROSSING),
 )
 
 

@@ -21,13 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads import HeadSet
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.patching.alignment import check_aligned
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.alignment import check_aligned
+from gaze_lens.inputs.position_groups import Group, groups
+from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.patching.cells import Cell, cells_of
 from gaze_lens.patching.donor import flat
 from gaze_lens.patching.gradients import Keep, Key, activations, attached, gradients
-from gaze_lens.patching.groups import Group, groups
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.paths import LOGITS, Paths, Reader, paths_between
 from gaze_lens.patching.result import PatchResult, result_of

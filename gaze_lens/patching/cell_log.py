@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.journal import Journal, Line
 from gaze_lens.patching.cells import Cell
+from gaze_lens.runs.journal import Journal, Line
 
 FORMAT = "gaze_lens patch 1"
 Values = Float[Tensor, "metric batch"]

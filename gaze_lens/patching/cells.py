@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.heads import HeadSet, refuse_other
-from gaze_lens.patching.groups import Group
+from gaze_lens.heads.head_set import HeadSet, refuse_other
+from gaze_lens.inputs.position_groups import Group
+from gaze_lens.model.projections import n_heads_of
 from gaze_lens.patching.sites import Site, check_layer, layers_with
-from gaze_lens.projections import n_heads_of
 
 
 class Cell(NamedTuple):

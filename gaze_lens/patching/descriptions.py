@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.patching.prompts import each_prompt
-from gaze_lens.regions import Picture
+from gaze_lens.inputs.prompts import each_prompt
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.picture import Picture
 
 Block = tuple[str, ...]  # the described regions of one picture, one a row
 

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gaze_lens.patching.border import at_border
+from gaze_lens.inputs.position_groups import Group
 from gaze_lens.patching.cells import Cell
-from gaze_lens.patching.groups import Group
+from gaze_lens.patching.image_features import at_border
 from gaze_lens.patching.sites import Site
 
 Flat = tuple[Int[Tensor, " position"], Int[Tensor, " position"]]

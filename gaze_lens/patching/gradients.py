@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gaze_lens.errors import InputError
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.patching.border import at_border
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.patching.image_features import at_border
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.sites import Site
 

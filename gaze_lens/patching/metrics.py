@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.inputs import VLMInputs
+from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.patching.descriptions import Block, blocks_of, descriptions
 
 __all__ = [

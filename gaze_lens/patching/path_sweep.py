@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gaze_lens.heads import HeadSet
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.position_groups import Group, groups
 from gaze_lens.patching.cells import Cell
-from gaze_lens.patching.groups import Group, groups
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.paths import Paths, paths_between
 from gaze_lens.patching.result import PatchResult

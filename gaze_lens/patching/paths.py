@@ -21,11 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads import Head, HeadSet
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.patching.alignment import check_aligned
-from gaze_lens.patching.edits import Hooks, checked_heads, position_mask
-from gaze_lens.patching.groups import Group, group
+from gaze_lens.heads.head_set import Head, HeadSet
+from gaze_lens.inputs.alignment import check_aligned
+from gaze_lens.inputs.position_groups import Group, group
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.interventions.edits import Hooks, checked_heads, position_mask
 from gaze_lens.patching.sites import SITES, check_layer, layers_with
 
 LOGITS = "logits"

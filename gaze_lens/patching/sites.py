@@ -8,9 +8,9 @@ layers_with(model, site_of("k")) # the layers that have keys of their own
 from dataclasses import dataclass
 from typing import Any
 
-from gaze_lens.bridges import explain
 from gaze_lens.errors import HookError, InputError
-from gaze_lens.projections import n_heads_of
+from gaze_lens.model.live_hooks import explain
+from gaze_lens.model.projections import n_heads_of
 
 
 @dataclass(frozen=True)

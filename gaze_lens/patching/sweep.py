@@ -23,15 +23,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError
-from gaze_lens.inputs import VLMInputs, pixel_keys
-from gaze_lens.patching.alignment import aligned_groups, check_aligned, check_model
+from gaze_lens.inputs.alignment import aligned_groups, check_aligned, check_model
+from gaze_lens.inputs.position_groups import Group
+from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
 from gaze_lens.patching.cell_log import CellLog
 from gaze_lens.patching.cells import Cell, cells_of
 from gaze_lens.patching.donor import Donor
-from gaze_lens.patching.groups import Group
+from gaze_lens.patching.from_layer import cannot_resume, keeping, resuming
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.result import PatchResult, result_of
-from gaze_lens.patching.resuming import cannot_resume, keeping, resuming
 from gaze_lens.patching.sites import Site, site_of
 
 Pairs = Sequence[tuple[Group, Group]]

@@ -10,7 +10,7 @@ them, and `guard.py` what keeps other web pages out. `page/` is what the browser
 from typing import Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads import HeadSet
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.serve.limits import Limits
 
 __all__ = ["Limits", "serve"]

@@ -26,13 +26,13 @@ from starlette.routing import Route
 
 from gaze_lens import comics
 from gaze_lens.errors import GazeLensError
-from gaze_lens.heads import HeadSet
-from gaze_lens.regions import Picture
-from gaze_lens.serve.asks import read_aim, read_ask, read_json
-from gaze_lens.serve.guard import Guard, read_body
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.regions.picture import Picture
+from gaze_lens.serve.ask_requests import read_aim, read_ask, read_json
 from gaze_lens.serve.limits import Limits, Refused
-from gaze_lens.serve.line import LAST, Line, Seat
-from gaze_lens.serve.pictures import Shelf, read_upload, to_png
+from gaze_lens.serve.picture_store import Shelf, read_upload, to_png
+from gaze_lens.serve.request_queue import LAST, Line, Seat
+from gaze_lens.serve.security import Guard, read_body
 from gaze_lens.tiny import NAME
 
 PAGE = Path(__file__).parent / "page"

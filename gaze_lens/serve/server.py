@@ -8,10 +8,10 @@ import typer
 import uvicorn
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads import HeadSet
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.serve.app import Desk, build
-from gaze_lens.serve.guard import LOOPBACK
 from gaze_lens.serve.limits import Limits
+from gaze_lens.serve.security import LOOPBACK
 
 ANY = ("0.0.0.0", "::")
 CONNECTIONS = 64  # at the same time; more are turned away

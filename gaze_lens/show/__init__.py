@@ -17,17 +17,17 @@ and words in `print`; `attention` and `circuitsvis` are interactive and save as 
 up and nothing accumulates.
 """
 
-from gaze_lens.show.accuracies import accuracies, accuracies_by_target, accuracy_curve
+from gaze_lens.show.accuracy_charts import accuracies, accuracies_by_target, accuracy_curve
+from gaze_lens.show.attention_maps import attention_map
 from gaze_lens.show.circuits import CircuitsView, circuitsvis
-from gaze_lens.show.comparisons import steering
 from gaze_lens.show.courses import course
-from gaze_lens.show.gaze import attention_map
 from gaze_lens.show.head_maps import matrices, scores
-from gaze_lens.show.patches import patching
+from gaze_lens.show.interactive.attention_viewer import AttentionViewer, attention
+from gaze_lens.show.patch_maps import patching
 from gaze_lens.show.pictures import picture
 from gaze_lens.show.plot import Plot
 from gaze_lens.show.staircases import staircase
-from gaze_lens.show.viewer import AttentionViewer, attention
+from gaze_lens.show.steered_answers import steering
 
 __all__ = [
     "AttentionViewer", "CircuitsView", "Plot", "accuracies", "accuracies_by_target", "accuracy_curve", "attention",

@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaze_lens.attention_hooks import Place, Positions, RowReader
+from gaze_lens.attention.attention_bias import Place, Positions, RowReader
 from gaze_lens.errors import InputError
-from gaze_lens.heads import HeadSet, write_whole
-from gaze_lens.inputs import VLMInputs
-from gaze_lens.show.pooling import Token, tokens_of
+from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.show.pooled_tokens import Token, tokens_of
 
 CHUNK = 256  # query rows read at a time
 MOST = 100_000  # cells of all heads together: every one is an object in the browser

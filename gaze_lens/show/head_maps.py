@@ -16,9 +16,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from gaze_lens.errors import HeadError
-from gaze_lens.head_scores import HeadScores
-from gaze_lens.heads import Head, HeadSet
-from gaze_lens.show.canvas import mark
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import Head, HeadSet
+from gaze_lens.show.picture_axes import mark
 from gaze_lens.show.plot import INK, MASS, SIGNED, Plot, entitle, house_style, legible, new_figure
 
 MARKED = 10  # heads named in a map, at most

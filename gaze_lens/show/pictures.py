@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gaze_lens.images import read_image
-from gaze_lens.regions import Picture
-from gaze_lens.show.canvas import Sheet
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.reading import read_image
+from gaze_lens.show.picture_axes import Sheet
 from gaze_lens.show.plot import WIDTH, Plot, axes_at, house_style, new_figure
 
 HIGHEST = 6.0  # inches

@@ -16,10 +16,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
 from gaze_lens.errors import InputError
-from gaze_lens.regions import Region
+from gaze_lens.regions.picture import Region
 from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, entitle, house_style, new_figure, shorten
 from gaze_lens.tracking import Trajectory
-from gaze_lens.tracking.agreement import turns
+from gaze_lens.tracking.schedule_agreement import turns
 
 LABELLED = 64  # tokens written along the axis, at most
 

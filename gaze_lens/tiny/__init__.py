@@ -1,12 +1,12 @@
 """The embedded model: a small Qwen3-VL that this project trained on its own comic strips, and that ships with it.
 
 model = gl.load_tiny()
-python -m gaze_lens.tiny.train --out DIR --seed 0        # makes it again
+python -m training.train --out DIR --seed 0        # makes it again
 """
 
 from pathlib import Path
 
-from gaze_lens.model import HookedVLM
+from gaze_lens.model.hooked_vlm import HookedVLM
 
 FOLDER = Path(__file__).parent / "checkpoint"
 NAME = "gaze_lens/tiny"

@@ -8,8 +8,8 @@
 Gandikota and Bau 2026, "Tracking".
 """
 
-from gaze_lens.tracking.agreement import Agreement
-from gaze_lens.tracking.recording import track
+from gaze_lens.tracking.recorder import track
+from gaze_lens.tracking.schedule_agreement import Agreement
 from gaze_lens.tracking.trajectory import Trajectory
 
 __all__ = ["Agreement", "Trajectory", "track"]

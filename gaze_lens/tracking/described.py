@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
-from gaze_lens import wording
 from gaze_lens.errors import InputError, RegionError
+from gaze_lens.text import caption_matching
 
 Described = tuple[str | None, ...]  # for each token a region's name, or None
 
@@ -85,7 +85,7 @@ def _check(names: Sequence[str] | Mapping[str, object], regions: Sequence[str]) 
 
 def _own_words(captions: Mapping[str, str]) -> dict[str, set[str]]:
     """The words of each caption that no other has."""
-    found = {name: set(wording.words(line)) for name, line in captions.items()}
+    found = {name: set(caption_matching.words(line)) for name, line in captions.items()}
     return {name: its - set().union(*(found[other] for other in found if other != name)) for name, its in found.items()}
 
 

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import GazeLensError, InputError
-from gaze_lens.generation import Generation
-from gaze_lens.heads import HeadSet, to_json, write_whole
-from gaze_lens.tracking import agreement, described
+from gaze_lens.heads.head_set import HeadSet, to_json, write_whole
+from gaze_lens.model.generation import Generation
+from gaze_lens.tracking import described, schedule_agreement
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,12 +102,12 @@ class Trajectory:
         """
         return described.in_ranges(len(self.tokens), self.regions, ranges)
 
-    def agreement(self, told: Sequence[str | None]) -> agreement.Agreement:
+    def agreement(self, told: Sequence[str | None]) -> schedule_agreement.Agreement:
         """`trajectory.agreement(told)`: how much of the looking is at what is being described.
 
         told: for each token a region or None, as `described_by_markers` and its like give it; None is left out.
         """
-        return agreement.agreement(self.mass, self.regions, told)
+        return schedule_agreement.agreement(self.mass, self.regions, told)
 
     def stretches(self, told: Sequence[str | None]) -> "DataFrame":
         """`trajectory.stretches(told)`: a row for each stretch of text about one region.
@@ -117,7 +117,7 @@ class Trajectory:
         the stretch; the lag is onset - start: negative where the gaze comes before the words. share: of the mass on
         regions within the stretch, on this one. NaN where there is none.
         """
-        return agreement.stretches(self.mean, self.regions, told)
+        return schedule_agreement.stretches(self.mean, self.regions, told)
 
     def lag(self, told: Sequence[str | None]) -> float:
         """`trajectory.lag(told)`: the median lag of the stretches, in tokens; NaN where none has one."""
@@ -131,7 +131,7 @@ class Trajectory:
         from the switch to the first that is told about it), 0 for the very token of the switch; NaN where it does not
         come before the next switch, or the text had ended.
         """
-        return agreement.switches(self.looked_at, self.regions, told, schedule)
+        return schedule_agreement.switches(self.looked_at, self.regions, told, schedule)
 
     def table(self) -> "DataFrame":
         """`trajectory.table()`: a row for each step, head and region.

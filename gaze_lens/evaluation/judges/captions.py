@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
-from gaze_lens.wording import SCORES, best_match, lead_of, plain, similarities
+from gaze_lens.text.caption_matching import SCORES, best_match, lead_of, plain, similarities
 
 
 def captions_of(description: Description) -> Mapping[str, str]:
@@ -37,7 +37,7 @@ class ExactDescription(Judge):
 
 @dataclass(frozen=True)
 class CaptionMatch(Judge):
-    """Forced choice: the region whose caption fits the text best; see `gaze_lens.wording.best_match`.
+    """Forced choice: the region whose caption fits the text best; see `gaze_lens.text.caption_matching.best_match`.
 
     score: "shared words" (how many), "f1" (token F1) or "rouge-l" (F1 by the longest common subsequence).
     margin: by how much, in that score, the best has to be ahead of the second; less is no match.

@@ -4,7 +4,7 @@ import math
 
 from PIL import Image
 
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
 
 
 def crop(picture: Picture, name: str) -> Image.Image:

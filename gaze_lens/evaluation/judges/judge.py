@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from gaze_lens.errors import JudgeError
-from gaze_lens.regions import Picture
+from gaze_lens.regions.picture import Picture
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gaze_lens.evaluation.judges.captions import captions_of
 from gaze_lens.evaluation.judges.crops import crop
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
 from gaze_lens.evaluation.judges.providers import Malformed, Part, provider_of
-from gaze_lens.evaluation.judges.replies import Replies, key_of
+from gaze_lens.evaluation.judges.reply_cache import Replies, key_of
 
 INSTRUCTIONS = (
     "You are given a short text and several parts of one picture, each with its name. Somebody wrote the text about "

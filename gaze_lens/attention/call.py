@@ -1,0 +1,101 @@
+"""One call of the attention function: what `transformers` hands over, and the plain computation on it.
+
+`attention.py` decides what is computed of it; here is how, bit for bit as Hugging Face's eager attention does.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import repeat_kv
+
+from gaze_lens.attention.attention_bias import Place
+
+UNGROUPED = nn.Identity().eval()  # to Hugging Face's kernels, a module whose every head has its own keys and values
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of the attention function: `[batch, head, position, d_head]`, keys and values per KV head."""
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    place: Place
+    scaling: float
+    softcap: float | None
+    sinks: Tensor | None
+    dropout: float
+    upcast: bool
+    extra: dict[str, Any]
+
+    @property
+    def groups(self) -> int:
+        """Query heads per KV head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def causal(self) -> bool:
+        """Whether, without a mask, queries see no later keys."""
+        told = self.extra.get("is_causal")
+        return (getattr(self.module, "is_causal", True) if told is None else told) and not self.place.crossed
+
+    def only(self, heads: list[int]) -> "Call":
+        """The same call for some heads, each with keys and values of its own."""
+        owners = [head // self.groups for head in heads]
+        key, value = self.key[:, owners], self.value[:, owners]
+        extra = {**self.extra, "is_causal": self.causal}
+        return replace(self, module=UNGROUPED, query=self.query[:, heads], key=key, value=value, extra=extra)
+
+    def block(self, queries: slice, keys: slice) -> "Call":
+        """The same call for some queries on some keys; its place and its mask remain those of the whole."""
+        return replace(self, query=self.query[:, :, queries], key=self.key[:, :, keys], value=self.value[:, :, keys])
+
+    def visible(self, rows: slice | list[int] = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
+        """What the model lets (some rows of) the queries see; without a mask, the triangle over true positions."""
+        if self.mask is not None:
+            mask = self.mask[..., rows, : self.key.shape[-2]]
+            return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+        keys = self.place.key_start + torch.arange(self.place.n_keys, device=self.query.device)
+        queries = self.place.query_start + torch.arange(self.place.n_queries, device=self.query.device)[rows]
+        seen = (keys[None, :] <= queries[:, None]) | (not self.causal)
+        return seen.expand(self.query.shape[0], 1, -1, -1)
+
+    def additive(self, rows: slice | list[int] = slice(None)) -> Float[Tensor, "#batch #head query key"]:
+        """The mask as a number to add to scores: 0, or the dtype's lowest value where the model looks away."""
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            return self.mask[..., rows, : self.key.shape[-2]]
+        zero = torch.zeros((), dtype=self.query.dtype, device=self.query.device)
+        return torch.where(self.visible(rows), zero, torch.finfo(self.query.dtype).min)
+
+    def scores(self, query: Tensor, key: Tensor) -> Float[Tensor, "batch head query key"]:
+        """Scaled scores, under the model's soft cap where it has one."""
+        scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
+        return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
+
+    def masked_scores(self, mask: Float[Tensor, "#batch #head query key"]) -> Float[Tensor, "batch head query key"]:
+        """Scores with an additive mask; what is masked holds the dtype's lowest value, in half precision too."""
+        scores = self.scores(self.query, repeat_kv(self.key, self.groups)) + mask
+        return scores.masked_fill_(~self.visible(), torch.finfo(scores.dtype).min)
+
+    def softmax(self, scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        """Softmax as in the model's own eager attention; attention sinks take their share and are cut off again."""
+        if self.sinks is None:
+            dtype = torch.float32 if self.upcast else scores.dtype
+            return nn.functional.softmax(scores, dim=-1, dtype=dtype).to(self.query.dtype)
+        sinks = self.sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1)
+        joined = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
+        joined = joined - joined.amax(dim=-1, keepdim=True)
+        return nn.functional.softmax(joined, dim=-1, dtype=joined.dtype)[..., :-1].to(self.query.dtype)
+
+    def dropped(self, weights: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        """Weights under the model's dropout, which is none outside of training."""
+        return nn.functional.dropout(weights, p=self.dropout, training=self.module.training)
+
+    def mix(self, weights: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch query head d_head"]:
+        """The values, weighted."""
+        return torch.matmul(weights, repeat_kv(self.value, self.groups)).transpose(1, 2).contiguous()

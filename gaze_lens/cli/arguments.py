@@ -1,0 +1,181 @@
+"""What the options of the command line stand for: pictures, heads with their scores, conditions, and judges."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gaze_lens import comics, data
+from gaze_lens.cli.options import JUDGES
+from gaze_lens.errors import InputError
+from gaze_lens.evaluation import judges, protocols
+from gaze_lens.evaluation.condition import NAMES, Condition, conditions, head_counts, strengths
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress
+from gaze_lens.regions.picture import Box, Picture
+from gaze_lens.regions.reading import read_image
+from gaze_lens.scoring.gaze_score import score_heads
+from gaze_lens.tiny import HEADS, NAME
+
+SEED = 1_000_000  # of synthetic strips to measure on: the embedded model was trained on none of these
+SCORED = 24  # synthetic strips on which the embedded model's heads are found, where none are given
+STEERING = {mode.__name__.replace("_", "-"): mode for mode in MODES}
+
+
+def strips_of(
+    source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None
+) -> data.Pictures:
+    """The strips of a folder, of the COMICS corpus (windows), of single images (panels), or of the hub (hf:NAME)."""
+    if (panels is not None and windows is not None) or (detect and panels is None):
+        raise InputError("Give --panels N (with or without --detect) for single images, or --windows N, not both.")
+    if windows is not None:
+        return data.read_comics(source, seed=seed, panels=windows, limit=limit)
+    if panels is not None:
+        return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
+    if source.startswith("hf:"):
+        return data.read_dataset(source.removeprefix("hf:"), limit=limit)
+    return data.read_strips(source, limit=limit)
+
+
+def pictures_of(
+    source: str, panels: int | None, annotations: Path | None, seed: int, limit: int | None
+) -> Sequence[Picture]:
+    """synthetic:N, photographs with COCO's annotations, or strips, as `strips_of` reads them."""
+    if source.startswith("synthetic:"):
+        number = source.removeprefix("synthetic:")
+        if not number.isdigit() or not int(number):
+            raise InputError(f"--strips {source} was given; write how many, as in synthetic:100.")
+        return comics.synthetic(min(int(number), limit or int(number)), seed=SEED + seed, panels=panels or 6)
+    if annotations is not None:
+        chosen = {"min_area": 32.0 * 32.0, "unique": True, "n_objects": (2, 6)}
+        return data.read_coco(annotations, source, seed=seed, limit=limit, **chosen)
+    return strips_of(source, panels, False, None, seed, limit)
+
+
+def heads_of(
+    model: Any, heads: Path | None, scores: Path | None, n_heads: int | None, *, force: bool
+) -> tuple[HeadSet, HeadScores | None]:
+    """The heads of a file, with the scores of all heads where they are known; the embedded model's are found.
+
+    scores: by default the file scores.safetensors beside the heads, where there is one.
+    """
+    owner = {"model": model.cfg.model_name, "fingerprint": model.fingerprint, "force": force}
+    if heads is None and model.cfg.model_name != NAME:
+        raise InputError("Which heads? Give --heads heads.json; `gaze-lens discover` finds those of a model.")
+    if heads is None:
+        known = score_heads(model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False)
+        return known.top(n_heads or HEADS), known
+    chosen = HeadSet.load(heads, **owner)[:n_heads]
+    beside = Path(heads).parent / "scores.safetensors"
+    path = scores or (beside if beside.exists() else None)
+    return chosen, None if path is None else HeadScores.load(path, **owner)
+
+
+def conditions_of(
+    model: Any,
+    heads: HeadSet,
+    scores: HeadScores | None,
+    names: str,
+    *,
+    mode: Mode,
+    modes: Callable[[float], Mode] = boost_and_suppress,
+    counts: str | None = None,
+    biases: str | None = None,
+    **drawing: Any,
+) -> list[Condition]:
+    """The conditions of a comma-separated list, and the points of the curves; `modes` makes those of biases."""
+    chosen = conditions(model, heads, listed(names), scores=scores, mode=mode, **drawing)
+    if counts is not None:
+        if scores is None:
+            raise InputError("--counts takes the best heads by score: give --scores scores.safetensors, from discover.")
+        chosen += head_counts(scores, [int(count) for count in numbers(counts, "--counts")], mode=mode)
+    if biases is not None:
+        chosen += strengths(heads, numbers(biases, "--strengths"), mode=modes)
+    return chosen
+
+
+def check_names(names: str) -> None:
+    """InputError for conditions that are not known: before a model is loaded."""
+    for name in listed(names):
+        if name not in NAMES:
+            raise InputError(f"--conditions has {name!r}; give a list out of {','.join(NAMES)}.")
+
+
+def listed(text: str) -> list[str]:
+    """The words of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """The numbers of a comma-separated list."""
+    try:
+        found = [float(part) for part in listed(text)]
+    except ValueError as error:
+        raise InputError(f"{option} {text} was given; write numbers with commas, as in 1,2,4,8.") from error
+    if not found or min(found) <= 0:
+        raise InputError(f"{option} {text} was given; write one or more numbers above 0.")
+    return found
+
+
+def mode_of(name: str, strength: float) -> Mode:
+    """A mode by name."""
+    if name not in STEERING:
+        raise InputError(f"--mode {name} was given; give one of {', '.join(STEERING)}.")
+    return STEERING[name](strength)
+
+
+def protocol_of(
+    name: str, prompt: str | None, max_new_tokens: int | None, every: int | None, end: str | None
+) -> protocols.Protocol:
+    """A protocol by name, with the options that were given."""
+    if name not in protocols.PROTOCOLS:
+        raise InputError(f"--protocol {name} was given; give one of {', '.join(protocols.PROTOCOLS)}.")
+    if name != "dynamic" and (every is not None or end is not None):
+        raise InputError("--every and --end say when the target of a narration moves on: give --protocol dynamic.")
+    if name == "asking" and prompt is not None:
+        raise InputError("--protocol asking has a question for every region; leave out --prompt.")
+    options = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end}
+    return protocols.PROTOCOLS[name](**{key: value for key, value in options.items() if value is not None})
+
+
+def judge_of(name: str, *, model: Any = None, base_url: str | None = None, cache: Path | None = None) -> judges.Judge:
+    """A judge by name. model: for the judge "likelihood"; a loaded one, or None."""
+    simple = {
+        "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
+        "rouge-l": judges.CaptionMatch(score="rouge-l"), "exact": judges.ExactDescription(),
+        "names": judges.NamesOnly(),
+    }  # fmt: skip
+    provider, colon, service = name.partition(":")
+    if colon and provider in ("anthropic", "openai") and service:
+        return judges.LanguageModelJudge(provider, model=service, base_url=base_url, cache=cache)
+    if name == "likelihood":
+        if model is None:
+            raise InputError("--judge likelihood asks a model: give --model, and the pictures with --strips.")
+        return judges.LikelihoodJudge(model)
+    if name not in simple:
+        raise InputError(f"--judge {name} was given; give one of {JUDGES}.")
+    return simple[name]
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height of 1536x256."""
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise InputError(f"--size {text} was given; write width x height in pixels, as in 1536x256.") from error
+    return width, height
+
+
+def target_of(image: Path, box: str | None, panel: int | None, panels: int | None) -> tuple[Picture, str]:
+    """The picture and the region in it that the options name."""
+    if (box is None) == (panel is None):
+        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
+    if panel is not None:
+        if panels is None or not 1 <= panel <= panels:
+            raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
+        return data.read_page(image, panels), f"panel {panel}"
+    try:
+        x, y, width, height = (float(part) for part in box.split(","))
+    except ValueError as error:
+        raise InputError(f"--box {box} was given; write four numbers: x,y,width,height in pixels.") from error
+    return Picture(read_image(image), {"box": Box(x, y, x + width, y + height)}), "box"

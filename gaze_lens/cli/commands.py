@@ -1,0 +1,299 @@
+"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | serve | info`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaze_lens.cli import options
+from gaze_lens.errors import GazeLensError
+
+app = typer.Typer(
+    help="Find, watch and steer the attention heads with which a vision-language model looks at what it describes.",
+    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line; what the library refuses is one line on standard error, and exit code 1."""
+    try:
+        app()
+    except GazeLensError as error:
+        typer.secho(f"gaze-lens: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+@app.command(epilog="Example: gaze-lens demo --out demo && open demo/report.html")
+def demo(
+    out: options.Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed of strips and controls.")] = 0
+) -> None:
+    """Find and steer gaze heads in the embedded model, and write a report."""
+    from gaze_lens.cli.demo import run_demo
+
+    run_demo(out, seed=seed)
+
+
+@app.command(
+    epilog="Example: gaze-lens discover --model Qwen/Qwen3-VL-2B-Instruct --strips comics --out heads --device cuda"
+)
+def discover(
+    model: options.Model,
+    strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
+    out: options.Out,
+    panels: options.Panels = None,
+    detect: Annotated[bool, typer.Option("--detect", help="With --panels: find them by the gutters.")] = False,
+    windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
+    limit: options.Limit = None,
+    top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
+    shard: options.Shard = None,
+    resume: options.Resume = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
+    from gaze_lens.cli import arguments, discovery
+    from gaze_lens.runs.processes import part_of
+
+    part = part_of(shard)
+    found = arguments.strips_of(strips, panels, detect, windows, seed, limit)
+    if _first() and part is None:
+        typer.echo(str(found.check()))
+    loaded = _load(model, device, dtype)
+    with _resumable(out, "strips"):
+        if part is not None:
+            discovery.sample_strips(loaded, found, out, shard=part, resume=resume)
+            typer.echo(_shard_done(shard, out))
+            return
+        scores = discovery.discover(loaded, found, out, top=top, resume=resume)
+    if _first():
+        _tell_scores(scores, out)
+
+
+def _tell_scores(scores, out: Path) -> None:
+    typer.echo(str(scores))
+    typer.echo(str(scores.verdict()))
+    typer.echo(f"Written: {out / 'heads.json'} and more beside it.")
+
+
+@app.command(
+    epilog="Example: gaze-lens steer --model tiny --image strip.png --heads demo/heads.json --panel 3 --panels 6"
+)
+def steer(
+    model: options.Model,
+    image: Annotated[Path, typer.Option(help="The picture.")],
+    heads: Annotated[Path, typer.Option(help="heads.json, from discover.")],
+    prompt: Annotated[str, typer.Option(help="The question.")] = "What is going on in this picture?",
+    box: Annotated[str | None, typer.Option(help="The target: x,y,w,h in pixels.")] = None,
+    panel: Annotated[int | None, typer.Option(help="The target: a panel, counted from one ('panel 3').")] = None,
+    panels: Annotated[int | None, typer.Option(help="How many panels of equal width the picture has.")] = None,
+    n_heads: options.Count = None,
+    strength: options.Strength = 10_000.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 40,
+    force: options.Force = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Ask about a picture twice: as it is, and with the heads steered to a box or panel."""
+    from gaze_lens import HeadSet, boost_and_suppress
+    from gaze_lens import steer as steering
+    from gaze_lens.cli import arguments
+
+    picture, target = arguments.target_of(image, box, panel, panels)
+    loaded = _load(model, device, dtype)
+    chosen = HeadSet.load(heads, model=loaded.cfg.model_name, fingerprint=loaded.fingerprint, force=force)[:n_heads]
+    inputs = loaded.prepare(picture, prompt)
+    hooks = steering(chosen, inputs.region(target), mode=boost_and_suppress(strength))
+    for name, fwd_hooks in (("as it is", []), (f"steered to {target}", hooks)):
+        answer = loaded.generate(inputs, fwd_hooks=fwd_hooks, max_new_tokens=max_new_tokens)
+        typer.secho(f"{name}:", bold=True)
+        typer.echo(str(answer))
+
+
+@app.command(
+    epilog="Examples: gaze-lens evaluate --model tiny --strips synthetic:100 --out out; gaze-lens evaluate --model "
+    "Qwen/Qwen3-VL-2B-Instruct --strips comics --heads heads/heads.json --out out --device cuda --resume"
+)
+def evaluate(
+    out: options.Out,
+    model: options.Model = "tiny",
+    strips: options.Pictures = "synthetic:100",
+    panels: options.Panels = None,
+    annotations: options.Annotations = None,
+    limit: options.Limit = None,
+    protocol: options.Protocol = None,
+    prompt: options.Prompt = None,
+    max_new_tokens: options.Length = None,
+    every: options.Every = None,
+    end: options.End = None,
+    heads: options.Heads = None,
+    n_heads: options.Count = None,
+    scores: options.Scores = None,
+    conditions: options.Conditions = "gaze,random,all,none",
+    counts: options.Counts = None,
+    strengths: options.Strengths = None,
+    mode: options.Mode = "boost-and-suppress",
+    strength: options.Strength = 10_000.0,
+    draws: options.Draws = 5,
+    below: options.Below = None,
+    judge: options.Judge = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 24,
+    shard: options.Shard = None,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """How often do steered answers describe their targets? With controls and intervals; writes report.html."""
+    from gaze_lens import evaluation
+    from gaze_lens.cli import arguments
+    from gaze_lens.evaluation.merge import file_of
+    from gaze_lens.runs.processes import part_of
+
+    arguments.check_names(conditions)
+    protocol = protocol or ("question" if annotations is None else "regions")
+    asked = arguments.protocol_of(protocol, prompt, max_new_tokens, every, end)
+    part, steering = part_of(shard), arguments.mode_of(mode, strength)
+    judging = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
+    pictures = arguments.pictures_of(strips, panels, annotations, seed, limit)
+    loaded = _load(model, device, dtype)
+    judging = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judging
+    chosen, known = arguments.heads_of(loaded, heads, scores, n_heads, force=force)
+    steered = arguments.conditions_of(
+        loaded, chosen, known, conditions, mode=steering, modes=arguments.STEERING[mode], counts=counts,
+        biases=strengths, draws=draws, below=below, seed=seed,
+    )  # fmt: skip
+    settings = {"protocol": asked, "resume": resume, "seed": seed, "batch_size": batch_size}
+    with _resumable(out, "answers"):
+        if part is not None:
+            evaluation.generate_answers(loaded, pictures, steered, path=out / file_of(part), shard=part, **settings)
+            typer.echo(_shard_done(shard, out))
+            return
+        results = evaluation.evaluate(loaded, pictures, steered, judge=judging, out=out, **settings)
+    if _first():
+        typer.echo(str(results))
+        typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
+
+
+@app.command(epilog="Example: gaze-lens merge out")
+def merge(
+    out: Annotated[Path, typer.Argument(help="The folder that discover or evaluate wrote into, with --shard i/n.")],
+    top: Annotated[int, typer.Option(help="After discover: heads to keep in heads.json.")] = 100,
+    judge: options.Judge = None,
+) -> None:
+    """Put the shards of a run together, once all are done; writes what one process would have written."""
+    from gaze_lens.cli import arguments, discovery
+    from gaze_lens.evaluation.runner import merge as merge_answers
+
+    if discovery.has_shards(out):
+        _tell_scores(discovery.merge_samples(out, top=top), out)
+    else:
+        judging = None if judge is None else arguments.judge_of(judge, cache=out / "replies.sqlite")
+        typer.echo(str(merge_answers(out, judge=judging)))
+        typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
+
+
+@app.command(epilog="Example: gaze-lens judge out --judge exact")
+def judge(
+    out: Annotated[Path, typer.Argument(help="The folder that evaluate wrote into.")],
+    judge: options.Judge = None,
+    model: Annotated[str | None, typer.Option(help="The model that judges, for --judge likelihood.")] = None,
+    strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that look at them.")] = None,
+    panels: options.Panels = None,
+    annotations: options.Annotations = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    base_url: Annotated[str | None, typer.Option(help="Of another server that speaks the same protocol.")] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
+    from gaze_lens.cli import arguments
+    from gaze_lens.evaluation import rejudge
+    from gaze_lens.evaluation.judging import slug
+    from gaze_lens.evaluation.runner import save
+
+    pictures = None if strips is None else arguments.pictures_of(strips, panels, annotations, seed, limit)
+    loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
+    asked = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
+    chosen = None if judge is None else arguments.judge_of(judge, **asked)
+    results = rejudge(out, chosen, pictures=pictures)
+    folder = out / slug(results.judge)
+    save(results, folder)
+    typer.echo(str(results))
+    typer.echo(f"Written: {folder / 'report.html'}, and tables beside it.")
+
+
+@app.command(epilog="Example: gaze-lens serve --model Qwen/Qwen3-VL-2B-Instruct --heads heads/heads.json --device cuda")
+def serve(
+    model: options.Model = "tiny",
+    heads: options.Heads = None,
+    n_heads: options.Count = None,
+    host: Annotated[str, typer.Option(help="The address to bind to; there is no password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8765,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Another host name that browsers use; may be repeated.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer that may be asked for.")] = 200,
+    force: options.Force = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """A page on this machine: hover over a panel, and the model looks there from its next word on."""
+    from gaze_lens import serve as serving
+    from gaze_lens.cli import arguments
+
+    serving.require_extra()
+    limits = serving.Limits(new_tokens=max_new_tokens)
+    loaded = _load(model, device, dtype)
+    chosen, _ = arguments.heads_of(loaded, heads, None, n_heads, force=force)
+    serving.serve(loaded, chosen, host=host, port=port, names=tuple(name or ()), limits=limits)
+
+
+@app.command(epilog="Example: gaze-lens info Qwen/Qwen3-VL-2B-Instruct --size 1536x256")
+def info(
+    model: Annotated[str, typer.Argument(help="A Hugging Face name, a checkpoint folder, or 'tiny'.")],
+    size: Annotated[str, typer.Option(help="An image size, for the number of its tokens.")] = "1536x256",
+) -> None:
+    """Per layer what is live, how a picture becomes tokens, and what is not supported; reads no weights."""
+    from gaze_lens import HookedVLM
+    from gaze_lens.cli import arguments
+    from gaze_lens.model.loading import skeleton
+    from gaze_lens.tiny import FOLDER
+
+    pixels = arguments.size_of(size)
+    where = str(FOLDER) if model == "tiny" else model
+    typer.echo(str(HookedVLM.wrap(*skeleton(where), name=model).capabilities(pixels)))
+
+
+def _first() -> bool:
+    from gaze_lens.runs.processes import launched
+
+    return launched()[0] == 0
+
+
+@contextmanager
+def _resumable(out: Path, done: str) -> Iterator[None]:
+    """Say, when a run is stopped by hand, how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.secho(f"Stopped; the {done} done so far are in {out}. Add --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _shard_done(shard: str, out: Path) -> str:
+    return f"Shard {shard} is done. When all are: gaze-lens merge {out}"
+
+
+def _load(model: str, device: str | None, dtype: str):
+    from gaze_lens import HookedVLM, load_tiny
+    from gaze_lens.runs.processes import own_device
+
+    if model == "tiny":
+        return load_tiny(device=own_device(device) or "cpu")
+    return HookedVLM.from_pretrained(model, device=own_device(device), dtype=dtype)

@@ -1,0 +1,249 @@
+"""Finding gaze heads on a folder of strips: results in files, and a run that can be broken off, resumed and shared out.
+
+discover(model, gl.data.read_strips("comics"), Path("out"), top=100)          # under torchrun: by all ranks together
+
+sample_strips(model, strips, Path("out"), shard=(2, 8))                       # the third job of eight
+merge_samples(Path("out"), top=100)                                           # when all eight are done
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from tqdm import tqdm
+
+from gaze_lens import show
+from gaze_lens.comics.strips import ask
+from gaze_lens.data import Pictures
+from gaze_lens.errors import ImageError, InputError, RegionError
+from gaze_lens.evaluation.records import picture_digest, weights_digest
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import write_whole
+from gaze_lens.regions.picture import Picture
+from gaze_lens.runs import processes
+from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
+from gaze_lens.scoring.gaze_score import score_strips
+
+Shape = tuple[int, ...]
+SHARDS = "run-*-of-*.json"
+
+
+def discover(
+    model: Any,
+    strips: Pictures,
+    out: Path,
+    *,
+    top: int = 100,
+    rank_by: str = "score",
+    resume: bool = False,
+) -> HeadScores:
+    """Score every head on the strips and write what was found into `out`.
+
+    heads.json (the `top` heads), gaze_head_ranking.json (all, in the paper authors' layout), scores.csv,
+    scores.safetensors, verdict.json, and figures. Each strip's samples are written as soon as they are made; a run
+    that was broken off goes on with `resume`. Strips that cannot be read are left out. Under torchrun or accelerate
+    launch every rank takes a share, all return the same scores, and the first writes.
+    Raises InputError where `out` holds another run, or one that you did not ask to resume.
+    """
+    rank, ranks = processes.launched()
+    run, partial = _describe(model, strips), out / "strips"
+    if rank == 0:
+        _Record.begin(partial, run, (0, 1), resume=resume)
+    processes.wait()
+    if rank > 0:
+        _Record.begin(partial, run, (0, 1), resume=True)
+    made = _samples(model, strips, partial, (rank, ranks))
+    scores = _collect(run, partial, strips.names, made)
+    if rank == 0:
+        write_results(scores, out, top=top, rank_by=rank_by)
+    return scores
+
+
+def sample_strips(model: Any, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> None:
+    """One job of several that share a run out: sample every n-th strip from the i-th, shard=(i, n), from zero.
+
+    The jobs may write into one folder, or each into its own, whose contents are put together in the end. When all
+    are done, `merge_samples` does the rest. Errors as for `discover`.
+    """
+    partial, shard = out / "strips", check_shard(shard)
+    record = _Record.begin(partial, _describe(model, strips), shard, resume=resume)
+    made = _samples(model, strips, partial, shard)
+    names = strips.names[shard[0] :: shard[1]]
+    record.write(names=names, left_out=[name for index, name in _share(strips.names, shard) if index not in made])
+
+
+def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadScores:
+    """What `discover` would have written into `out` and returned, from the samples of all its shards.
+
+    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    """
+    partial = out / "strips"
+    records = [_Record.read(path) for path in sorted(partial.glob(SHARDS))]
+    if not records:
+        raise InputError(f"{out} holds no shards of a run: expected what `gaze-lens discover --shard i/n` wrote.")
+    for record in records[1:]:
+        record.must_be_of(records[0].run)
+    number = records[0].shard[1]
+    refuse_unfinished(out, {record.shard: record.names is not None for record in records})
+    by_first = {record.shard[0]: record for record in records}
+    names = [by_first[index % number].names[index // number] for index in range(records[0].run["strips"])]
+    left_out = {name for record in records for name in record.left_out}
+    made = {index: _shape(partial, name) for index, name in enumerate(names) if name not in left_out}
+    scores = _collect(records[0].run, partial, names, made)
+    write_results(scores, out, top=top, rank_by=rank_by)
+    return scores
+
+
+def has_shards(out: Path) -> bool:
+    """Whether jobs of `sample_strips` have written into a folder."""
+    return any((out / "strips").glob(SHARDS))
+
+
+def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str = "score") -> None:
+    """Write the heads that were found, tables and figures into a folder."""
+    scores.save(out / "scores.safetensors")
+    scores.to_csv(out / "scores.csv")
+    scores.save_ranking(out / "gaze_head_ranking.json")
+    scores.verdict().save(out / "verdict.json")
+    heads = scores.top(min(top, scores.score.numel()), by=rank_by)
+    heads.save(out / "heads.json")
+    show.scores(scores).save(out / "scores.png")
+    show.matrices(scores, heads[:8]).save(out / "matrices.png")
+
+
+def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
+    """What a run is of; a resumed run, and every shard, must agree in all of it."""
+    questions = [ask(index) for index in range(2)]
+    digest = hashlib.sha256(repr(strips.names).encode()).hexdigest()
+    return {
+        "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
+        "strips": len(strips), "digest": digest, "questions": questions,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The file that says what the samples beside it are of.
+
+    names: the strips of a shard that is finished. left_out: those of them that cannot be read.
+    """
+
+    path: Path
+    run: dict[str, Any]
+    shard: Shard
+    names: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def begin(cls, partial: Path, run: dict[str, Any], shard: Shard, *, resume: bool) -> "_Record":
+        """Start a folder of samples, or check that what is there is of the same run."""
+        first, number = shard
+        path = partial / ("run.json" if number == 1 else f"run-{first + 1}-of-{number}.json")
+        for other in sorted(partial.glob("run*.json")):
+            cls.read(other).must_be_of(run)
+        if path.exists() and not resume:
+            raise InputError(f"{partial.parent} holds a run of these strips already; add --resume, or choose another.")
+        record = cls.read(path) if path.exists() else cls(path, run, shard)
+        record.write(names=record.names, left_out=record.left_out)
+        return record
+
+    @classmethod
+    def read(cls, path: Path) -> "_Record":
+        told = json.loads(path.read_text())
+        names = None if told["names"] is None else tuple(told["names"])
+        return cls(path, told["run"], tuple(told["shard"]), names, tuple(told["left_out"]))
+
+    def write(self, *, names: Iterable[str] | None, left_out: Iterable[str]) -> None:
+        told = {"run": self.run, "shard": self.shard, "left_out": [*left_out], "names": names and [*names]}
+        write_whole(self.path, json.dumps(told, indent=1).encode())
+
+    def must_be_of(self, run: dict[str, Any]) -> None:
+        changed = sorted(key for key in run if self.run.get(key) != run[key])
+        if changed:
+            raise InputError(f"{self.path} holds a run with other {', '.join(changed)}; choose another folder.")
+
+
+def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
+    """The (index, name) of the strips of a shard."""
+    return list(enumerate(names))[shard[0] :: shard[1]]
+
+
+def _samples(model: Any, strips: Pictures, partial: Path, shard: Shard) -> dict[int, Shape]:
+    """Have a file of samples for every strip of a shard that can be read; index of strip -> shape of its sample."""
+    share = _share(strips.names, shard)
+    shapes = {index: _known(strips, name, partial) for index, name in share}
+    made = {index: shape for index, shape in shapes.items() if shape is not None}
+    hidden = processes.launched()[0] > 0
+    with tqdm(total=len(share), initial=len(made), desc="strips", unit="strip", disable=hidden) as bar:
+        for index, name in share:
+            if index not in made:
+                strip = _read(strips, name)
+                if isinstance(strip, str):
+                    bar.write(f"Left out: {strip}", file=sys.stderr)
+                else:
+                    made[index] = _sample(model, name, strip, partial)
+                bar.update()
+    return made
+
+
+def _read(strips: Pictures, name: str) -> Picture | str:
+    """A strip, or why it cannot be read."""
+    try:
+        return strips[name]
+    except (ImageError, RegionError) as error:
+        return str(error)
+
+
+def _known(strips: Pictures, name: str, partial: Path) -> Shape | None:
+    """The shape of the sample of a strip, where there is a file that is whole, and of this very picture."""
+    path = _path(partial, name)
+    if not path.exists() or isinstance(strip := _read(strips, name), str):
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            same = (file.metadata() or {}).get("picture") == picture_digest(strip)
+            return tuple(file.get_slice("sample").get_shape()) if same else None
+    except SafetensorError:  # half a file, as a full disk leaves it
+        return None
+
+
+def _sample(model: Any, name: str, strip: Picture, partial: Path) -> Shape:
+    """Sample a strip and write it down."""
+    (sample,) = score_strips(model, [strip], progress=False)
+    about = {"strip": name, "picture": picture_digest(strip)}
+    write_whole(_path(partial, name), save({"sample": sample.to(torch.float32)}, metadata=about))
+    return tuple(sample.shape)
+
+
+def _path(partial: Path, name: str) -> Path:
+    return partial / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".safetensors")
+
+
+def _shape(partial: Path, name: str) -> Shape:
+    """The shape of the sample of a strip that was sampled."""
+    try:
+        with safe_open(_path(partial, name), "pt") as file:
+            return tuple(file.get_slice("sample").get_shape())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The sample of strip '{name}' in {partial} is missing or damaged ({error}): run its shard again, with "
+            "--resume, and merge again."
+        ) from error
+
+
+def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], made: Mapping[int, Shape]) -> HeadScores:
+    """The samples in files as scores, one read after another; under several ranks those of all of them."""
+    rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in made)
+    widest = max(made.values(), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
+    samples = processes.together(rows, len(names), widest)
+    if not len(samples):
+        raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
+    found = {"method": "gaze score", "at": "prompt", "strips": len(samples)}
+    return HeadScores(samples, model=run["model"], fingerprint=run["fingerprint"], found=found)

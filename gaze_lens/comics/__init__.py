@@ -1,0 +1,36 @@
+"""Comic strips and scenes: pictures whose regions have names, from panels or from a seed, and questions about them.
+
+    picture = strip(["p1.png", "p2.png", "p3.png"])       # regions "panel 1", "panel 2", "panel 3"
+    picture = grid(paths, (2, 3))                         # six panels on a page, in reading order
+    pictures = synthetic(20, seed=7, panels=6)            # strips that the embedded model can read, with captions
+    ask(0)                                                # "What happens in the first panel from the left?"
+
+Indices are 0-based; the names of regions and the words of questions count from one, as people do.
+"""
+
+from gaze_lens.comics.strips import (
+    GAP,
+    LIST_THINGS,
+    NARRATE,
+    NARRATE_ANY_ORDER,
+    NARRATE_FREELY,
+    ONE_THING,
+    OPEN,
+    ORDINALS,
+    THIS,
+    ask,
+    ask_place,
+    caption,
+    grid,
+    paint_gaps,
+    place,
+    scenes,
+    strip,
+    synthetic,
+    with_panels,
+)
+
+__all__ = [
+    "GAP", "LIST_THINGS", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "ONE_THING", "OPEN", "ORDINALS", "THIS",
+    "ask", "ask_place", "caption", "grid", "paint_gaps", "place", "scenes", "strip", "synthetic", "with_panels",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""The raw COMICS corpus (Iyyer et al. 2017): strips cut out of whole comic books at random.
+
+strips = read_comics("raw_panel_images", seed=0, limit=500)        # <comic>/<page>_<panel>.jpg
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from gaze_lens.comics.strips import strip
+from gaze_lens.data.folders import existing, fault, image_files, subfolders
+from gaze_lens.data.pictures import Pictures, check_limit, collected
+from gaze_lens.errors import InputError
+
+LAYOUT = "<comic>/<page>_<panel>.jpg"
+
+
+def read_comics(
+    folder: str | Path, *, seed: int, panels: int = 6, per_comic: int = 1, edge_pages: int = 5, limit: int | None = None
+) -> Pictures:
+    """Strips of consecutive panels of one page, drawn at random, named "<comic>/<page>_<first panel>".
+
+    panels: in each strip. per_comic: strips from each comic at most, each of another page. edge_pages: so many first
+    and last pages are left out of comics that have more than twice as many (covers and advertisements). limit: no more
+    than so many strips; comics are visited in random order, and those not needed are not looked at.
+    The same arguments always give the same strips, and the first of many are those of fewer. A comic's own windows do
+    not depend on the other comics. Comics without such a page, and windows with a panel that is no image, are left
+    out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
+    """
+    if panels < 2 or per_comic < 1 or edge_pages < 0:
+        raise InputError(
+            f"panels={panels}, per_comic={per_comic}, edge_pages={edge_pages} was given; expected panels of 2 or more, "
+            "per_comic of 1 or more and edge_pages of 0 or more."
+        )
+    check_limit(limit)
+    comics = subfolders(existing(folder, LAYOUT))
+    left_out: dict[str, list[str]] = defaultdict(list)
+    order = np.random.default_rng(seed).permutation(len(comics))
+    windows = (_readable(comics[index], seed, panels, edge_pages, left_out) for index in order)
+    found = (window for of_comic in windows for window in islice(of_comic, per_comic))
+    readers = {name: partial(strip, files) for name, files in islice(found, limit)}
+    expected = f"{LAYOUT}, with {panels} panels or more on a page"
+    return collected(readers, left_out, source=str(folder), expected=expected)
+
+
+def _readable(
+    comic: Path, seed: int, panels: int, edge_pages: int, left_out: dict[str, list[str]]
+) -> Iterator[tuple[str, list[Path]]]:
+    """The windows of a comic whose files are images; why others are not goes to `left_out`."""
+    windows = list(_windows(comic, seed, panels, edge_pages))
+    if not windows:
+        left_out[f"no page with {panels} consecutive panels"].append(comic.name)
+    for name, files in windows:
+        if reason := fault(files):
+            left_out[reason].append(name)
+        else:
+            yield name, files
+
+
+def _windows(comic: Path, seed: int, panels: int, edge_pages: int) -> Iterator[tuple[str, list[Path]]]:
+    """One random window of each page that has one, pages in random order: (name, files)."""
+    pages = _pages(comic)
+    numbers = sorted(pages)
+    if edge_pages and len(numbers) > 2 * edge_pages:
+        numbers = numbers[edge_pages:-edge_pages]
+    random = np.random.default_rng([seed, crc32(comic.name.encode())])
+    for page in random.permutation(numbers).tolist():
+        files = pages[page]
+        starts = [first for first in sorted(files) if all(first + k in files for k in range(panels))]
+        if starts:
+            first = int(random.choice(starts))
+            yield f"{comic.name}/{page}_{first}", [files[first + k] for k in range(panels)]
+
+
+def _pages(comic: Path) -> dict[int, dict[int, Path]]:
+    """Page -> panel -> file."""
+    pages: dict[int, dict[int, Path]] = defaultdict(dict)
+    for path in image_files(comic):
+        if found := re.fullmatch(r"(\d+)_(\d+)", path.stem):
+            pages[int(found[1])][int(found[2])] = path
+    return pages

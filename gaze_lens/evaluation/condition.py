@@ -1,0 +1,165 @@
+"""What is steered in an evaluation: the heads that are asked about, and the controls beside them.
+
+    conditions = gl.evaluation.conditions(model, heads, ["gaze", "random", "all", "none"], scores=scores)
+    conditions += gl.evaluation.head_counts(scores, [1, 2, 4, 8])
+    conditions += gl.evaluation.strengths(heads, [1, 3, 10])
+
+A condition steers a set of heads with one mode, on every picture and target alike. Gandikota and Bau 2026: the gaze
+heads, as many random heads of the lowest scores, and all heads.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from gaze_lens.errors import InputError
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.interventions.steering import Mode, boost_and_suppress
+
+NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
+LARGE = 400  # heads: smaller models draw random heads from the lower half, whatever their number
+CURVES = ("", "heads", "strength")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`Condition("gaze", heads)`: heads to steer, or None for the model as it is.
+
+    name: what it is called in results; draws of one kind of control share it.
+    mode: the four numbers, `boost_and_suppress()` unless given.
+    draw: which of several random draws this is, from 0.
+    elsewhere: steer not to the target but to a place of its size elsewhere in the picture.
+    curve: "heads" or "strength" where it is a point of such a curve, else "".
+    """
+
+    name: str
+    heads: HeadSet | None = None
+    mode: Mode = boost_and_suppress()
+    draw: int = 0
+    elsewhere: bool = False
+    curve: str = ""
+
+    def __post_init__(self) -> None:
+        if self.heads is not None and not len(self.heads):
+            raise InputError(f"The condition {self.name!r} has no heads; give heads, or None for the model as it is.")
+        if self.curve not in CURVES:
+            raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from the other conditions of a run."""
+        return self.name, self.draw
+
+    @property
+    def digest(self) -> str:
+        """A short fingerprint of its heads, "" without heads."""
+        return "" if self.heads is None else hashlib.sha256(str(self.heads).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        heads = None if self.heads is None else [str(head) for head in self.heads]
+        return {
+            "name": self.name, "draw": self.draw, "heads": heads, "mode": list(astuple(self.mode)),
+            "elsewhere": self.elsewhere, "curve": self.curve,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> "Condition":
+        """What `to_dict` wrote."""
+        heads = None if given["heads"] is None else HeadSet(given["heads"])
+        return cls(given["name"], heads, Mode(*given["mode"]), given["draw"], given["elsewhere"], given["curve"])
+
+
+def conditions(
+    model: Any,
+    heads: HeadSet,
+    names: Sequence[str] = ("gaze", "random", "all", "none"),
+    *,
+    scores: HeadScores | None = None,
+    draws: int = 5,
+    below: float | None = None,
+    seed: int = 0,
+    mode: Mode | None = None,
+) -> list[Condition]:
+    """The conditions of these names, all with the same mode.
+
+    names: "gaze" steers `heads`. "random" as many heads drawn from those with low scores, several draws.
+        "layer-matched" in every layer as many of that layer's lower half. "all" every head, "none" nothing.
+        "elsewhere" steers `heads` to a place of the target's size somewhere else.
+    scores: of all heads; the random controls need them.
+    below: the percentile of scores to draw random heads from; see `lowest` for the default.
+    Raises InputError for unknown names and missing scores, HeadError where the heads to draw from are fewer than the
+    set, or heads lie outside the model.
+    """
+    _check(model, heads, names, scores, draws)
+    mode = mode or boost_and_suppress()
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    below = lowest(len(heads), n_layers * n_heads) if below is None else below
+    every = HeadSet([(layer, head) for layer in range(n_layers) for head in range(n_heads)])
+    made: dict[str, Callable[[], list[HeadSet | None]]] = {
+        "gaze": lambda: [heads],
+        "random": lambda: [scores.controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)],
+        "layer-matched": lambda: [scores.layer_controls(heads, seed=seed + draw) for draw in range(draws)],
+        "all": lambda: [every],
+        "none": lambda: [None],
+        "elsewhere": lambda: [heads],
+    }
+    return [
+        Condition(name, chosen, mode, draw, elsewhere=name == "elsewhere")
+        for name in names
+        for draw, chosen in enumerate(made[name]())
+    ]
+
+
+def lowest(count: int, n_heads: int) -> float:
+    """The percentile of scores from which as many random heads are drawn as gaze heads: 5, as in the paper.
+
+    Where the lowest 5 % are fewer than twice as many heads as there are to draw, so that draws would be nearly alike,
+    the percentile that holds twice as many, at most 50; and 50 in models of fewer than 400 heads.
+    """
+    return 50.0 if n_heads < LARGE else min(50.0, max(5.0, 200.0 * count / n_heads))
+
+
+def _check(model: Any, heads: HeadSet, names: Sequence[str], scores: HeadScores | None, draws: int) -> None:
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
+    if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
+        raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")
+    drawn = [name for name in names if name in ("random", "layer-matched")]
+    if drawn and scores is None:
+        raise InputError(
+            f"The condition {drawn[0]!r} draws heads with low scores: give scores=, as gl.score_heads makes them."
+        )
+    if draws < 1:
+        raise InputError(f"draws={draws} was given; give 1 or more draws of random heads.")
+
+
+def head_counts(scores: HeadScores, counts: Sequence[int], *, mode: Mode | None = None) -> list[Condition]:
+    """A curve: the best 1, 2, 4, ... heads, named "top 1", "top 2", ..."""
+    mode = mode or boost_and_suppress()
+    return [Condition(f"top {count}", scores.top(count), mode, curve="heads") for count in counts]
+
+
+def strengths(
+    heads: HeadSet, values: Sequence[float], *, mode: Callable[[float], Mode] = boost_and_suppress
+) -> list[Condition]:
+    """A curve: the same heads with biases of 1, 3, 10, ... logits, named "strength 1", "strength 3", ..."""
+    return [Condition(f"strength {value:g}", heads, mode(value), curve="strength") for value in values]
+
+
+def without_repeats(chosen: Sequence[Condition]) -> list[Condition]:
+    """The conditions in order; InputError where two share name and draw, there are none, or one is something else."""
+    strangers = [condition for condition in chosen if not isinstance(condition, Condition)]
+    if strangers:
+        raise InputError(
+            f"{strangers[0]!r} is no condition; give what gl.evaluation.conditions(model, heads, ['gaze', 'random'], "
+            "scores=scores) returns, or Condition('mine', heads)."
+        )
+    keys = [condition.key for condition in chosen]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice or not keys:
+        told = f"the condition {twice[0][0]!r} twice" if twice else "no conditions"
+        raise InputError(f"{told} was given; give each condition a name, or a draw, of its own.")
+    return list(chosen)

@@ -1,0 +1,130 @@
+"""The page that an evaluation leaves: what was run, how it went, and answers to read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gaze_lens import show
+from gaze_lens.evaluation.results import Results
+from gaze_lens.show.report import Report
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+EXAMPLES = 2  # pictures
+TARGETS = 30  # a figure by target shows no more
+
+
+def write_page(results: Results, path: str | Path) -> None:
+    """Write the results as one HTML file that loads nothing from anywhere."""
+    run, table = results.generations.run, results.table()
+    report = Report(
+        f"Evaluation: {run['protocol']['name']}",
+        f"{run['model']} on {run['pictures']} pictures; {len(results.answers)} answers, judged by {results.judge}.",
+    )
+    report.facts([(_percent(row["accuracy"]), _titled(row)) for row in table.to_dict("records") if not row["curve"]])
+    _accuracy(report, results, table)
+    _differences(report, results)
+    if results.answers.target.nunique() <= TARGETS and table.n.sum():
+        report.section("By target", "Some regions may be easier to steer to than others.")
+        report.figure(show.accuracies_by_target(results), "Accuracy for every condition and target.")
+    _examples(report, results)
+    _settings(report, results)
+    report.save(path)
+
+
+def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
+    report.section(
+        "Does the answer describe the target?",
+        f"Share of judged answers whose match is their target. Chance is {results.chance:.1%}. Intervals: 95 %, "
+        "percentile bootstrap over pictures, 10,000 resamples. What the judge failed on and what was skipped is "
+        "counted apart and is no miss.",
+    )
+    if (table.n[table.curve == ""] > 0).any():
+        report.figure(show.accuracies(results), "Accuracy by condition.")
+    rows = [_row(row, moves=results.generations.protocol.moves) for row in table.to_dict("records")]
+    report.table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    report.note(
+        "Draws: lowest and highest accuracy of the draws of a random control. Repeats: share of answers with the words "
+        "of the unsteered answer (Jaccard index of at least 0.85); the paper counts these as misses, and so does the "
+        "next column.",
+    )
+    for along in ("heads", "strength"):
+        if (table.n[table.curve == along] > 0).any():
+            report.figure(show.accuracy_curve(results, along), f"Accuracy along the curve of {along}.")
+    if results.missing or results.generations.skipped:
+        skipped = [f"{name}: {why}" for name, why in results.generations.skipped.items()]
+        report.section("Not in these figures", f"{results.missing} pictures are not finished.", *skipped[:20])
+
+
+def _row(row: dict[str, Any], *, moves: bool) -> dict[str, str]:
+    several = row["draws"] > 1 and row["n"]
+    cells = {
+        "condition": row["condition"], "heads": str(row["heads"]), "describes the target": _interval(row, "accuracy"),
+        "n": str(row["n"]), "draws": f"{_percent(row['least'])} to {_percent(row['most'])}" if several else "",
+        "repeats": _percent(row["repeats"]), "repeats as misses": _percent(row["without_repeats"]),
+        "errors": str(row["errors"]), "skipped": str(row["skipped"]),
+    }  # fmt: skip
+    if moves:
+        known = row["rho"] == row["rho"] and row["rho"] is not None
+        told = f"{row['rho']:.2f} [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if known else ""
+        cells["Spearman's rho with the schedule"] = told
+    return cells
+
+
+def _differences(report: Report, results: Results) -> None:
+    rows = results.comparisons().to_dict("records")
+    if not rows:
+        return
+    report.section(
+        f"{results.names[0]} against the others",
+        "Paired: the same picture and target in both conditions (the mean over draws of random controls). p: two-sided "
+        "permutation test that flips the sign of all differences of a picture together.",
+    )
+    header = ("against", "difference in points", "pairs", "p")
+    report.table(header, [
+        (row["second"], _interval(row, "difference", unit=""), str(row["n"]), f"{row['p']:.2g}" if row["n"] else "")
+        for row in rows
+    ])  # fmt: skip
+
+
+def _examples(report: Report, results: Results) -> None:
+    answers, names = results.answers, list(results.generations.pictures)[:EXAMPLES]
+    curves = {condition.name for condition in results.generations.conditions if condition.curve}
+    shown = answers[answers.picture.isin(names) & (answers.draw == 0) & ~answers.condition.isin(curves)]
+    report.section("Answers to read", f"The first {len(names)} pictures; of random controls the first draw.")
+    shown = shown.sort_values(["picture", "place"], kind="stable")
+    rows, marks = [], []
+    for row in shown.itertuples():
+        told = (row.skipped, row.error, row.match)  # pandas makes NaN of what is not there
+        found = next((one for one in told if isinstance(one, str) and one), "none")
+        rows.append((row.picture, row.condition, row.target, row.text, found))
+        marks.append(None if row.correct != row.correct else bool(row.correct))
+    report.table(("picture", "condition", "target", "text", "describes"), rows, marks)
+
+
+def _settings(report: Report, results: Results) -> None:
+    run = results.generations.run
+    protocol = run["protocol"]
+    about = ("model", "architecture", "weights", "pictures", "pictures_digest", "seed")
+    lines = [f"{name}: {run[name]}" for name in about]
+    lines += [f"{name}: {value}" for name, value in protocol.items() if value is not None]
+    for condition in results.generations.conditions:
+        heads = "none" if condition.heads is None else str(condition.heads)
+        told = f"mode {condition.to_dict()['mode']}" if condition.heads is not None else ""
+        lines.append(f"{condition.name} {condition.draw}: {heads[:300]} {told}".rstrip())
+    report.section("Settings", "The same settings give the same figures.").code("\n".join(lines))
+
+
+def _titled(row: dict[str, Any]) -> str:
+    return f"{row['condition']}: {row['heads']} heads" if row["heads"] else f"{row['condition']}: unsteered"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None or value != value else f"{100 * value:.1f} %"
+
+
+def _interval(row: dict[str, Any], name: str, unit: str = " %") -> str:
+    if not row["n"]:
+        return "not judged"
+    sign = "+" if name == "difference" else ""
+    return f"{100 * row[name]:{sign}.1f}{unit} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"

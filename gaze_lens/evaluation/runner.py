@@ -1,0 +1,101 @@
+"""`gl.evaluate`: run a protocol under several conditions, judge what was said, and write it all down.
+
+scores = gl.score_heads(model, some_strips)
+conditions = gl.evaluation.conditions(model, scores.top(100), scores=scores)
+results = gl.evaluate(model, other_strips, conditions, out="out")
+print(results)
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gaze_lens.evaluation.condition import Condition
+from gaze_lens.evaluation.generate import generate_answers
+from gaze_lens.evaluation.judges import Judge
+from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
+from gaze_lens.evaluation.merge import FILE, file_of, merge_generations, take_turns
+from gaze_lens.evaluation.protocols import Protocol, question
+from gaze_lens.evaluation.records import KIND, Generations, names_of
+from gaze_lens.evaluation.report_page import write_page
+from gaze_lens.evaluation.results import Results
+from gaze_lens.heads.head_set import write_whole
+from gaze_lens.regions.picture import Picture
+from gaze_lens.runs import processes
+from gaze_lens.runs.journal import write
+
+
+def evaluate(
+    model: Any,
+    pictures: Sequence[Picture],
+    conditions: Sequence[Condition],
+    *,
+    protocol: Protocol | None = None,
+    judge: Judge | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Results:
+    """How often steered answers describe their targets, with controls and intervals.
+
+    pictures: with named regions, and captions unless the judge does without. conditions: what is steered.
+    protocol: what is asked; `gl.evaluation.question()` unless given.
+    judge: by default `CaptionMatch`, for the protocol "regions" `NamesOnly`.
+    out: a folder. generations.jsonl there holds every answer as soon as it is made; judgements, tables (CSV), all
+        figures (results.json) and a page (report.html) come beside it. None keeps everything in memory.
+    resume: go on with the run that the folder holds; a run that was killed loses at most the picture in work.
+    options: seed=0 (of orders and places), batch_size=24 (answers that run together), as for `generate_answers`.
+    Under torchrun or accelerate launch every rank takes a share of the pictures and writes a file of its own, which
+    as many ranks can resume; all return the same results, and the first judges and writes the rest.
+    The same arguments give the same figures. Raises InputError where `out` holds another run, or one that you did not
+    ask to resume; and where the judge compares captions, and the pictures have none.
+    """
+    protocol = protocol or question()
+    if len(pictures):
+        refuse_without_captions(judge, pictures)
+    rank, ranks = shard = processes.launched()
+    path = None if out is None else Path(out) / file_of(shard)
+    options = {"path": path, "resume": resume, "progress": progress and rank == 0, **options}
+    generations = generate_answers(model, pictures, conditions, protocol=protocol, shard=shard, **options)
+    if ranks > 1:
+        generations = _of_all_ranks(generations, names_of(pictures)[rank::ranks], out if rank == 0 else None)
+    results = None
+    if rank == 0:
+        results = rejudge(generations if out is None else out, judge, pictures=pictures, progress=progress)
+        if out is not None:
+            save(results, out)
+    return processes.gathered(results)[0]
+
+
+def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
+    """What `evaluate` would have written into `out` and returned, from the answers of all its shards.
+
+    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    """
+    merge_generations(out)
+    results = rejudge(out, judge)
+    save(results, out)
+    return results
+
+
+def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | None) -> Generations:
+    """The answers of all ranks, in the order of one process; written down into `out`, if any."""
+    lines = take_turns(processes.gathered((generations, names)))
+    if out is not None:
+        write(Path(out) / FILE, generations.run, lines, kind=KIND)
+    return Generations.of(generations.run, lines)
+
+
+def save(results: Results, out: str | Path) -> None:
+    """Write answers.csv, accuracy.csv, by_target.csv, comparisons.csv, results.json and report.html into a folder."""
+    folder = Path(out)
+    tables = {
+        "answers": results.answers, "accuracy": results.table(), "by_target": results.by_target(),
+        "comparisons": results.comparisons(),
+    }  # fmt: skip
+    for name, table in tables.items():
+        write_whole(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    write_whole(folder / "results.json", json.dumps(results.to_dict(), indent=1).encode())
+    write_page(results, folder / "report.html")

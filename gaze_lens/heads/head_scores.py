@@ -1,0 +1,284 @@
+"""How well every head of a model looks at the panel it is asked about.
+
+    scores = gl.score_heads(model, strips)
+    print(scores)                                    # the best ten
+    scores.top(100)                                  # HeadSet, by the paper's score; by="contrast" for another order
+    scores.controls(100, seed=0)                     # as many random heads of the lower half
+    scores.interval("contrast")                      # bootstrap over strips
+    scores.null("contrast")                          # p-values from permuted questions
+    print(scores.verdict())                          # is there a mechanism at all?
+    scores.table(); scores.to_csv("scores.csv"); scores.save("scores.safetensors")
+
+Source: Gandikota and Bau 2026 (arXiv 2606.14703), gaze score. The score is raw attention mass, so a head that looks at
+the whole image whatever is asked scores up to one over the number of panels; the contrast and the correlation tell it
+from one that looks where it is asked to.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaze_lens.errors import HeadError
+from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, to_json, write_whole
+from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
+from gaze_lens.heads.verdict import Verdict, judge_samples
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FORMAT = "gaze_lens head scores 1"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores:
+    """`gl.score_heads(model, strips)`: where every head looked, for every strip and every panel asked about.
+
+    samples: [strip, layer, head, asked, attended], attention mass (0-1) on each panel, summed over its image tokens,
+        while panel `asked` was asked about; not renormalised. NaN where a strip has fewer panels than the widest;
+        every statistic leaves these out. Kept on the CPU, in float32 at least.
+    model, fingerprint: the model that the heads belong to, if known.
+    found: how they were found (method, strips, at, seed ...); anything JSON can hold.
+    Raises HeadError for no strips, fewer than two panels, infinities, and NaN in some heads only (broken weights).
+    """
+
+    samples: Float[Tensor, "strip layer head asked attended"]
+    model: str | None = None
+    fingerprint: str | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        samples = self.samples.detach().cpu()
+        samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
+        square = samples.ndim == 5 and min(samples.shape) > 0 and samples.shape[3] == samples.shape[4] > 1
+        if not square:
+            raise HeadError(
+                f"Samples of shape {tuple(samples.shape)} cannot be scored: expected [strip, layer, head, asked, "
+                "attended] with at least one strip, and the same two or more panels asked about and attended to."
+            )
+        unknown = samples.isnan()
+        if samples.isinf().any() or (unknown != unknown[:, :1, :1]).any():
+            raise HeadError(
+                "The samples hold infinities, or NaN in some heads and not in others: expected attention mass, and "
+                "NaN only for panels that a strip does not have. Look for NaN in the weights, or run in float32."
+            )
+        if unknown.all(0).any() or unknown.flatten(1).all(1).any():
+            raise HeadError(
+                "A whole strip is NaN, or some pair of panels is NaN in every strip: expected a number in each. "
+                "Leave out such strips, cut the samples to the widest strip, or look for NaN in the model's weights."
+            )
+        object.__setattr__(self, "samples", samples)
+
+    @cached_property
+    def matrix(self) -> Float[Tensor, "layer head asked attended"]:
+        """Mean over the strips that have the panels: mass on panel `attended` while `asked` was asked about."""
+        return self.samples.nanmean(0)
+
+    @property
+    def score(self) -> Float[Tensor, "layer head"]:
+        """Mean mass on the panel asked about, 0-1, not renormalised (Gandikota and Bau 2026, gaze score)."""
+        return STATISTICS["score"](self.matrix)
+
+    @property
+    def contrast(self) -> Float[Tensor, "layer head"]:
+        """Mean mass on the panel asked about, less the mean mass on another panel; -1 to 1."""
+        return STATISTICS["contrast"](self.matrix)
+
+    @property
+    def correlation(self) -> Float[Tensor, "layer head"]:
+        """Pearson correlation of the (asked, attended) matrix with the identity; 0 where the matrix is constant."""
+        return STATISTICS["correlation"](self.matrix)
+
+    def interval(
+        self, statistic: str = "score", level: float = 0.95, *, resamples: int = 1000, seed: int = 0
+    ) -> Float[Tensor, "2 layer head"]:
+        """`low, high = scores.interval("contrast")`: percentile bootstrap over strips, for each head.
+
+        NaN where there is one strip: it says nothing about others.
+        Raises HeadError for an unknown statistic, a level that is not between 0 and 1, or no resamples.
+        """
+        if not 0 < level < 1 or resamples < 1:
+            raise HeadError(f"level={level}, resamples={resamples}: expected a level between 0 and 1, such as 0.95.")
+        if len(self.samples) < 2:
+            return self.samples.new_full((2, *self.score.shape), torch.nan)
+        values = resampled(self.samples, _statistic(statistic), resamples=resamples, seed=seed)
+        ends = np.nanquantile if values.isnan().any() else np.quantile
+        low_and_high = ends(values.numpy(), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return torch.from_numpy(low_and_high).to(self.samples.dtype)
+
+    def null(
+        self, statistic: str = "contrast", permutations: int = 1000, *, seed: int = 0
+    ) -> Float[Tensor, "layer head"]:
+        """`scores.null() < 0.01`: p-values, one-sided, from permuting which panel was asked about within each strip.
+
+        p = (1 + permutations with a statistic as large) / (1 + permutations), for each head by itself: with many
+        heads, correct for their number. Raises HeadError for an unknown statistic, or no permutations.
+        """
+        if permutations < 1:
+            raise HeadError(f"permutations={permutations}: expected at least one, such as 1000.")
+        return chance(self.samples, _statistic(statistic), permutations=permutations, seed=seed)
+
+    def verdict(self, *, level: float = 0.05, least: float = 0.01, seed: int = 0) -> Verdict:
+        """`print(scores.verdict())`: how many heads track the panel asked about, or "None found"; see `Verdict`.
+
+        level: the share of false discoveries. least: the smallest contrast that counts. seed: of the split halves,
+        and of the labellings where there are too many to try all.
+        Raises HeadError for a level that is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise HeadError(f"level={level}: expected a share of false discoveries between 0 and 1, such as 0.05.")
+        told = judge_samples(self.samples, level=level, least=least, seed=seed)
+        marked = told.pop("found")
+        heads = [head for head in self.ranked("contrast") if marked[head]]
+        return Verdict(self._set(heads, {"verdict": "contrast", "level": level, "least": least}), **told)
+
+    def ranked(self, by: str = "score") -> list[Head]:
+        """`scores.ranked("contrast")`: all heads, best first; ties by layer and head."""
+        values = _statistic(by)(self.matrix)
+        order = values.nan_to_num(-torch.inf).flatten().argsort(descending=True, stable=True)
+        return [Head(*divmod(index, values.shape[1])) for index in order.tolist()]
+
+    def top(self, k: int, by: str = "score") -> HeadSet:
+        """`scores.top(100)`: the k best heads, best first. Raises HeadError where the model has fewer."""
+        heads = self.ranked(by)
+        if not 1 <= k <= len(heads):
+            raise HeadError(f"The {k} best heads were asked for: expected 1 to {len(heads)}, all heads of the model.")
+        return self._set(heads[:k], {"rank_by": by, "top": k})
+
+    def controls(self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
+        """`scores.controls(100, seed=0)`: k random heads at or below the percentile `below` of the statistic.
+
+        Drawn without replacement; the paper draws from the lowest 5 % (`below=5`). Raises HeadError where fewer than
+        k heads lie there.
+        """
+        _check_percentile(below)
+        values = _statistic(by)(self.matrix).numpy()
+        pool = np.argwhere(values <= np.percentile(values, below))
+        if not 1 <= k <= len(pool):
+            raise HeadError(
+                f"{k} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below percentile "
+                f"{below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="
+            )
+        chosen = np.random.default_rng(seed).choice(len(pool), k, replace=False)
+        how = {"rank_by": by, "controls": k, "seed": seed, "below": below}
+        return self._set([Head(*pool[i].tolist()) for i in chosen], how)
+
+    def layer_controls(self, heads: HeadSet, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
+        """`scores.layer_controls(heads, seed=0)`: random heads, in every layer as many as `heads` has there.
+
+        Drawn without replacement from the layer's heads at or below its percentile `below` that are not in `heads`.
+        Raises HeadError where a layer has fewer of these.
+        """
+        _check_percentile(below)
+        values, rng = _statistic(by)(self.matrix).numpy(), np.random.default_rng(seed)
+        heads.check(*values.shape)
+        chosen: list[Head] = []
+        for layer, taken in heads.by_layer().items():
+            low = np.flatnonzero(values[layer] <= np.percentile(values[layer], below))
+            pool = np.setdiff1d(low, taken)
+            if len(pool) < len(taken):
+                raise HeadError(
+                    f"Layer {layer} has {len(taken)} of the heads, and {len(pool)} others at or below percentile "
+                    f"{below:g} of its {by} to draw controls from: give fewer heads, or raise below="
+                )
+            drawn = rng.choice(pool, len(taken), replace=False)
+            chosen += [Head(layer, int(head)) for head in drawn]
+        how = {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below}
+        return self._set(chosen, how)
+
+    def _set(self, heads: list[Head], how: dict[str, Any]) -> HeadSet:
+        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, found={**self.found, **how})
+
+    def table(self, by: str = "score") -> "DataFrame":
+        """`scores.table()`: a pandas DataFrame with a row for each head, best first.
+
+        Columns: layer, head, name, score, contrast, correlation, score_low, score_high (95 %, bootstrap over strips).
+        """
+        import pandas
+
+        heads = self.ranked(by)
+        index = tuple(torch.tensor(heads).T)
+        low, high = self.interval("score")
+        numbers = {name: STATISTICS[name](self.matrix) for name in STATISTICS} | {"score_low": low, "score_high": high}
+        names = {"layer": [h.layer for h in heads], "head": [h.head for h in heads], "name": list(map(str, heads))}
+        return pandas.DataFrame(names | {name: values[index].numpy() for name, values in numbers.items()})
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """`scores.to_csv("scores.csv")`: the table; complete or not there at all."""
+        write_whole(path, self.table().to_csv(index=False).encode())
+
+    def save_ranking(self, path: str | os.PathLike[str], by: str = "score") -> None:
+        """`scores.save_ranking("gaze_head_ranking.json")`: all heads, best first, for the paper's authors' scripts.
+
+        A JSON list of {"layer":, "head":, "score":}; complete or not there at all.
+        """
+        values = _statistic(by)(self.matrix)
+        entries = [{"layer": head.layer, "head": head.head, "score": values[head].item()} for head in self.ranked(by)]
+        write_whole(path, to_json(entries).encode())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`scores.save("scores.safetensors")`: samples, and in the header all else; complete or not there at all."""
+        from safetensors.torch import save
+
+        about = {"model": self.model, "fingerprint": self.fingerprint, "found": self.found}
+        header = {"format": FORMAT, "about": to_json(about)}
+        write_whole(path, save({"samples": self.samples.contiguous()}, metadata=header))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        fingerprint: str | None = None,
+        force: bool = False,
+    ) -> "HeadScores":
+        """`HeadScores.load("scores.safetensors")`: what `save` wrote.
+
+        model, fingerprint: of the model that the scores are for; another one's are refused unless `force`.
+        Raises HeadError for a file that cannot be read, or that belongs to another model.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})["about"])
+                samples = file.get_tensor("samples")
+            scores = cls(samples, about["model"], about["fingerprint"], about["found"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise HeadError(
+                f"{path} cannot be read as head scores ({error}): expected a file written by HeadScores.save(path)."
+            ) from error
+        if not force:
+            refuse_other(os.fspath(path), scores, model=model, fingerprint=fingerprint)
+        return scores
+
+    def __repr__(self) -> str:
+        n_strips, n_layers, n_heads, n_panels, _ = self.samples.shape
+        best = self.ranked()[0]
+        size = f"{n_layers} layers x {n_heads} heads, {n_strips} strips of up to {n_panels} panels"
+        return f"HeadScores of {size}; best {best} with score {self.score[best]:.3f}"
+
+    def __str__(self) -> str:
+        lines = [repr(self), f"{'head':>8} {'score':>8} {'contrast':>9} {'correlation':>12}"]
+        for head in self.ranked()[:10]:
+            numbers = self.score[head], self.contrast[head], self.correlation[head]
+            lines.append("{!s:>8} {:8.3f} {:9.3f} {:12.3f}".format(head, *map(float, numbers)))
+        return "\n".join(lines)
+
+
+def _check_percentile(below: float) -> None:
+    if not 0 <= below <= 100:
+        raise HeadError(f"below={below} is not a percentile: expected 0 to 100, such as 50 for the lower half.")
+
+
+def _statistic(name: str) -> Statistic:
+    if name not in STATISTICS:
+        raise HeadError(f"The statistic {name!r} is not known: expected one of {', '.join(map(repr, STATISTICS))}.")
+    return STATISTICS[name]

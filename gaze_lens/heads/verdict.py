@@ -1,0 +1,196 @@
+"""Is there a mechanism at all? How many heads track the region asked about, and what a model without any would show.
+
+    verdict = scores.verdict()
+    print(verdict)                      # "2 of 72 heads track ..." or "None found: ..."
+    verdict.heads                       # HeadSet, largest contrast first; empty where none was found
+    verdict.save("verdict.json")
+
+The null hypothesis is that a head's attention may follow the question in any way, but not the *region* that the
+question names. Random weights do follow the question: every prompt moves attention a little, alike on every strip. So
+the questions are relabelled in the same way on all strips, and a head's contrast is compared with the contrasts that
+the heads of its own layer have under all other labellings. (`scores.null` relabels every strip by itself: it asks
+whether a head follows the question at all, and finds heads in random weights.)
+"""
+
+import itertools
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gaze_lens.heads.head_set import HeadSet, to_json, write_whole
+from gaze_lens.heads.rank_correlation import rank_correlation
+from gaze_lens.heads.statistics import ROUNDING, contrast
+
+ORDERS = 5040  # labellings that are tried: all of them up to seven regions, else as many random ones
+HALVES = 20  # random ways to split the strips in two
+TENTH = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """`scores.verdict()`: which heads track the region asked about, more than relabelled questions explain.
+
+    heads: those found, largest contrast first. Among them a share of `level` is expected to be false (Benjamini and
+        Hochberg 1995), and each has a contrast of `least` or more.
+    n_heads, n_strips, n_regions: what was looked at.
+    largest: the largest contrast of any head, -1 to 1.
+    share: of all positive contrast, the part that the best tenth of the heads holds, 0-1; 0.1 if all were equal.
+    effective: heads over which the positive contrast is spread, were it spread evenly: its sum squared over its sum of
+        squares.
+    stability: Spearman correlation of the heads' contrasts between two halves of the strips, mean of 20 random splits;
+        None for a single strip. High in random weights, too: it says how well the ranking is known, not what it means.
+    fewest: how many heads have to stand out for any to be found, given the labellings and the heads of a layer.
+    p: [layer, head], one-sided.
+    """
+
+    heads: HeadSet
+    n_heads: int
+    n_strips: int
+    n_regions: int
+    level: float
+    least: float
+    largest: float
+    share: float
+    effective: float
+    stability: float | None
+    fewest: int
+    p: Float[Tensor, "layer head"] = field(repr=False)
+
+    @property
+    def found(self) -> bool:
+        """Whether any head tracks the region asked about."""
+        return len(self.heads) > 0
+
+    @property
+    def decidable(self) -> bool:
+        """Whether a single head, or one in a hundred, could have been found; short strips have too few labellings."""
+        return self.fewest <= max(1, self.n_heads // 100)
+
+    def __str__(self) -> str:
+        if not self.found and not self.decidable:
+            return (
+                f"Cannot tell: strips of {self.n_regions} regions allow so few labellings of the questions that fewer "
+                f"than {self.fewest} of {self.n_heads} heads could not be found, and no more were. Score on strips of "
+                f"more regions. The largest contrast is {self.largest:.2g}."
+            )
+        rate = f"{100 * self.level:g} % false discoveries, contrast {self.least:g} or more"
+        if not self.found:
+            said = f"None found: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
+            few = f" Fewer than {self.fewest} could not be found." if self.fewest > 1 else ""
+            return f"{said}. The largest contrast is {self.largest:.2g}.{few}"
+        verb = "head tracks" if len(self.heads) == 1 else "heads track"
+        said = f"{len(self.heads)} of {self.n_heads} {verb} the region asked about ({rate}); {self._spread()}"
+        return f"{said}. The largest contrast is {self.largest:.2g}, of {self.heads[0]}."
+
+    def _spread(self) -> str:
+        """How concentrated the contrast is, and how stable, in words."""
+        best = f"the best tenth holds {100 * self.share:.0f} % of the positive contrast, as if {self.effective:.1f}"
+        stable = "" if self.stability is None else f"; halves of the strips rank heads with rho {self.stability:.2f}"
+        return f"{best} heads shared it{stable}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: everything but the p-values, with what it says."""
+        names = ("n_heads", "n_strips", "n_regions", "level", "least", "largest", "share", "effective", "stability")
+        numbers = {name: getattr(self, name) for name in (*names, "fewest")}
+        return {"verdict": str(self), "found": self.found, "heads": [str(head) for head in self.heads], **numbers}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`verdict.save("verdict.json")`: the file is complete or not there at all."""
+        write_whole(path, to_json(self.to_dict()).encode())
+
+
+def labellings(n: int, *, seed: int) -> Int[Tensor, "labelling asked"]:
+    """Orders of n questions other than the true one: all, or for more than seven questions 5,039 random ones."""
+    if math.factorial(n) <= ORDERS:
+        return torch.tensor(list(itertools.permutations(range(n))))[1:]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(ORDERS - 1, n, generator=generator).argsort(-1)
+    return drawn[(drawn != torch.arange(n)).any(-1)]
+
+
+def relabelled(
+    matrix: Float[Tensor, "layer head asked attended"], orders: Int[Tensor, "labelling asked"]
+) -> Float[Tensor, "layer head labelling"]:
+    """Every head's contrast under every order of the questions."""
+    n = matrix.shape[-1]
+    cells = torch.nn.functional.one_hot(orders * n + torch.arange(n), n * n).sum(1).to(matrix)
+    diagonal = matrix.flatten(-2) @ cells.T
+    return diagonal / n - (matrix.sum((-1, -2))[..., None] - diagonal) / (n * (n - 1))
+
+
+def tracking(
+    values: Float[Tensor, "layer head"], null: Float[Tensor, "layer head labelling"], *, level: float, least: float
+) -> tuple[Bool[Tensor, "layer head"], Float[Tensor, "layer head"]]:
+    """Which heads stand out of their layer's null, and their p-values.
+
+    Heads that are found leave the null, and the rest is tested again, until no more are found: half-right labellings
+    of a strong head would hide the weaker ones beside it. Where no head tracks, the first round is all there is.
+    """
+    found, p = torch.zeros_like(values, dtype=torch.bool), torch.ones_like(values)
+    while True:
+        for layer in range(len(values)):
+            rest = ~found[layer]
+            p[layer, rest] = _tail(values[layer, rest], null[layer, rest].flatten())
+        more = found | (discoveries(p, level) & (values >= least))
+        if torch.equal(more, found):
+            return found, p
+        found = more
+
+
+def _tail(values: Float[Tensor, " head"], null: Float[Tensor, " draw"]) -> Float[Tensor, " head"]:
+    """(1 + draws as large) / (1 + draws) for each value."""
+    smaller = torch.searchsorted(null.sort().values, values.contiguous())
+    return (1 + len(null) - smaller) / (1 + len(null))
+
+
+def discoveries(p: Float[Tensor, "*heads"], level: float) -> Bool[Tensor, "*heads"]:
+    """Which p-values are small enough that a share of `level` of these is false: Benjamini and Hochberg 1995."""
+    ordered = p.flatten().sort().values
+    passed = ordered <= level * torch.arange(1, len(ordered) + 1) / len(ordered)
+    return p <= torch.where(passed, ordered, -1).max()
+
+
+def concentration(values: Float[Tensor, "*heads"]) -> tuple[float, float]:
+    """(share of the best tenth, effective number) of the positive values; (0, 0) where there are none."""
+    positive = values.flatten().clamp(min=0).double().sort(descending=True).values
+    total = positive.sum()
+    if total == 0:
+        return 0.0, 0.0
+    best = positive[: math.ceil(TENTH * len(positive))].sum()
+    return float(best / total), float(total**2 / (positive**2).sum())
+
+
+def split_half(samples: Float[Tensor, "strip layer head asked attended"], *, seed: int) -> float | None:
+    """Mean rank correlation of the heads' contrasts between two random halves of the strips."""
+    if len(samples) < 2:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(HALVES):
+        order = torch.randperm(len(samples), generator=generator)
+        halves = [contrast(samples[half].nanmean(0)).flatten().numpy() for half in order.chunk(2)]
+        found.append(float(rank_correlation(*halves)))
+    return float(np.mean(found))
+
+
+def judge_samples(
+    samples: Float[Tensor, "strip layer head asked attended"], *, level: float, least: float, seed: int
+) -> dict[str, Any]:
+    """The fields of a Verdict, with `found` [layer, head] in place of its heads."""
+    matrix = samples.nanmean(0)
+    values, orders = contrast(matrix), labellings(matrix.shape[-1], seed=seed)
+    tolerance = ROUNDING * matrix.abs().amax((-1, -2))
+    found, p = tracking(values - tolerance, relabelled(matrix, orders), level=level, least=least)
+    share, effective = concentration(values)
+    floor = 1 / (1 + len(orders) * values.shape[1])  # the smallest p-value there can be
+    return {
+        "found": found, "p": p, "n_heads": values.numel(), "n_strips": len(samples), "n_regions": matrix.shape[-1],
+        "level": level, "least": least, "largest": float(values.max()), "share": share, "effective": effective,
+        "stability": split_half(samples, seed=seed), "fewest": max(1, math.ceil(floor * values.numel() / level)),
+    }  # fmt: skip

@@ -1,0 +1,115 @@
+"""From what a processor made of a batch to `VLMInputs`: which tokens are images, and whether they fit the geometry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from gaze_lens.errors import InputError
+from gaze_lens.families import TokenMap
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.picture import Layout, Picture
+
+
+@dataclass(frozen=True)
+class Text:
+    """One row's text as the tokenizer gets it, and the ids at its end that are a given answer (none: no answer).
+
+    suffix: the answer, where the processor takes it apart from the text.
+    """
+
+    full: str
+    answer: tuple[int, ...] = ()
+    suffix: str | None = None
+
+
+def collate(
+    tensors: Mapping[str, Tensor],
+    pictures: Sequence[Sequence[Picture]],
+    texts: Sequence[Text],
+    maps: Sequence[TokenMap],
+    *,
+    image_token_id: int,
+    tokenizer: Any,
+    crossed: bool = False,
+) -> VLMInputs:
+    """Find every image token of a processed batch and check that they are as many as the geometry says.
+
+    maps: one per image, row by row. crossed: they are of keys of cross-attention layers.
+    """
+    ids, attended = tensors["input_ids"].cpu(), tensors["attention_mask"].bool().cpu()
+    remaining = iter(maps)
+    by_row = [list(islice(remaining, len(row))) for row in pictures]
+    make = _crossed_layout if crossed else _layout
+    sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
+    layout = make((ids == image_token_id) & attended, attended, sizes, by_row)
+    found = [
+        tokens
+        for row, (row_pictures, row_maps) in enumerate(zip(pictures, by_row, strict=True))
+        for tokens in _image_tokens(row, layout.images[row], row_pictures, row_maps)
+    ]
+    for row, text in zip(ids.tolist(), texts, strict=True):
+        if tuple(row[layout.length - len(text.answer) :]) != text.answer:
+            raise InputError(f"The prompt does not end in the tokens of its answer: {text.full[-40:]!r}.")
+    starts = tuple(layout.length - len(text.answer) for text in texts)
+    prompts = tuple(text.full for text in texts)
+    return VLMInputs(
+        tensors, tuple(map(tuple, pictures)), prompts, tuple(found), layout, starts, tokenizer, tuple(maps)
+    )
+
+
+def _layout(
+    is_image: Bool[Tensor, "row position"],
+    attended: Bool[Tensor, "row position"],
+    sizes: tuple[tuple[tuple[int, int], ...], ...],
+    maps: Sequence[Sequence[TokenMap]],
+) -> Layout:
+    """The layout of prompts that hold their image tokens, as many as the maps say."""
+    images, text = _positions(is_image), _positions(attended & ~is_image)
+    for row, (positions, row_maps) in enumerate(zip(images, maps, strict=True)):
+        if sum(map(len, row_maps)) != len(positions):
+            raise InputError(
+                f"Row {row} has {len(positions)} image tokens in its text, but its {len(row_maps)} images make "
+                f"{sum(map(len, row_maps))}. Give one image per image placeholder, and write no placeholder tokens "
+                "into prompts."
+            )
+    return Layout(is_image.shape[1], images, text, sizes)
+
+
+def _crossed_layout(
+    is_image: Bool[Tensor, "row position"],
+    attended: Bool[Tensor, "row position"],
+    sizes: tuple[tuple[tuple[int, int], ...], ...],
+    maps: Sequence[Sequence[TokenMap]],
+) -> Layout:
+    """The layout of prompts that hold a placeholder for each image, whose keys are counted on their own."""
+    placeholders = _positions(is_image)
+    for row, (positions, images) in enumerate(zip(placeholders, sizes, strict=True)):
+        if len(positions) != len(images):
+            raise InputError(
+                f"Row {row} has {len(positions)} image placeholders in its text, and {len(images)} images. Give one "
+                "image per placeholder, and write no placeholder tokens into prompts."
+            )
+    keys = tuple(tuple(range(sum(map(len, row)))) for row in maps)
+    return Layout(is_image.shape[1], keys, _positions(attended), sizes, crossed=True, placeholders=placeholders)
+
+
+def _positions(chosen: Bool[Tensor, "row position"]) -> tuple[tuple[int, ...], ...]:
+    """For each row, the columns that are true."""
+    return tuple(tuple(torch.nonzero(row)[:, 0].tolist()) for row in chosen)
+
+
+def _image_tokens(
+    row: int, positions: Sequence[int], pictures: Sequence[Picture], maps: Sequence[TokenMap]
+) -> list[ImageTokens]:
+    """A row's image positions, given to its images in order."""
+    parts = torch.tensor(positions, dtype=torch.long).split([len(token_map) for token_map in maps])
+    return [
+        ImageTokens(part, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view)
+        for image, (part, token_map, picture) in enumerate(zip(parts, maps, pictures, strict=True))
+    ]

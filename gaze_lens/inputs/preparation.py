@@ -1,0 +1,226 @@
+"""From pictures and prompts to `VLMInputs`: the chat template, the processor, the geometry.
+
+This is what `HookedVLM.prepare` calls; it needs a processor and a family, and no model.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gaze_lens.errors import ImageError, InputError
+from gaze_lens.families import Family, Processed
+from gaze_lens.inputs.collation import Text, collate
+from gaze_lens.inputs.video import refuse_other_parts
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.reading import read_image
+
+Message = dict[str, Any]
+ORIENTATION = 0x0112  # the EXIF tag
+PLACEHOLDERS = ("image_token", "video_token", "audio_token")  # attributes of processors
+
+
+def prepare(
+    processor: Any,
+    family: Family,
+    images: Any,
+    prompts: Any,
+    *,
+    config: Any,
+    answers: str | Sequence[str] | None = None,
+) -> VLMInputs:
+    """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
+    conversations, pictures = _rows(images, prompts)
+    for conversation in conversations:
+        _refuse_placeholders(processor, conversation)
+    prompts = [_written(processor, family, conversation) for conversation in conversations]
+    texts = _texts(processor.tokenizer, prompts, answers, suffixed=family.plain)
+    tensors = _process(processor, texts, pictures)
+    sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
+    maps = family.token_maps(Processed(sizes, tensors, processor, config))
+    known = {"image_token_id": config.image_token_id, "tokenizer": processor.tokenizer, "crossed": family.crossed}
+    return collate(tensors, pictures, texts, maps, **known)
+
+
+def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1) -> Text:
+    """The text of one prompt, and of its answer where there is one, as `prepare` hands it to the processor."""
+    conversation = _conversation(prompt, n_images)
+    _refuse_placeholders(processor, conversation)
+    return _texts(processor.tokenizer, [_written(processor, family, conversation)], answer, suffixed=family.plain)[0]
+
+
+def _written(processor: Any, family: Family, conversation: list[Message]) -> str:
+    """The text of a conversation, by the processor's chat template; in a plain family, images and text as they come."""
+    if not family.plain or processor.chat_template is not None:
+        return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    parts = _parts(conversation)
+    images = [part.get("type") == "image" for part in parts]
+    roles = [message["role"] for message in conversation]
+    if roles != ["user"] or not any(images) or images != sorted(images, reverse=True):
+        raise InputError(
+            f"{family.name} models take images and then one text, no conversation: expected one message with the role "
+            "'user', its images before its text. Give prepare(image, prompt)."
+        )
+    return "".join(processor.image_token if part.get("type") == "image" else part["text"] for part in parts)
+
+
+def _texts(
+    tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None, *, suffixed: bool = False
+) -> list[Text]:
+    """Each row's text with its answer, if any, at the end or, where `suffixed`, apart for the processor."""
+    if answers is None:
+        return [Text(prompt) for prompt in prompts]
+    if not isinstance(answers, str | list | tuple):
+        raise InputError(f"answers is {type(answers).__name__}; give a text, or a list with a text for each prompt.")
+    listed = [answers] * len(prompts) if isinstance(answers, str) else list(answers)
+    if len(listed) != len(prompts):
+        raise InputError(f"{len(listed)} answers were given for {len(prompts)} prompts; give one for each.")
+    for answer in listed:
+        if not isinstance(answer, str) or not answer:
+            raise InputError(f"The answer {answer!r} was given; give a text of at least one character for each prompt.")
+    join = _suffixed if suffixed else _answered
+    return [join(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
+
+
+def _suffixed(tokenizer: Any, prompt: str, answer: str) -> Text:
+    """A prompt, and an answer that the processor puts behind it, of tokens of its own."""
+    return Text(prompt, tuple(tokenizer(answer, add_special_tokens=False)["input_ids"]), suffix=answer)
+
+
+def _answered(tokenizer: Any, prompt: str, answer: str) -> Text:
+    """A prompt and its answer, whose tokens must be the answer's own, as those that a model generates are."""
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
+    if ids[: len(before)] != before:
+        raise InputError(
+            f"The answer {answer[:40]!r} begins in the middle of a token: its first characters merge with the end of "
+            f"the prompt, {prompt[-20:]!r}. Take white space off the beginning of the answer."
+        )
+    return Text(prompt + answer, tuple(ids[len(before) :]))
+
+
+def _process(processor: Any, texts: list[Text], pictures: list[list[Picture]]) -> dict[str, Any]:
+    """Run the processor, with padding on the left; its complaints about an image become an ImageError."""
+    suffixes = [text.suffix for text in texts if text.suffix is not None]
+    more = {"suffix": suffixes} if suffixes else {}
+    nested = [[picture.image for picture in row] for row in pictures]
+    sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
+    try:
+        encoded = processor(
+            text=[text.full for text in texts], images=nested if sizes else None, padding=True, padding_side="left",
+            return_tensors="pt", **more,
+        )  # fmt: skip
+    except (ValueError, ZeroDivisionError) as error:
+        if not sizes:
+            raise InputError(f"The model's processor refused the text: {error}. Change the prompt.") from error
+        shown = ", ".join(list(dict.fromkeys(sizes))[:8])
+        raise ImageError(
+            f"The model's processor refused the images ({shown} pixels): {error}. Crop, pad or resize them."
+        ) from error
+    tensors = {name: tensor for name, tensor in encoded.items() if name != "labels"}  # labels are for training
+    if not suffixes:
+        return tensors
+    shape = tensors["input_ids"].shape  # every row ends in the end token that closes its suffix
+    return {name: tensor[:, :-1] if tensor.shape == shape else tensor for name, tensor in tensors.items()}
+
+
+def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]]]:
+    """Conversations and pictures, row by row; one image serves many prompts, one prompt many images."""
+    several = isinstance(prompts, list | tuple) and not _is_conversation(prompts)
+    listed = list(prompts) if several else [prompts]
+    per_row = [_as_list(row) for row in images] if isinstance(images, list | tuple) else [_as_list(images)]
+    n_rows = max(len(listed), len(per_row))
+    if n_rows == 0 or {len(listed), len(per_row)} - {1, n_rows}:
+        raise InputError(
+            f"{len(per_row)} rows of images and {len(listed)} prompts were given; give equally many, or one of "
+            "either. For two images in one prompt give a list in the list: prepare([[a, b]], prompt)."
+        )
+    listed, per_row = (rows * n_rows if len(rows) == 1 else rows for rows in (listed, per_row))
+    per_row = [_in_order(given, prompt) for given, prompt in zip(per_row, listed, strict=True)]
+    read: dict[int, Picture] = {}
+    pictures = [[read.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
+    return [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)], pictures
+
+
+def _as_list(images: Any) -> list[Any]:
+    if images is None:
+        return []
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
+def _picture(image: Any) -> Picture:
+    """An image as a Picture. Regions are in upright pixels, so a Picture's own image must be upright."""
+    if not isinstance(image, Picture):
+        return Picture(read_image(image))
+    if image.image.getexif().get(ORIENTATION, 1) != 1:
+        raise ImageError(
+            "The Picture's image carries an EXIF orientation that was not applied, so its regions may be in other "
+            "pixels than the model would see. Make it with Picture(gaze_lens.regions.read_image(path), regions)."
+        )
+    return Picture(read_image(image.image), image.regions, image.captions)
+
+
+def _is_conversation(prompts: Any) -> bool:
+    return isinstance(prompts, list | tuple) and bool(prompts) and isinstance(prompts[0], dict)
+
+
+def _parts(conversation: Any) -> list[dict[str, Any]]:
+    """The parts of all messages: {"type": "image"}, {"type": "text", "text": ...}, ..."""
+    parts = []
+    for message in conversation:
+        content = message.get("content") if isinstance(message, dict) else None
+        content = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not (isinstance(content, list) and all(isinstance(part, dict) for part in content) and "role" in message):
+            raise InputError(
+                f'The chat message {message!r} was given; expected {{"role": "user", "content": ...}} with a text or a '
+                'list of parts, such as [{"type": "image"}, {"type": "text", "text": "What is this?"}].'
+            )
+        parts += content
+    refuse_other_parts(parts)
+    return parts
+
+
+def _in_order(given: list[Any], prompt: Any) -> list[Any]:
+    """The images of a row in the order of their placeholders: its own, or the next one of those given.
+
+    Chat messages bring images as {"type": "image", "image": ...} or "path", as Hugging Face writes them.
+    """
+    parts = _parts(prompt) if _is_conversation(prompt) else []
+    images, found = list(given), []
+    for part in (part for part in parts if part.get("type") == "image"):
+        key = next((key for key in ("image", "path", "url") if key in part), None)
+        found += images[:1] if key is None else [part[key]]
+        images = images[key is None :]
+    return found + images
+
+
+def _conversation(prompt: Any, n_images: int) -> list[Message]:
+    """A prompt as chat messages, its images first; chat messages must hold a placeholder for every image."""
+    if isinstance(prompt, str):
+        content = [{"type": "image"}] * n_images + [{"type": "text", "text": prompt}]
+        return [{"role": "user", "content": content}]
+    if not _is_conversation(prompt):
+        raise InputError(f"A prompt is a text or a list of chat messages; {type(prompt).__name__} was given.")
+    placeholders = sum(part.get("type") == "image" for part in _parts(prompt))
+    if placeholders > n_images:
+        raise InputError(
+            f"The chat messages have {placeholders} image placeholders, and {n_images} images were given; give an "
+            "image for each: prepare(image, messages), or prepare([[a, b]], messages) for two."
+        )
+    if placeholders < n_images:
+        raise InputError(
+            f"The chat messages have {placeholders} image placeholders, and {n_images} images were given; write "
+            '{"type": "image"} into the content once for every image.'
+        )
+    return list(prompt)
+
+
+def _refuse_placeholders(processor: Any, conversation: list[Message]) -> None:
+    """InputError where a text holds a placeholder token itself: it would ask for an image that nobody gave."""
+    for part in _parts(conversation):
+        text = part.get("text")
+        for token in (getattr(processor, name, None) for name in PLACEHOLDERS):
+            if isinstance(text, str) and isinstance(token, str) and token in text:
+                raise InputError(
+                    f"The prompt {text[:60]!r} holds the placeholder token {token}, which stands for a picture. Leave "
+                    'it out: prepare(image, prompt) puts placeholders in, and chat messages say {"type": "image"}.'
+                )

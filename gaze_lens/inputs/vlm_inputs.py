@@ -1,0 +1,270 @@
+"""`VLMInputs`: pictures and prompts as the model takes them, with the place of every image token.
+
+inputs = model.prepare(strip, ["What is going on?", "What is left out?"])
+inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1)
+model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(model, inputs, cache, metric)
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
+from numbers import Real
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.families import Features, TokenMap
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.picture import Box, Group, Layout, Picture, Region
+from gaze_lens.text.spans import span_of
+
+
+@dataclass(frozen=True, eq=False)
+class VLMInputs:
+    """A batch of prompts about pictures; goes wherever TransformerLens runs a model on tokens.
+
+    tensors: what the model's forward takes, `input_ids` `[row, position]` first. Rows are padded on the left.
+    pictures: for each row, its pictures. prompts: for each row, the text sent to the tokenizer.
+    image_tokens: one `ImageTokens` per image, row by row.
+    layout: where images and text lie; regions are bound to it. Where it is `crossed`, the image is reached by
+        cross-attention, and the positions of image tokens are keys of the cross layers.
+    answers: for each row, the position of the first token of a given answer (the length where there is none).
+    maps: one `TokenMap` per image, row by row: the geometry that `image_tokens` came from.
+    features: what `model.encode` made of the pixels, or None.
+    """
+
+    tensors: Mapping[str, Tensor]
+    pictures: tuple[tuple[Picture, ...], ...]
+    prompts: tuple[str, ...]
+    image_tokens: tuple[ImageTokens, ...]
+    layout: Layout
+    answers: tuple[int, ...]
+    tokenizer: Any = field(repr=False)
+    maps: tuple[TokenMap, ...] = field(repr=False)
+    features: Features | None = field(default=None, repr=False)
+
+    @property
+    def input_ids(self) -> Int[Tensor, "row position"]:
+        """The token ids, padded on the left."""
+        return self.tensors["input_ids"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(rows, positions), as of a tensor of tokens."""
+        return self.input_ids.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.input_ids.device
+
+    @property
+    def n_rows(self) -> int:
+        """Prompts in the batch."""
+        return len(self.prompts)
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __repr__(self) -> str:
+        images = ", ".join(str(len(tokens)) for tokens in self.image_tokens) or "no"
+        return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens)"
+
+    def arguments(self, copies: int = 1) -> dict[str, Any]:
+        """The keyword arguments of the model's forward, other than `input_ids`.
+
+        copies: how often each row is run; copies of a row follow one another, as beams do. More than one copy needs
+            encoded images, which the copies share.
+        """
+        images = self.images_by_row(copies)
+        if copies > 1 and self.maps and self.features is None:
+            raise InputError("Copies of rows share encoded images; give model.encode(inputs) with copies=.")
+        rest = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
+        if copies > 1:
+            of_images = [name for name in rest if name.startswith("image_")]  # the others go by row
+            rest = {name: tensor.repeat_interleave(copies, dim=0) for name, tensor in rest.items()} | {
+                name: rest[name][sum(images, [])] for name in of_images
+            }
+        if self.features is not None:
+            rest |= self.features.arguments(images)
+        return rest
+
+    def images_by_row(self, copies: int = 1) -> list[list[int]]:
+        """For `copies` of every row, the indices of its images among `maps`."""
+        remaining = iter(range(len(self.maps)))
+        rows = [[next(remaining) for _ in pictures] for pictures in self.pictures]
+        return [row for row in rows for _ in range(copies)]
+
+    def to(self, device: Any) -> "VLMInputs":
+        """The same inputs with their tensors, and encoded images, on another device."""
+        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        features = self.features and self.features.to(device)
+        return replace(self, tensors=moved, features=features)
+
+    @property
+    def last_position(self) -> int:
+        """The position of the last token, the same in every row: the prompt's, or the answer's where one was given."""
+        return self.layout.length - 1
+
+    @property
+    def last_logits(self) -> Int[Tensor, " 1"]:
+        """What to give as `logits_to_keep` where attention is read and logits do not matter.
+
+        A number would do the same, but Gemma 4 takes it as leave to drop all other queries in its last layers.
+        """
+        return torch.tensor([self.last_position])
+
+    @property
+    def text_positions(self) -> tuple[tuple[int, ...], ...]:
+        """For each row, the positions of all tokens that are neither image tokens nor padding.
+
+        Where the image is reached by cross-attention, its placeholder is among them.
+        """
+        return self.layout.text
+
+    @property
+    def answer_positions(self) -> tuple[tuple[int, ...], ...]:
+        """For each row, the positions whose next token is one of the given answer (empty without answers)."""
+        last = self.layout.length - 1
+        return tuple(tuple(range(start - 1, last)) if start <= last else () for start in self.answers)
+
+    def region(self, where: Any, *, image: int | None = None, rule: str = "centre") -> Region:
+        """The image tokens of a region, bound to this layout.
+
+        where: a region's name, a shape, (x0, y0, x1, y1) or a point (x, y) in original pixels; or a list of these,
+            one per row.
+        image: which of a row's images, zero-based; needed for a shape where a row has several.
+        rule: "centre" takes tokens whose centre lies in the region, "overlap" all that touch it.
+        Raises RegionError for unknown names, regions outside the image, and regions that hold no token.
+        """
+        per_row = isinstance(where, list) and not all(isinstance(value, Real) for value in where)
+        wheres = where if per_row else [where] * self.n_rows
+        if len(wheres) != self.n_rows:
+            raise RegionError(f"{len(wheres)} regions were given for {self.n_rows} rows; give one, or one per row.")
+        positions = tuple(
+            self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
+        )
+        return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout)
+
+    def positions_of(
+        self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
+    ) -> tuple[int, ...]:
+        """The positions of a region's tokens in one row; arguments and errors as for `region`."""
+        tokens = self._find(self._row(row), where, image)
+        if not isinstance(where, str):
+            return tuple(tokens.select(where, rule=rule).tolist())
+        shape = self.pictures[row][tokens.image].region(where)
+        try:
+            return tuple(tokens.select(shape, rule=rule).tolist())
+        except RegionError as error:
+            raise RegionError(f"Region '{where}' in row {row}: {error}") from error
+
+    def span(self, text: str | list[str], *, occurrence: int | None = None) -> Group:
+        """`inputs.span("fourth")`: the tokens of a text in every prompt; a list has one text for each row.
+
+        occurrence: which one where the text is there several times, zero-based; -1 is the last.
+        Raises RegionError where it is not there, or several times and no occurrence is given.
+        """
+        texts = text if isinstance(text, list) else [text] * self.n_rows
+        if len(texts) != self.n_rows:
+            raise RegionError(f"{len(texts)} texts were given for {self.n_rows} rows; give one, or one per row.")
+        found = []
+        for row, wanted in enumerate(texts):
+            positions = self.layout.text[row]
+            ids = self.input_ids[row, list(positions)].tolist()
+            tokens = span_of(self.tokenizer, ids, wanted, occurrence=occurrence)
+            found.append(positions[tokens.start : tokens.stop])
+        return Group(", ".join(dict.fromkeys(texts)), tuple(found), self.layout)
+
+    def _row(self, row: int) -> int:
+        """The row, checked."""
+        if row not in range(self.n_rows):
+            raise InputError(f"There is no row {row}; these inputs have rows 0 to {self.n_rows - 1}.")
+        return row
+
+    def _find(self, row: int, where: Any, image: int | None) -> ImageTokens:
+        """The image tokens of the image in a row that a region speaks of."""
+        pictures = self.pictures[row]
+        if not pictures:
+            raise RegionError(f"Row {row} has no image, so it has no region {where!r}. Prepare it with an image.")
+        if image is not None and image not in range(len(pictures)):
+            raise RegionError(f"Row {row} has no image {image}; give image=0 to image={len(pictures) - 1}.")
+        held = [n for n, picture in enumerate(pictures) if not isinstance(where, str) or where in picture.regions]
+        held = [n for n in held if image in (None, n)]
+        if not held:
+            known = [name for n, picture in enumerate(pictures) if image in (None, n) for name in picture.regions]
+            raise RegionError(f"No picture of row {row} has a region {where!r}; it has {known or 'no named regions'}.")
+        if len(held) > 1:
+            raise RegionError(
+                f"Row {row} has {len(pictures)} images, and {where!r} may be in {len(held)} of them; say which with "
+                "image=0, image=1, ..."
+            )
+        return self._tokens(row, held[0])
+
+    def _tokens(self, row: int, image: int) -> ImageTokens:
+        """The tokens of one image, by row and index in the row."""
+        found = self._by_place.get((self._row(row), image))
+        if found is None:
+            raise InputError(f"There is no image {image} in row {row}; row {row} has {len(self.pictures[row])} images.")
+        return found
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[int, int], ImageTokens]:
+        """(row, index in the row) -> the tokens of an image."""
+        return {(tokens.row, tokens.image): tokens for tokens in self.image_tokens}
+
+    def str_tokens(self, row: int = 0, *, collapse: bool = True) -> list[str]:
+        """The tokens of a row as text, without padding; a run of image tokens as one entry where `collapse`.
+
+        An image that is reached by cross-attention is its placeholder.
+        """
+        strings: list[str] = []
+        images = set() if self.layout.crossed else set(self.layout.images[self._row(row)])
+        for is_image, run in groupby(sorted(images | set(self.layout.text[row])), images.__contains__):
+            ids = self.input_ids[row, list(run)].tolist()
+            shown = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
+            strings.extend(shown)
+        return strings
+
+    def heatmap(
+        self, values: Float[Tensor, " position"], *, row: int = 0, image: int = 0
+    ) -> Float[Tensor, "height width"]:
+        """Values over a row's positions (one attention row, say) as a map over one of its images.
+
+        Positions beyond the prompt (generated tokens) may be there; they are left out. Where the image is reached by
+        cross-attention, the values are over the keys of a cross layer.
+        """
+        tokens = self._tokens(row, image)
+        if len(values) < self.layout.n_keys:
+            wanted = "keys of the cross-attention layers" if self.layout.crossed else "positions"
+            raise InputError(
+                f"{len(values)} values were given for {self.layout.n_keys} {wanted}; give one for every key, as in "
+                "pattern[row, head, -1]. For one value per image token use image_tokens[i].heatmap."
+            )
+        return tokens.heatmap(values.cpu()[tokens.positions])
+
+
+def label_of(where: Any) -> str:
+    """What a region is called in messages and figures."""
+    if isinstance(where, str):
+        return where
+    if isinstance(where, list | tuple) and all(isinstance(value, Real) for value in where):
+        return f"{'point' if len(where) == 2 else 'box'} {' '.join(f'{value:g}' for value in where)}"
+    return f"box {where.x0:g} {where.y0:g} {where.x1:g} {where.y1:g}" if isinstance(where, Box) else "shape"
+
+
+def pixel_keys(inputs: VLMInputs) -> list[str]:
+    """A key for each image as the model sees it, in order: equal keys mean equal pixels, cut into equal tokens.
+
+    LLaVA-OneVision, for one, sees an image alone in its prompt otherwise than beside another.
+    """
+    images = [picture.image for pictures in inputs.pictures for picture in pictures]
+    return [
+        hashlib.sha256(repr(image.size).encode() + image.tobytes() + token_map.boxes.numpy().tobytes()).hexdigest()
+        for image, token_map in zip(images, inputs.maps, strict=True)
+    ]

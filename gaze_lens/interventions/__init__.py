@@ -1,0 +1,1 @@
+"""Edits of a running model: steering, knockout, ablation, and directions in the residual stream."""

@@ -1,0 +1,81 @@
+"""Attention knockout: from some queries, chosen heads cannot see some keys.
+
+    hooks = gl.knockout(heads, queries=group(inputs, "last"), keys=inputs.region("panel 4"))
+    model.run_with_hooks(inputs, fwd_hooks=hooks)
+
+Geva et al. 2023, "Dissecting Recall of Factual Associations in Auto-Regressive Language Models".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import AttentionBias, Place, Positions
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.position_groups import Group
+from gaze_lens.interventions.edits import head_set
+from gaze_lens.regions.picture import Region
+
+
+class Knockout(AttentionBias):
+    """The bias of a knockout. A query that would be left without any key is a HookError: there is no such softmax."""
+
+    def dense(
+        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+    ) -> Float[Tensor, "#batch #head query key"] | None:
+        """As of any `AttentionBias`. HookError where a query loses all keys that it sees."""
+        added = super().dense(layer, place, visible, dtype)
+        if added is None:
+            return None
+        gate, values = (part.to(visible.device) for part in self._parts(place))
+        rows = place.rows_of(len(visible), len(gate)) if len(gate) > 1 else [0]
+        seen = visible & (gate[rows] > 0)[:, None, :, None]
+        left = seen & (values[rows] > -math.inf)[:, None, None, :]
+        self._refuse(seen.any(-1) & ~left.any(-1), layer, place)
+        return added
+
+    def _refuse(self, lost: Bool[Tensor, " batch #head query"], layer: int, place: Place) -> None:
+        if lost.any():
+            row, _, query = torch.nonzero(lost)[0].tolist()
+            raise HookError(
+                f"A knockout takes away every key that position {place.queries[query]} of batch row {row} sees in "
+                f"layer {layer}: its attention would have nowhere to go. Leave the query one key, such as its own "
+                "position, or silence the heads with gl.zero_ablate."
+            )
+
+
+def knockout(heads: HeadSet | Sequence[Any], queries: Any, keys: Any) -> list[tuple[str, AttentionBias]]:
+    """`gl.knockout(heads, group(inputs, "last"), inputs.region("panel 4"))`: hooks under which the heads' attention
+    from the queries to the keys is zero, and the rest of each row sums to one.
+
+    heads: a HeadSet, or what makes one. queries, keys: a Group, a Region or Positions. Positions also reach generated
+        tokens: `Positions.since(inputs.last_position)` is every query from the last prompt token on.
+    A query that sees none but these keys is a HookError when the model runs; queries before the keys have nothing to
+    lose, and if that is true of all of them, that is a HookError, too. Raises RegionError where queries and keys
+    belong to different inputs.
+    """
+    layouts = [where.layout for where in (queries, keys) if isinstance(where, Group | Region)]
+    if isinstance(keys, Group | Region) and layouts:
+        keys.check(layouts[0])
+    bias = Knockout(
+        head_set(heads), _positions(queries), _positions(keys), -math.inf, layout=layouts[0] if layouts else None
+    )
+    return bias.hooks()
+
+
+def _positions(where: Any) -> Positions:
+    if isinstance(where, Positions):
+        return where
+    if isinstance(where, Region):
+        return Positions(where.positions, crossed=where.layout.crossed)
+    if isinstance(where, Group):
+        return Positions(where.rows, crossed=where.crossed)
+    raise InputError(
+        f"{where!r} was given as queries or keys; expected a Group, a Region or Positions, such as "
+        'gl.patching.group(inputs, "last") or inputs.region("panel 4").'
+    )

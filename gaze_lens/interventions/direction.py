@@ -1,0 +1,263 @@
+"""Directions in the residual stream: what tells two sets of prompts apart, added to the stream of others.
+
+    direction = gl.mean_difference(model, right_to_left, left_to_right, positions="last")
+    model.generate(inputs, fwd_hooks=direction.hooks(range(20, 29), scale=2.0))
+    result = gl.sweep_bands(model, inputs, direction, bands=3, metric=metric)
+
+The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; bands of layers as in Gandikota and Bau
+2026, "Reading direction". A layer's vector is added to `hook_resid_pre`, the stream that the layer reads.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gaze_lens.errors import InputError, ModelError
+from gaze_lens.heads.head_set import write_whole
+from gaze_lens.inputs.position_groups import Group, group
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.interventions.edits import Hooks, position_mask, row_means
+from gaze_lens.patching.measuring import Measure
+from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.sweep import Sweep, check_inputs, digests
+
+FORMAT = "gaze_lens direction 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector for each of some layers. `direction.hooks(20)` adds it; `direction.save("reading.safetensors")`.
+
+    vectors: one for each of `layers`, in the units of the residual stream.
+    fingerprint: of the architecture that it belongs to, if known. found: how it was made; anything JSON can hold.
+    """
+
+    vectors: Float[Tensor, "layer d_model"]
+    layers: tuple[int, ...]
+    fingerprint: str | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.layers) != len(self.vectors) or len(set(self.layers)) < len(self.layers) or not self.layers:
+            raise InputError(
+                f"A Direction got {len(self.vectors)} vectors for the layers {list(self.layers)}; give one vector for "
+                "each layer, and every layer once."
+            )
+
+    def __repr__(self) -> str:
+        norms = self.vectors.norm(dim=-1)
+        return (
+            f"Direction in {len(self.layers)} layers ({min(self.layers)} to {max(self.layers)}), d_model "
+            f"{self.vectors.shape[1]}, norms {norms.min():.3g} to {norms.max():.3g}"
+        )
+
+    def vector(self, layer: int) -> Float[Tensor, " d_model"]:
+        """`direction.vector(20)`; InputError for a layer that it has no vector for."""
+        if layer not in self.layers:
+            raise InputError(f"The direction has no vector for layer {layer}; it has {list(self.layers)}.")
+        return self.vectors[self.layers.index(layer)]
+
+    def hooks(
+        self,
+        layers: int | Iterable[int] | None = None,
+        *,
+        scale: float = 1.0,
+        positions: Group | None = None,
+        decode: bool = True,
+    ) -> Hooks:
+        """`direction.hooks(range(20, 29), scale=2.0)`: hooks that add `scale` times each layer's vector to its input.
+
+        layers: one, several (a band), or all that it has. positions: of the prompt; all unless given.
+        decode: also add it at every generated token.
+        """
+        chosen = self.layers if layers is None else [layers] if isinstance(layers, int) else list(layers)
+        if not chosen:
+            raise InputError("There is no layer in the band; give at least one, such as range(2, 4).")
+        return [
+            (
+                f"blocks.{layer}.hook_resid_pre",
+                partial(_add, vector=scale * self.vector(layer), positions=positions, decode=decode),
+            )
+            for layer in chosen
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """`direction.save("reading.safetensors")`: the file is complete or not there at all."""
+        about = {"layers": list(self.layers), "fingerprint": self.fingerprint, "found": self.found}
+        metadata = {"format": FORMAT, "about": json.dumps(about)}
+        write_whole(path, save({"vectors": self.vectors.contiguous().cpu()}, metadata))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, fingerprint: str | None = None) -> "Direction":
+        """`Direction.load("reading.safetensors", fingerprint=model.fingerprint)`: what `save` wrote.
+
+        Raises ModelError for a file that holds none, or one of another architecture.
+        """
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                metadata, vectors = file.metadata() or {}, file.get_tensor("vectors")
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{path} cannot be read as a direction ({error}). Write one with Direction.save."
+            ) from error
+        if metadata.get("format") != FORMAT:
+            raise ModelError(f"{path} holds no direction of this library; write one with Direction.save.")
+        about = json.loads(metadata["about"])
+        if fingerprint is not None and about["fingerprint"] not in (None, fingerprint):
+            raise ModelError(
+                f"{path} holds a direction of {about['fingerprint']}, and {fingerprint} is asked for, which has an"
+                "other stream. Make a direction of this model."
+            )
+        return cls(vectors, tuple(about["layers"]), about["fingerprint"], about["found"])
+
+
+def _add(
+    stream: Float[Tensor, "batch pos d_model"], hook: Any, *, vector: Tensor, positions: Group | None, decode: bool
+) -> Float[Tensor, "batch pos d_model"]:
+    """The hook function."""
+    if vector.shape[-1] != stream.shape[-1]:
+        raise InputError(
+            f"A direction of d_model {vector.shape[-1]} was added at {hook.name}, whose d_model is {stream.shape[-1]}; "
+            "a direction belongs to the model that it was made with."
+        )
+    moved = stream + vector.to(stream)
+    single = stream.shape[1] == 1 and (positions is None or positions.layout.length > 1)
+    if single and not decode:
+        return stream
+    mask = None if single or positions is None else position_mask(positions, stream)
+    return moved if mask is None else torch.where(mask[..., None], moved, stream)
+
+
+def mean_difference(
+    model: Any,
+    a: VLMInputs | Sequence[VLMInputs],
+    b: VLMInputs | Sequence[VLMInputs],
+    *,
+    layers: int | Iterable[int] | None = None,
+    positions: Any = "last",
+) -> Direction:
+    """`gl.mean_difference(model, right_to_left, left_to_right)`: the direction from b's mean to a's, layer by layer.
+
+    a, b: a batch of inputs, or several; they need not be pairs. layers: all unless given.
+    positions: averaged over, as for `gl.patching.group`; every row counts the same.
+    """
+    chosen = range(model.cfg.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in chosen]
+    means = [_mean(model, inputs, names, positions) for inputs in (a, b)]
+    found = {"method": "mean difference", "positions": getattr(positions, "name", str(positions))}
+    return Direction((means[0] - means[1]).float(), tuple(chosen), model.fingerprint, found)
+
+
+def _mean(
+    model: Any, inputs: VLMInputs | Sequence[VLMInputs], names: list[str], positions: Any
+) -> Float[Tensor, "layer d_model"]:
+    batches = [inputs] if isinstance(inputs, VLMInputs) else list(inputs)
+    if not batches:
+        raise InputError("There are no inputs to take a mean over; give at least one batch of model.prepare(...).")
+    parts = [row_means(model, batch, names, group(batch, positions)) for batch in batches]
+    return torch.stack([torch.cat([part[name] for part in parts]).mean(0) for name in names])
+
+
+class Band(NamedTuple):
+    """Layers `start <= layer < stop`."""
+
+    start: int
+    stop: int
+
+
+@torch.no_grad()
+def sweep_bands(
+    model: Any,
+    inputs: VLMInputs,
+    direction: Direction,
+    *,
+    bands: int | Sequence[range],
+    metric: Any,
+    scale: float = 1.0,
+    positions: Any = None,
+    towards: VLMInputs | None = None,
+    batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> PatchResult:
+    """Add a direction at one band of layers after another, and measure: where does it act?
+
+    bands: a width, for every band of so many neighbouring layers that the direction has; or a list of ranges.
+    positions: of the prompt, as for `gl.patching.group`; all unless given. scale, batch_size: as elsewhere.
+    towards: inputs whose metric a full effect would reach; the result's `recovery` is measured by it, and is NaN
+        without. The result's columns are start and stop (excluded); its baseline is the metric of `inputs`.
+    resume: a file, "bands.jsonl", that gets a line for each band; the same command goes on where it stopped.
+    """
+    goal = inputs if towards is None else towards
+    measure = Measure.of(metric, check_inputs(model, goal, inputs, batch_size))
+    where = None if positions is None else group(inputs, positions)
+    cells = _bands(direction, bands)
+    source = _Bands(direction, scale, where)
+    sweep = Sweep.prepare(model, goal, inputs, source, cells, measure)
+    log = sweep.log(resume, {"what": "a direction", **digests(goal, inputs), **source.described()}, Band)
+    values = sweep.values(cells, log, batch_size, title="adding a direction" if progress else None)
+    result = sweep.result("a direction", pd.DataFrame(cells), values)
+    return result if towards is not None else replace(result, clean=torch.full_like(result.clean, torch.nan))
+
+
+def _bands(direction: Direction, bands: int | Sequence[range]) -> list[Band]:
+    ranges = [range(layer, layer + bands) for layer in direction.layers] if isinstance(bands, int) else list(bands)
+    if isinstance(bands, int):
+        ranges = [band for band in ranges if set(band) <= set(direction.layers)]
+    found = [Band(band.start, band.stop) for band in ranges if len(band)]
+    if not found or len(set(found)) < len(ranges):
+        raise InputError(
+            f"bands={bands!r} was given for a direction in the layers {list(direction.layers)}; give a width of 1 to "
+            f"{len(direction.layers)}, or different ranges with a layer in each, such as [range(2, 4), range(4, 6)]."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Bands:
+    """The edits of a sweep over bands."""
+
+    direction: Direction
+    scale: float
+    where: Group | None
+
+    def taking(self, _model: Any, _cells: Sequence[Band]) -> AbstractContextManager:
+        return nullcontext()
+
+    def giving(self, model: Any, cells: Sequence[Band]) -> AbstractContextManager:
+        return model.hooks(
+            [
+                (name, partial(_on_copy, add=add, copy=copy, n_copies=len(cells)))
+                for copy, band in enumerate(cells)
+                for name, add in self.direction.hooks(range(*band), scale=self.scale, positions=self.where)
+            ]
+        )
+
+    def starts(self, _model: Any, cell: Band) -> int:
+        return cell.start
+
+    def described(self) -> dict[str, Any]:
+        """What tells these edits from others."""
+        vectors = self.direction.vectors.float().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.sha256(repr(self.direction.layers).encode() + vectors).hexdigest()
+        return {"direction": digest, "scale": self.scale, "positions": None if self.where is None else self.where.rows}
+
+
+def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:
+    """Add to one copy of every row; copies of a row follow one another."""
+    edited = stream.clone()
+    edited[copy::n_copies] = add(stream[copy::n_copies], hook)
+    return edited

@@ -1,0 +1,81 @@
+"""An edit that does nothing is an error: what every `AttentionBias` did is checked when its run ends."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.errors import HookError, RegionError
+from gaze_lens.heads.head_set import refuse_other
+
+
+@dataclass
+class Edits:
+    """The biases of a run that were not required to act and did not."""
+
+    unreached: list[AttentionBias] = field(default_factory=list)
+
+
+def hook_list(fwd_hooks: Any) -> list:
+    """The hooks as a list; HookError for anything but (name, function) pairs. Reads an iterator up: call once."""
+    hooks = list(fwd_hooks)
+    for entry in hooks:
+        if not (isinstance(entry, tuple | list) and len(entry) == 2 and callable(entry[1])):
+            raise HookError(f"fwd_hooks holds {entry!r}; expected (hook name, function) pairs, as gl.steer returns.")
+    return hooks
+
+
+def _layers(name: str | Callable[[str], bool], bias: AttentionBias) -> set[int]:
+    """The layers on which a bias is attached by a hook name, or those of its own that a name filter takes."""
+    if not isinstance(name, str):
+        return {layer for layer in bias.heads.by_layer() if name(f"blocks.{layer}.attn.hook_attn_scores")}
+    parts = name.split(".")
+    if parts[0] != "blocks" or parts[-1] != "hook_attn_scores":
+        raise HookError(
+            f"An AttentionBias is attached to {name}; it adds to pre-softmax scores and belongs on "
+            "blocks.L.attn.hook_attn_scores. Attach the list that its .hooks() returns."
+        )
+    return {int(parts[1])}
+
+
+def refuse_bound(model: Any, cache: Any) -> None:
+    """Before raw tokens are run: RegionError where an edit is attached that belongs to the layout of some inputs.
+
+    cache: what goes on from a cache is let through; what it began with was refused, or had that layout.
+    """
+    if model.seam.layout is not None or (cache is not None and cache.get_seq_length(model.seam.first)):
+        return
+    attentions = (block._modules.get("attn") for block in model.blocks)
+    points = (attention.hook_attn_scores for attention in attentions if attention is not None)
+    for edit in (handle.user_hook for point in points for handle in point.fwd_hooks):
+        if isinstance(edit, AttentionBias) and edit.layout is not None:
+            raise RegionError(
+                f"An attention edit is for a {edit.layout}, and raw tokens are being run, which have no regions. Run "
+                "the inputs that its regions were made on, as model.prepare(...) returned them."
+            )
+
+
+@contextmanager
+def watched(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
+    """Check that heads lie in the model before a run, and that biases acted on every layer of theirs after it."""
+    edits = Edits()
+    attached: dict[int, tuple[AttentionBias, set[int]]] = {}
+    for name, function in hooks:
+        if isinstance(function, AttentionBias):
+            function.heads.check(model.cfg.n_layers, model.cfg.n_heads)
+            refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
+            attached.setdefault(id(function), (function, set()))[1].update(_layers(name, function))
+    before = {key: dict(bias.acted) for key, (bias, _) in attached.items()}
+    yield edits
+    for key, (bias, layers) in attached.items():
+        idle = sorted(layer for layer in layers if bias.acted.get(layer, 0) == before[key].get(layer, 0))
+        if idle and bias.required:
+            keys = "; ".join(map(str, bias.keys))
+            raise HookError(
+                f"An attention edit of {bias.heads} did nothing in layers {idle}: no forward had both its queries "
+                f"({bias.queries}) and its keys ({keys}) there. Was the model run, on these inputs, as far as these "
+                "layers, in the phase (prefill, decode) that the edit is for?"
+            )
+        if idle:
+            edits.unreached.append(bias)

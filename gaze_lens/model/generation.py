@@ -1,0 +1,80 @@
+"""What a generation leaves: its text, its tokens, what was captured on the way, and which edits were reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.errors import HookError
+from gaze_lens.model.activation_cache import check_memory
+
+LENGTHS = ("max_new_tokens", "max_length")
+COPIES = ("num_beams", "num_return_sequences")
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The record of `model.generate`; `str(generation)` is the text.
+
+    texts: one per returned sequence (rows x return sequences), without special tokens.
+    tokens: the generated ids only, `[sequence, step]`; step 0 is the token that the prefill produced.
+    sequences: prompt and generated ids, `[sequence, position]`.
+    activations: for each hook name asked for, one tensor per forward: the prefill, then every decode step.
+    unreached: the edits of a schedule that the text ended before.
+    """
+
+    texts: tuple[str, ...]
+    tokens: Int[Tensor, "sequence step"]
+    sequences: Int[Tensor, "sequence position"]
+    activations: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
+    unreached: tuple[AttentionBias, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self.texts)
+
+    @property
+    def n_steps(self) -> int:
+        """Tokens generated in the longest sequence."""
+        return self.tokens.shape[1]
+
+
+def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
+    """What Hugging Face's `generate` is told: greedy and 64 new tokens, where the caller does not say otherwise."""
+    chosen, config = dict(options), options.get("generation_config")
+    if config is None and not chosen.setdefault("do_sample", False):
+        chosen = {"temperature": None, "top_p": None, "top_k": None, **chosen}
+    told = max_new_tokens, options.get("max_length"), *(getattr(config, name, None) for name in LENGTHS)
+    if all(length is None for length in told):
+        max_new_tokens = 64
+    return chosen if max_new_tokens is None else {**chosen, "max_new_tokens": max_new_tokens}
+
+
+def copies_of(options: dict[str, Any]) -> int:
+    """How often Hugging Face's `generate` runs every row: as beams, or as sequences to return."""
+    config = options.get("generation_config")
+    return max(options.get(name) or getattr(config, name, None) or 1 for name in COPIES)
+
+
+def capturing(
+    model: Any, inputs: Any, names_filter: Any, max_bytes: float | None, copies: int = 1
+) -> tuple[dict[str, list[Tensor]], list[tuple[str, Callable]]]:
+    """Lists that fill as a model generates, and the hooks that fill them; HookError where the filter lets none pass."""
+    if names_filter is None:
+        return {}, []
+    check_memory(model, inputs, max_bytes, names_filter=names_filter, copies=copies)
+    keep = model._normalize_names_filter(names_filter)
+    matched = {name: model._gated_hook_reason(name) for name in model.hook_dict if keep(name)}
+    names = [name for name, switch in matched.items() if switch is None]
+    if not names:
+        switches = " and ".join(f"model.set_{switch}(True)" for switch in sorted(set(matched.values())))
+        way = f"call {switches} first" if switches else "see model.hook_dict for the names"
+        raise HookError(f"names_filter {names_filter!r} matches no hook point that is on; {way}.")
+    captured: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def save(name: str) -> Callable:
+        return lambda tensor, hook: captured[name].append(tensor.detach().clone())  # noqa: ARG005
+
+    return captured, [(name, save(name)) for name in names]

@@ -1,0 +1,324 @@
+"""`HookedVLM`: a `TransformerBridge` that sees images.
+
+    model = HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
+    inputs = model.prepare("photo.jpg", "What is this?")
+    logits, cache = model.run_with_cache(inputs, names_filter="blocks.20.attn.hook_pattern")
+    print(model.generate(inputs, max_new_tokens=40))
+
+What it does with attention is told in `attention.py`.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from gaze_lens.attention.attention_function import Seam
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.families import Family, Features, cross_attention, family_of
+from gaze_lens.inputs.preparation import prepare
+from gaze_lens.inputs.video import refuse_video
+from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
+from gaze_lens.model import loading
+from gaze_lens.model.activation_cache import VLMActivationCache, check_memory
+from gaze_lens.model.capabilities import Capabilities, capabilities
+from gaze_lens.model.edit_checks import hook_list, refuse_bound, watched
+from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
+from gaze_lens.model.live_hooks import explain, make_live
+from gaze_lens.model.wrapping import bridge_of
+from gaze_lens.regions.picture import Picture
+
+Hooks = Iterable[tuple[Any, Callable]]
+POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
+
+
+class HookedVLM(TransformerBridge):
+    """A vision-language model's language backbone under TransformerLens hooks, with live attention.
+
+    Everything of `TransformerBridge` is here; where it runs the model on tokens, it also runs it on `VLMInputs` (other
+    methods, such as `to_string`, take `inputs.input_ids`). On every layer
+    `blocks.L.attn.hook_attn_scores` is pre-softmax and `blocks.L.attn.hook_pattern` post-softmax,
+    `[batch, head, query, key]`, and edits of both take effect, in prefill and in every decode step.
+
+    Make one with `from_pretrained` or `wrap`.
+    """
+
+    family: Family
+    seam: Seam
+    silent: dict[str, str]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str,
+        *,
+        device: Any = None,
+        dtype: Any = "auto",
+        device_map: Any = None,
+        revision: str | None = None,
+        **options: Any,
+    ) -> "HookedVLM":
+        """Load a checkpoint from the hub or a folder, as Hugging Face's `from_pretrained` would, and wrap it.
+
+        device: "cpu", "cuda", ...; device_map: spread over several (not both). dtype: "bfloat16", torch.float16, ...
+        options: handed to the model's `from_pretrained`.
+        Raises ModelError for text-only models, unknown families, folders without a processor, missing or NaN weights.
+        """
+        hf_model, processor = loading.load(
+            name_or_folder, device=device, dtype=dtype, device_map=device_map, revision=revision, **options
+        )
+        return cls.wrap(hf_model, processor, name=loading.short_name(name_or_folder))
+
+    @classmethod
+    def wrap(cls, hf_model: nn.Module, processor: Any, *, name: str | None = None) -> "HookedVLM":
+        """Wrap a loaded Hugging Face model in place, with its processor; or a TransformerLens bridge of one.
+
+        The model's attention implementation becomes gaze_lens's own, which runs the old one wherever nothing is
+        attached. A given `TransformerBridge` becomes a `HookedVLM` itself: its attention hooks come alive, and the same
+        object is returned. A model is wrapped once: wrapping it again is a ModelError.
+        """
+        bridge = bridge_of(hf_model, processor, name)
+        bridge.__class__ = cls
+        bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
+        bridge.__dict__["seam"] = make_live(bridge, upcast=bridge.family.upcast)
+        if bridge.family.crossed:
+            cross_attention.attach(bridge.original_model)
+        return bridge
+
+    @property
+    def fingerprint(self) -> str:
+        """The shape that heads belong to: architecture, layers, heads, KV heads and head width."""
+        cfg = self.cfg
+        kv_heads = cfg.n_key_value_heads or cfg.n_heads
+        return f"{cfg.architecture}-{cfg.n_layers}x{cfg.n_heads}x{kv_heads}x{cfg.d_head}"
+
+    def prepare(self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None) -> VLMInputs:
+        """Make model inputs: chat template, processor, every tensor, and the place of every image token.
+
+        images: a path, PIL image, array or `Picture`; None for text alone. One image serves every prompt; a list
+            makes a batch, one image a row; a list in the list puts several images into one prompt.
+        prompts: a text, or chat messages with {"type": "image"} placeholders, which may carry their image
+            ("image" or "path"); a list of either makes a batch.
+        answers: text after the generation prompt (teacher forcing), one for all rows or one each.
+        Raises ImageError and InputError, which say what to give.
+        """
+        inputs = prepare(self.processor, self.family, images, prompts, config=self.config, answers=answers)
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", math.inf)
+        if inputs.layout.length > limit:
+            raise InputError(
+                f"The prompt has {inputs.layout.length} tokens, and the model's context holds {limit}; shorten the "
+                "text or give smaller images."
+            )
+        dtype = self.original_model.dtype  # some vision towers take pixels in their own precision only
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.tensors.items()}
+        return replace(inputs, tensors=tensors).to(self._input_device())
+
+    def capabilities(self, size: tuple[int, int] = (1536, 256)) -> Capabilities:
+        """What can be done with this model: `print(model.capabilities())`.
+
+        Per layer, which attention hooks are live; how a picture of `size` (width, height in pixels) becomes tokens;
+        what is not supported. Raises ImageError for sizes that the model's processor refuses.
+        """
+        return capabilities(self, size)
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face config."""
+        return self.original_model.config
+
+    @torch.no_grad()
+    def encode(self, inputs: VLMInputs, *, reuse: VLMInputs | None = None) -> VLMInputs:
+        """The same inputs with the vision tower's output in place of pixels; equal images are encoded once.
+
+        Pass `reuse=` inputs that were encoded before: the tower runs only on images that they do not hold.
+        """
+        if inputs.features is not None:
+            return inputs
+        keys = pixel_keys(inputs)
+        if not keys:
+            raise InputError("There is no image to encode in these inputs.")
+        known = {}
+        if reuse is not None and reuse.features is not None:
+            held = zip(pixel_keys(reuse), reuse.features.parts, strict=True)
+            known = {key: part for key, part in held if "edited" not in part}  # not what a counterfactual changed
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if new:
+            kept = [keys.index(key) for key in new]
+            parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
+            known.update(zip(new, parts, strict=True))
+        features = Features(tuple(known[key] for key in keys), self.family.arrange, counted=self.family.crossed)
+        tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
+        return replace(inputs, tensors=tensors, features=features)
+
+    def forward(self, input: Any, *args: Any, **options: Any) -> Any:
+        """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results.
+
+        copies: run every row so many times, copies of a row next to one another; hooks see that many rows, and bind to
+            the layout of `input` as with beams. Encoded inputs only, whose images the copies share.
+        """
+        if options.pop("output_attentions", None):
+            raise InputError(
+                "output_attentions is not served; read blocks.L.attn.hook_pattern with run_with_cache instead."
+            )
+        refuse_video(options)
+        if options.get("start_at_layer") is not None:
+            raise InputError("start_at_layer loses image positions on these models; run from the start.")
+        self._refuse_unprepared(input, options)
+        if not isinstance(input, VLMInputs):
+            refuse_bound(self, options.get("past_key_values"))
+            with self._running(None):
+                return super().forward(input, *args, **options)
+        copies = options.pop("copies", 1)
+        with self._running(input):
+            ids = input.input_ids.repeat_interleave(copies, dim=0)
+            return super().forward(ids, *args, **{**input.arguments(copies), **options})
+
+    def _refuse_unprepared(self, input: Any, options: dict[str, Any]) -> None:
+        """InputError for pictures that were not prepared, and for ids with image placeholders but no image."""
+        if isinstance(input, Picture | Image.Image | os.PathLike):
+            raise InputError(
+                f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
+            )
+        if not isinstance(input, torch.Tensor) or input.is_floating_point() or options.get("past_key_values"):
+            return
+        brought = {*self.family.pixel_names, "inputs_embeds", "encoder_outputs"}
+        if brought.isdisjoint(options) and (input == self.config.image_token_id).any():
+            raise InputError(
+                "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
+                "returned, not its input_ids: they are the text alone."
+            )
+
+    @contextmanager
+    def _running(self, inputs: VLMInputs | None) -> Iterator[None]:
+        """Tell the seam whose layout the forward has; afterwards (a hook may run the model) all is as it was."""
+        before = self.seam.layout, self.seam.seen
+        self.seam.layout = inputs.layout if inputs is not None else before[0]
+        try:
+            yield
+        finally:
+            self.seam.layout, self.seam.seen = before
+
+    def run_with_cache(self, input: Any, *args: Any, max_bytes: float | None = None, **options: Any) -> tuple:
+        """As TransformerLens' `run_with_cache`; the cache accounts for image features and DeepStack.
+
+        Before it starts, the attention matrices that the names filter lets through are counted: where they exceed
+        `max_bytes` (half of the free memory unless given; `math.inf` lifts it), MemoryLimitError says what to filter.
+        """
+        if "output_attentions" in options:
+            raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
+        options = {**dict(zip(POSITIONAL, args, strict=False)), **options}
+        check_memory(self, input, max_bytes, **options)
+        if options.get("pos_slice") is not None and options.get("names_filter") is None:
+            options["names_filter"] = self._has_positions
+        output, cache = super().run_with_cache(input, output_attentions=False, **options)
+        return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
+
+    def _normalize_names_filter(self, names_filter: Any) -> Callable[[str], bool]:
+        """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
+        named = [names_filter] if isinstance(names_filter, str) else names_filter
+        for name in named if isinstance(named, list | tuple) else ():
+            explain(self, name)
+        return super()._normalize_names_filter(names_filter)
+
+    def _check_hook_fireable(self, name: str, *others: str) -> None:
+        """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
+        explain(self, name)
+        super()._check_hook_fireable(name, *others)
+
+    def _has_positions(self, name: str) -> bool:
+        """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
+        return not name.startswith("vision") and self._gated_hook_reason(name) is None
+
+    def run_with_hooks(self, input: Any, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> Any:
+        """As TransformerLens' `run_with_hooks`; an `AttentionBias` that did nothing is a HookError."""
+        hooks = hook_list(fwd_hooks)
+        with watched(self, hooks):
+            return super().run_with_hooks(input, hooks, *args, **options)
+
+    @contextmanager
+    def hooks(self, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> Iterator["HookedVLM"]:
+        """As TransformerLens' `hooks`; an `AttentionBias` that no forward inside the block gave work is a HookError."""
+        hooks = hook_list(fwd_hooks)
+        with watched(self, hooks), super().hooks(hooks, *args, **options):
+            yield self
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: VLMInputs,
+        *,
+        fwd_hooks: Hooks = (),
+        names_filter: Any = None,
+        max_new_tokens: int | None = None,
+        max_bytes: float | None = None,
+        **options: Any,
+    ) -> Generation:
+        """Generate with Hugging Face's `generate`, under hooks, in prefill and every decode step.
+
+        fwd_hooks: `(hook name, function)` pairs, as for `run_with_hooks`.
+        names_filter: activations to keep, as for `run_with_cache`; one tensor per forward in `.activations`.
+        max_new_tokens: 64 unless given, here or by `max_length` or a `generation_config`.
+        max_bytes: the limit on attention matrices to be kept of the prompt, as for `run_with_cache`.
+        options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...).
+            Greedy unless you ask for sampling.
+        """
+        if not isinstance(inputs, VLMInputs):
+            raise InputError(f"generate takes what model.prepare returns, not {type(inputs).__name__}.")
+        if options.get("output_attentions"):
+            raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
+        refuse_video(options)
+        hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
+        captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
+        with watched(self, hooks) as edits, self._running(inputs), super().hooks(hooks + capture):
+            sequences = self.original_model.generate(input_ids=inputs.input_ids, **{**inputs.arguments(), **options})
+        sequences = getattr(sequences, "sequences", sequences)
+        tokens = sequences[:, inputs.layout.length :]
+        texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
+        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached))
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write weights, config and processor as Hugging Face would have before wrapping; `from_pretrained` reads them.
+
+        The wrapped model's own `original_model.save_pretrained` cannot: TransformerLens' bridges are among its modules.
+        """
+        loading.save(self.original_model, self.processor, folder)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """After a deepcopy: let the blocks attach their capture hooks anew, as the old ones point at the original."""
+        super().__setstate__(state)
+        for block in self.blocks:
+            block._teardown_capture_hooks()
+
+    def _input_device(self) -> Any:
+        """Where inputs go: to the embedding's device, though accelerate may keep its weights elsewhere; or to that of
+        the first weights that are anywhere. None for a model without weights."""
+        brought = getattr(getattr(self.embed.original_component, "_hf_hook", None), "execution_device", None)
+        devices = (weight.device for weight in self.original_model.parameters() if weight.device.type != "meta")
+        return next(devices, None) if brought is None else torch.device(brought)
+
+    def _accepts_derived_position_ids(self) -> bool:
+        """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
+        return False
+
+    def _validate_attention_fork_supported(self, flag_name: str) -> None:
+        """Every layer serves per-head results and split inputs here; see `projections.py`. Packed weights cannot."""
+        if getattr(self.original_model, "is_quantized", False):
+            raise HookError(
+                f"set_{flag_name}(True) needs the weights of every head, and this model's are packed in few bits; load "
+                "it without quantization_config. All other attention hooks work."
+            )
+
+    def generate_stream(self, *_args: Any, **_options: Any) -> None:
+        """Not served: pass Hugging Face's `streamer=` to `generate`."""
+        raise InputError("generate_stream does not see images; pass a Hugging Face streamer= to model.generate.")
+
+    def hf_generate(self, *_args: Any, **_options: Any) -> None:
+        """Not served: `generate` is Hugging Face's already."""
+        raise InputError("hf_generate is not needed: model.generate(inputs, ...) is Hugging Face's, under hooks.")

@@ -1,0 +1,75 @@
+"""From a loaded Hugging Face model to a TransformerLens bridge, without changing how the model computes attention."""
+
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import JointGateUpMLPBridge, LinearBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+from gaze_lens.attention.attention_function import kernel_of
+from gaze_lens.errors import ModelError
+from gaze_lens.families import family_of
+from gaze_lens.families.adapters import adapter_for
+from gaze_lens.model import loading
+
+
+def bridge_of(model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+    """The bridge of a Hugging Face model, or the bridge itself where one is given; ModelError, with nothing changed,
+    for models that cannot be wrapped."""
+    if not isinstance(model, nn.Module) or not hasattr(getattr(model, "original_model", model), "config"):
+        raise ModelError(
+            f"A {type(model).__name__} was given; wrap takes a vision-language model as Hugging Face loads it, or a "
+            "TransformerBridge of one. HookedVLM.from_pretrained(name) loads and wraps."
+        )
+    given = isinstance(model, TransformerBridge)
+    hf_model = model.original_model if given else model
+    bridged = any(hasattr(module, "original_component") for module in hf_model.modules())
+    if hasattr(model, "seam") or (bridged and not given):
+        raise ModelError(
+            "This model is wrapped already. Use the object that wrapped it (a TransformerBridge goes into "
+            "HookedVLM.wrap itself, as it is), or load the model again."
+        )
+    family_of(hf_model.config)
+    kernel_of(hf_model.get_decoder())
+    loading.check_weights(hf_model)
+    return model if given else _build(hf_model, processor, name)
+
+
+def _build(hf_model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+    """TransformerLens' bridge, with its own adapter for the family or ours."""
+    config = hf_model.config
+    architecture = (config.architectures or [type(hf_model).__name__])[0]
+    bridge = build_bridge_from_module(
+        hf_model,
+        adapter_for(architecture, config),
+        hf_config=config,
+        tokenizer=_tokenizer(processor),
+        model_name=name or getattr(config, "_name_or_path", "") or architecture,
+        post_adapter_hook=partial(_adapt, packed=getattr(hf_model, "is_quantized", False)),
+    )
+    bridge.cfg.architecture = architecture
+    return bridge
+
+
+def _tokenizer(processor: Any) -> Any:
+    """A copy of the processor's tokenizer, as TransformerLens gives its tokenizer a BOS token where there is none.
+
+    Where there is one, TransformerLens would load the tokenizer a second time, by name, unless it adds the BOS token.
+    """
+    tokenizer = deepcopy(processor.tokenizer)
+    tokenizer.init_kwargs = {"name_or_path": "", **tokenizer.init_kwargs, "add_bos_token": True}
+    return tokenizer
+
+
+def _adapt(adapter: Any, packed: bool) -> None:
+    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not. And
+    from taking fused MLPs apart where weights are packed in few bits: they stay whole."""
+    adapter.cfg.attn_implementation = None
+    parts = adapter.component_mapping["blocks"].submodules if adapter.component_mapping else {}
+    if packed and isinstance(parts.get("mlp"), JointGateUpMLPBridge):
+        projections = {"gate_up": LinearBridge("gate_up_proj"), "out": LinearBridge("down_proj")}
+        parts["mlp"] = GeneralizedComponent(parts["mlp"].name, submodules=projections)

@@ -1,0 +1,22 @@
+"""Where things are in a picture: shapes in its own pixels, named regions, and the image tokens that they become."""
+
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.picture import (
+    Box,
+    Group,
+    Layout,
+    Mask,
+    Picture,
+    Polygon,
+    Region,
+    Shape,
+    Union,
+    as_shape,
+    panels,
+)
+from gaze_lens.regions.reading import read_image
+
+__all__ = [
+    "Box", "Group", "ImageTokens", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape",
+    "panels", "read_image",
+]  # fmt: skip

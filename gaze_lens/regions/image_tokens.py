@@ -1,0 +1,259 @@
+"""Where the tokens of one image lie: their positions in the prompt, and the boxes that they cover in the picture.
+
+    tokens = inputs.image_tokens[0]
+    tokens.select(Box(10, 20, 110, 90))            # positions of the tokens whose centre lies in the box
+    tokens.select((55, 40))                        # of the token that holds the point
+    tokens.heatmap(pattern[0, 3, -1, tokens.positions])     # a head's attention, at the size of the picture
+    tokens.bounds(positions)                       # and back: the smallest box around some tokens
+
+Pixels are those of the original image: x right, y down, the right and lower ends excluded. Boxes are nominal: the
+part of the picture that a token's patches were cut from; what a vision tower mixes in from beside it is not counted.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.regions.picture import Box, Mask, Shape, as_shape
+from gaze_lens.regions.shapes import Number, misses
+
+Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
+RULES = ("centre", "overlap")
+LEAST = 1e-6  # of a token's own area: what a region must share with it to overlap it; less is rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageTokens:
+    """The tokens of one image of one prompt, in the order of the prompt.
+
+    positions: [token], columns of the padded prompt.
+    boxes: [token, 4], x0, y0, x1, y1 in original pixels; NaN where a token covers nothing (separators, padding).
+    cells: [token, 2], row and column in the merged grid of the token's view; -1 where it has none.
+    size: (width, height) of the original image, in pixels.
+    image: index of the image in its prompt.
+    row: batch row.
+    view: [token], the crop or tile that the token belongs to, all 0 where the image is seen once; views may overlap.
+    Raises InputError where lengths differ, or a box is neither NaN throughout nor finite with x0 < x1 and y0 < y1.
+    """
+
+    positions: Int[Tensor, " token"]
+    boxes: Float[Tensor, "token 4"]
+    cells: Int[Tensor, "token 2"]
+    size: tuple[int, int]
+    image: int
+    row: int
+    view: Int[Tensor, " token"]
+
+    def __post_init__(self) -> None:
+        n = len(self.positions)
+        shapes = {name: tuple(getattr(self, name).shape) for name in ("positions", "boxes", "cells", "view")}
+        if shapes != {"positions": (n,), "boxes": (n, 4), "cells": (n, 2), "view": (n,)}:
+            raise InputError(
+                f"The parts of ImageTokens have shapes {shapes}: expected [token], [token, 4], [token, 2] and [token] "
+                "with the same number of tokens. Give every token a row in each: NaN for no box, -1 for no cell."
+            )
+        boxes = self._boxes
+        right = np.isnan(boxes).all(1) | (np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1))
+        if not right.all():
+            i = int(np.flatnonzero(~right)[0])
+            raise InputError(
+                f"Token {i} of image {self.image} has the box {boxes[i].tolist()}: expected x0 < x1 and y0 < y1 in "
+                "original pixels, or four NaN for a token that covers nothing."
+            )
+
+    @cached_property
+    def _boxes(self) -> np.ndarray:
+        return self.boxes.detach().cpu().double().numpy()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        views = len(self.view.unique())
+        seen = f" in {views} views" if views > 1 else ""
+        where = f" at {int(self.positions[0])} to {int(self.positions[-1])}" if len(self) else ""
+        image = f"image {self.image} ({width} x {height} pixels)"
+        return f"ImageTokens: {len(self)} tokens{where}{seen}, {image}, row {self.row}"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the merged grid. Raises InputError where the image has several views, or none."""
+        cells = self.cells[self.cells[:, 0] >= 0]
+        n_views = len(self.view[self.cells[:, 0] >= 0].unique())
+        if n_views != 1:
+            raise InputError(
+                f"Image {self.image} has {n_views} views, so it has no one grid: expected a single view. "
+                "Use .cells and .view, which give every token's row and column in its own view."
+            )
+        rows, columns = (cells.max(0).values + 1).tolist()
+        return rows, columns
+
+    @property
+    def token_size(self) -> tuple[float, float]:
+        """(width, height) that most tokens cover, in original pixels; NaN where no token covers anything."""
+        boxes = self._boxes[~np.isnan(self._boxes[:, 0])]
+        if not len(boxes):
+            return float("nan"), float("nan")
+        width, height = np.median(boxes[:, 2:] - boxes[:, :2], axis=0).tolist()
+        return width, height
+
+    def at(self, x: Number, y: Number) -> Int[Tensor, " selected"]:
+        """`tokens.at(55, 40)`: positions of the tokens whose box holds the point (one in each view that shows it).
+
+        x, y: original pixels. Raises RegionError for a point outside the image, or one that no token covers.
+        """
+        return self.select((x, y))
+
+    def select(self, region: Any, *, rule: str = "centre") -> Int[Tensor, " selected"]:
+        """`tokens.select(Box(10, 20, 110, 90))`: positions of the tokens in a region, in the order of the prompt.
+
+        region: a shape, four numbers (x0, y0, x1, y1), a point (x, y), or a boolean [height, width] array; in
+            original pixels.
+        rule: "centre" takes the tokens whose centre lies in the region, "overlap" all that share area with it. A
+            point takes the tokens that hold it, whatever the rule.
+        Raises RegionError where the region lies outside the image, holds no token, or is a mask of another size.
+        """
+        if rule not in RULES:
+            raise RegionError(f"The rule {rule!r} is not known: expected 'centre' or 'overlap'.")
+        width, height = self.size
+        if _is_point(region):
+            x, y = (float(value) for value in region)
+            outside = not (0 <= x < width and 0 <= y < height)
+            chosen = (self._boxes[:, :2] <= (x, y)).all(1) & (self._boxes[:, 2:] > (x, y)).all(1)
+            given = f"the point ({x:g}, {y:g})"
+        else:
+            shape = as_shape(region)
+            self._check_mask(shape)
+            outside = misses(shape, width, height)
+            chosen = self._chosen(shape, rule)
+            given = f"a region within {shape.bounds} by rule '{rule}'"
+        if outside or not chosen.any():
+            raise RegionError(self._nothing(given, outside=outside))
+        return self.positions[torch.from_numpy(chosen).to(self.positions.device)]
+
+    def _chosen(self, shape: Shape, rule: str) -> Bool[np.ndarray, " token"]:
+        boxes = self._boxes
+        if rule == "overlap":
+            area = np.nan_to_num((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+            return shape.overlap(boxes) > LEAST * area
+        known = ~np.isnan(boxes[:, 0])
+        centres = np.nan_to_num((boxes[:, :2] + boxes[:, 2:]) / 2)
+        return known & shape.contains(centres[:, 0], centres[:, 1])
+
+    def _check_mask(self, shape: Shape) -> None:
+        width, height = self.size
+        for part in getattr(shape, "shapes", (shape,)):
+            if isinstance(part, Mask) and part.array.shape != (height, width):
+                raise RegionError(
+                    f"The mask has shape {part.array.shape}, the image {width} x {height} pixels: expected a mask of "
+                    f"[height, width] = {(height, width)}. Resize it to the original image, not to what the model sees."
+                )
+
+    def _nothing(self, given: str, *, outside: bool) -> str:
+        width, height = self.size
+        token = "{:.4g} x {:.4g}".format(*self.token_size)
+        reason = "lies outside the image" if outside else "holds no image token"
+        return (
+            f"{given[0].upper()}{given[1:]} {reason}: the image is {width} x {height} pixels, and a token covers "
+            f"{token} pixels. Give x in 0..{width} and y in 0..{height}, and a region of at least a token's size, or "
+            "rule='overlap'."
+        )
+
+    def heatmap(self, values: Float[Tensor, " token"]) -> Float[Tensor, "height width"]:
+        """`tokens.heatmap(pattern[0, 3, -1, tokens.positions])`: one value a token, back at the size of the picture.
+
+        values: [token], in the order of `positions`.
+        Returns [height, width] of the original image: each pixel holds, as it is, the value of the token whose box
+        holds the pixel's centre; the mean where views overlap; 0 where no token lies. Values are not divided by area,
+        so the sum of the map is the sum of value times pixels covered. Half precision comes back as float32. Where
+        tokens are smaller than pixels, those that hold no pixel's centre are not seen.
+        Raises InputError where the number of values is not the number of tokens.
+        """
+        if values.shape != self.positions.shape:
+            raise InputError(
+                f"Values of shape {tuple(values.shape)} make no heat map: expected one value for each of the "
+                f"{len(self)} tokens of image {self.image}. Take pattern[row, head, query, tokens.positions]."
+            )
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        total, count = values.new_zeros(self.size[::-1]), values.new_zeros(self.size[::-1])
+        for index in self._pixels:
+            index = index.to(values.device)
+            # The extra value stands for "no token" and is found by the index -1.
+            total = total + torch.cat([values, values.new_zeros(1)])[index]
+            count = count + (index >= 0)
+        return total / count.clamp(min=1)
+
+    @cached_property
+    def _pixels(self) -> list[Int[Tensor, "height width"]]:
+        """For each view, the index of the token that holds each pixel's centre; -1 for none."""
+        # Families compute a border from either side; a hundredth of a pixel makes both sides agree.
+        ends = np.ceil(np.round(self._boxes - 0.5, 2))
+        known = ~np.isnan(self._boxes[:, 0])
+        ends = np.clip(np.nan_to_num(ends), 0, np.tile(self.size, 2)).astype(int)
+        view = self.view.cpu().numpy()
+        return [self._index(np.flatnonzero(known & (view == one)), ends) for one in np.unique(view[known])]
+
+    def _index(self, tokens: np.ndarray, ends: np.ndarray) -> Int[Tensor, "height width"]:
+        """The index map of tokens that do not overlap, as the running sum of their signed corners."""
+        width, height = self.size
+        corners = np.zeros((2, height + 1, width + 1), np.int32)
+        x0, y0, x1, y1 = ends[tokens].T
+        for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+            np.add.at(corners[0], (y, x), sign * (tokens + 1))
+            np.add.at(corners[1], (y, x), sign)
+        index, count = corners[:, :height, :width].cumsum(1, dtype=np.int32).cumsum(2, dtype=np.int32)
+        if count.max(initial=0) > 1:
+            raise InputError(
+                f"Tokens of one view of image {self.image} overlap: expected boxes that share no pixel within a view. "
+                "Give tokens of overlapping crops different numbers in .view."
+            )
+        return torch.from_numpy(index.astype(np.int64) - 1)
+
+    def bounds(self, positions: Positions) -> Box:
+        """`tokens.bounds(tokens.select(box))`: the smallest box around some tokens, in original pixels.
+
+        positions: columns of the prompt. Raises RegionError for a position that is no token of this image, and
+        where none of the tokens covers anything.
+        """
+        boxes = self._boxes[self._rows(positions)]
+        boxes = boxes[~np.isnan(boxes[:, 0])]
+        if not len(boxes):
+            raise RegionError(
+                f"None of the {len(positions)} tokens covers a part of image {self.image}: expected at least one token "
+                "with a box (not a separator or padding). Look at .boxes."
+            )
+        return Box(*boxes[:, :2].min(0), *boxes[:, 2:].max(0))
+
+    def mask(self, positions: Positions) -> Bool[Tensor, "height width"]:
+        """`tokens.mask(positions)`: the pixels whose centre lies in one of some tokens, [height, width].
+
+        positions: columns of the prompt. Raises RegionError for a position that is no token of this image.
+        """
+        chosen = torch.zeros(len(self))
+        chosen[torch.from_numpy(self._rows(positions))] = 1
+        return self.heatmap(chosen) > 0
+
+    def _rows(self, positions: Positions) -> np.ndarray:
+        """The tokens' indices in this object, for positions in the prompt."""
+        index = {position: i for i, position in enumerate(self.positions.tolist())}
+        wanted = positions.tolist() if isinstance(positions, Tensor) else list(positions)
+        strangers = [position for position in wanted if position not in index]
+        if strangers:
+            raise RegionError(
+                f"Positions {strangers[:5]} are not tokens of image {self.image}: expected some of .positions, "
+                f"{min(index, default=None)} to {max(index, default=None)}. Positions are columns of the padded prompt."
+            )
+        return np.array([index[position] for position in wanted], dtype=np.int64)
+
+
+def _is_point(region: Any) -> bool:
+    """Whether two numbers were given."""
+    sequence = isinstance(region, list | tuple | np.ndarray | Tensor)
+    return sequence and len(region) == 2 and all(np.ndim(value) == 0 and not isinstance(value, str) for value in region)

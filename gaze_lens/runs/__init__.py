@@ -1,0 +1,1 @@
+"""Long runs: files that survive a kill, shards, and several processes."""

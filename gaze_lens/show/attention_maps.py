@@ -1,0 +1,243 @@
+"""The attention of heads over the picture, for one token.
+
+gl.show.attention_map(model, inputs, heads)                       # what the last prompt token looks at
+gl.show.attention_map(model, inputs, heads, fwd_hooks=gl.steer(heads, inputs.region("panel 4")))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import Place, Positions, RowReader
+from gaze_lens.errors import HeadError, InputError, RegionError
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.show.picture_axes import Sheet, step
+from gaze_lens.show.plot import WIDTH, Plot, axes_at, house_style, new_figure, write_at
+from gaze_lens.show.staircases import visible
+
+SINGLE = 8  # heads shown one by one, at most
+HIGHEST = 4.0  # inches, of a picture
+# Clear where there is no attention, and never opaque, so that the picture is seen.
+HEAT = LinearSegmentedColormap.from_list(
+    "heat", [(0, "#ffd16600"), (0.15, "#ffb84d70"), (0.5, "#f0642899"), (1, "#b30f00c0")]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Gaze:
+    """rows: attention mass, 0-1. tokens: the images of the batch row. sheet: their pictures."""
+
+    heads: tuple[str, ...]
+    rows: Float[Tensor, "head position"]
+    tokens: tuple[ImageTokens, ...]
+    sheet: Sheet
+
+    @property
+    def on_image(self) -> Float[np.ndarray, " head"]:
+        """The share of each head's attention that falls on image tokens."""
+        return sum(self.rows[:, tokens.positions].sum(1) for tokens in self.tokens).numpy()
+
+    @property
+    def on_regions(self) -> Float[np.ndarray, "head region"]:
+        """The share on each region, in the sheet's order; NaN for a region smaller than a token."""
+        shares = []
+        for index, _, shape in self.sheet.shapes():
+            try:
+                shares.append(self.rows[:, self.tokens[index].select(shape)].sum(1))
+            except RegionError:
+                shares.append(torch.full((len(self.rows),), torch.nan))
+        return torch.stack(shares, 1).numpy() if shares else np.zeros((len(self.rows), 0), np.float32)
+
+    @property
+    def highest(self) -> float:
+        """The most that a single image token gets from a head."""
+        return max(self.rows[:, tokens.positions].max().item() for tokens in self.tokens) or 1.0
+
+
+def attention_map(
+    model: Any,
+    inputs: VLMInputs,
+    heads: Any,
+    *,
+    position: int | None = None,
+    row: int = 0,
+    fwd_hooks: Sequence[tuple[Any, Any]] = (),
+) -> Plot:
+    """`gl.show.attention_map(model, inputs, heads)`: where heads look for one token, their mean and each by itself.
+
+    heads: a HeadSet, or what makes one; with more than eight, the mean is of all and the first eight are shown singly.
+    position: column of the padded prompt whose token looks, negative from the end; the last prompt token by default.
+        For the words of an answer, prepare the inputs with `answers=`.
+    row: of the batch. fwd_hooks: run under these, a steering for example.
+    Single rows of the pattern are read; no whole one is built.
+    data: "attention" [head, key], mass, 0-1; "on_image" [head]; "on_regions" [head, region]; "heads"; "regions".
+    Raises HeadError for no heads or heads outside the model, InputError for a position that is padding or outside
+    the prompt, and for inputs without an image.
+    """
+    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
+    if not len(heads):
+        raise HeadError("There are no heads to show: expected at least one, such as scores.top(4).")
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    position = _position(inputs, position, row)
+    rows = read_rows(model, inputs, heads, position=position, fwd_hooks=fwd_hooks)[row]
+    tokens = tuple(tokens for tokens in inputs.image_tokens if tokens.row == row)
+    gaze = _Gaze(tuple(map(str, heads)), rows, tokens, Sheet.of(inputs.pictures[row]))
+    title = f"Where {len(heads)} heads look" if len(heads) > 1 else f"Where {heads} looks"
+    title += f" from {_token(inputs, position, row)}"
+    with house_style():
+        figure = _draw(gaze, title)
+    names = tuple(name for _, name, _ in gaze.sheet.shapes())
+    data = {"attention": rows.numpy(), "on_image": gaze.on_image, "on_regions": gaze.on_regions}
+    return Plot(figure, {**data, "heads": gaze.heads, "regions": names}, _words(gaze, title, names))
+
+
+@torch.no_grad()
+def read_rows(
+    model: Any, inputs: VLMInputs, heads: HeadSet, *, position: int, fwd_hooks: Sequence[tuple[Any, Any]] = ()
+) -> Float[Tensor, "row head key"]:
+    """The attention of heads at one position to every key of the prompt, 0-1, heads in the order of the set.
+
+    Where the image is reached by cross-attention: to every key of the image, and 0 from heads of other layers.
+    """
+    rows = torch.zeros(inputs.n_rows, len(heads), inputs.layout.n_keys)
+
+    def read(weights: Tensor, _positions: list[int], place: Place, layer: int) -> None:
+        for index, head in enumerate(heads):
+            if head.layer == layer and place.crossed == inputs.layout.crossed:
+                rows[:, index, place.keys.start : place.keys.stop] = weights[:, head.head, 0].float().cpu()
+
+    reader = RowReader(Positions.of([position]), read)
+    hooks = [*fwd_hooks, *((f"blocks.{layer}.attn.hook_pattern", reader) for layer in heads.by_layer())]
+    model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=inputs.last_logits, use_cache=False)
+    return rows
+
+
+def _position(inputs: VLMInputs, position: int | None, row: int) -> int:
+    length = inputs.layout.length
+    if not 0 <= row < inputs.n_rows:
+        raise InputError(f"There is no row {row} in these inputs: expected 0 to {inputs.n_rows - 1}.")
+    if not inputs.pictures[row]:
+        raise InputError(f"Row {row} has no image to show attention on: prepare the prompt with one.")
+    absolute = length - 1 if position is None else position + length * (position < 0)
+    tokens = inputs.layout.text[row] + (() if inputs.layout.crossed else inputs.layout.images[row])
+    if absolute not in tokens:
+        first = min(tokens)
+        raise InputError(
+            f"Position {position} is no token of row {row}: expected {first} to {length - 1}, or negative, -1 the last."
+        )
+    return absolute
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the pictures lie, in inches: the mean first, as wide as the figure where the picture is a strip."""
+
+    sheet: Sheet
+    n_tiles: int
+
+    @property
+    def strip(self) -> bool:
+        return self.sheet.aspect >= 2.5
+
+    @property
+    def columns(self) -> int:
+        return 2 if self.strip else min(self.n_tiles, 4 if self.n_tiles == 4 else 3)
+
+    @property
+    def cell(self) -> float:
+        """Width of a picture."""
+        return min((WIDTH - 0.1 - 0.2 * (self.columns - 1)) / self.columns, HIGHEST * self.sheet.aspect)
+
+    def tile(self, index: int) -> tuple[float, float, float]:
+        """Left and top of a tile, which begins with its heading, and the width of its picture."""
+        if index == 0:
+            return 0.05, 0.38, WIDTH - 0.1 if self.strip else self.cell
+        row, column = divmod(index - self.strip, self.columns)
+        first = 0.38 + self.strip * self.height(WIDTH - 0.1, names=True)
+        names = not self.strip  # in the first row, beside the mean
+        top = first + row * self.height(self.cell, names=False) + (row > 0) * names * self.sheet.head_room
+        return 0.05 + column * (self.cell + 0.2), top, self.cell
+
+    def height(self, width: float, *, names: bool) -> float:
+        """Of a tile: heading, names, picture, notes."""
+        return 0.36 + (1 + names) * self.sheet.head_room + width / self.sheet.aspect
+
+    @property
+    def bottom(self) -> float:
+        _, top, width = self.tile(self.n_tiles - 1)
+        return top + self.height(width, names=self.n_tiles <= self.columns)
+
+
+def _token(inputs: VLMInputs, position: int, row: int) -> str:
+    """A position in words."""
+    word = visible(inputs.tokenizer.decode(int(inputs.input_ids[row, position])))
+    last = position == inputs.answers[row] - 1
+    return f"the last prompt token (“{word}”, position {position})" if last else f"“{word}” (position {position})"
+
+
+def _draw(gaze: _Gaze, title: str) -> Figure:
+    every = list(range(len(gaze.heads)))
+    tiles = [every] + [[index] for index in every[:SINGLE] if len(every) > 1]
+    grid = _Grid(gaze.sheet, len(tiles))
+    width = WIDTH if grid.columns > 1 else max(grid.cell + 0.1, 6.4)  # the title needs 6 inches
+    figure = new_figure(grid.bottom + 0.55, width=width, layout=None)
+    write_at(figure, 0.05, 0.08, title, fontsize=10, weight="bold")
+    scale = ScalarMappable(Normalize(0, gaze.highest), HEAT)
+    for index, heads in enumerate(tiles):
+        _tile(figure, gaze, heads, grid.tile(index), scale)
+    _bar(figure, gaze, scale)
+    return figure
+
+
+def _tile(
+    figure: Figure, gaze: _Gaze, heads: list[int], place: tuple[float, float, float], scale: ScalarMappable
+) -> None:
+    """The mean of some heads over the picture, under a heading. place: as `_Grid.tile`."""
+    x, y, width = place
+    sheet, first = gaze.sheet, len(heads) == len(gaze.heads)
+    name = gaze.heads[heads[0]] if len(heads) == 1 else f"mean of {len(heads)}"
+    write_at(figure, x, y, f"{name}: {gaze.on_image[heads].mean():.2f} on the image", fontsize=8.5)
+    top = y + 0.2 + sheet.head_room * first
+    axes = axes_at(figure, x, top, width=width, height=width / sheet.aspect)
+    sheet.draw(axes, faded=True)
+    _heat(axes, gaze, heads, scale)
+    sheet.outline(axes, width=0.8)
+    shares = gaze.on_regions[heads].mean(0)
+    notes = ["–" if np.isnan(share) else f"{share:.2f}" for share in shares]
+    sheet.label(axes, notes, width=width, names=first, size=8)
+
+
+def _heat(axes: Axes, gaze: _Gaze, heads: list[int], scale: ScalarMappable) -> None:
+    values = gaze.rows[heads].mean(0)
+    for index, (tokens, picture) in enumerate(zip(gaze.tokens, gaze.sheet.pictures, strict=True)):
+        stride = step(picture)
+        heat = tokens.heatmap(values[tokens.positions])[::stride, ::stride].numpy()
+        gaze.sheet.lay(axes, index, heat, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
+
+
+def _bar(figure: Figure, gaze: _Gaze, scale: ScalarMappable) -> None:
+    height = figure.get_size_inches()[1]
+    axes = axes_at(figure, 0.2, height - 0.5, width=3.2, height=0.1)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
+    named = any(picture.regions for picture in gaze.sheet.pictures)
+    bar.set_label("attention mass on an image token, 0-1" + " (numbers: on a region)" * named, fontsize=7.5)
+    bar.ax.tick_params(labelsize=7, pad=1)
+
+
+def _words(gaze: _Gaze, title: str, names: tuple[str, ...]) -> str:
+    lines = [title]
+    for head, image, regions in zip(gaze.heads, gaze.on_image, gaze.on_regions, strict=True):
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, regions, strict=True))
+        lines.append(f"{head:>8}  image {image:.2f}" + f" ({shares})" * bool(shares))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The interactive viewer: what it records, its page, and its widget in a notebook."""

@@ -1,0 +1,195 @@
+"""The image-attention viewer: hover a word, see where the heads looked; hover the image, see from which words.
+
+viewer = gl.show.attention(model, inputs, heads, max_new_tokens=60)
+viewer                                          # in Jupyter: drag a box, and the heads are steered to it
+viewer.save("attention.html")                   # one file, which loads nothing from anywhere
+"""
+
+import html
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress, steer
+from gaze_lens.show.interactive.page import header_of, packed, page
+from gaze_lens.show.interactive.recording import Recording, record
+from gaze_lens.text.token_texts import pieces
+
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 10_000.0)
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A steered answer. positions: of the image tokens steered to. words: the answer's tokens as text."""
+
+    region: str
+    positions: tuple[int, ...]
+    words: tuple[str, ...]
+
+
+def attention(
+    model: Any,
+    inputs: VLMInputs,
+    heads: HeadSet | Sequence[Any],
+    *,
+    scores: Any = None,
+    fwd_hooks: Sequence[tuple[Any, Any]] = (),
+    prompt_words: int = 64,
+    **options: Any,
+) -> "AttentionViewer":
+    """`gl.show.attention(model, inputs, heads)`: an interactive view of where heads look, word by word.
+
+    inputs: one prompt, with one or several images. An answer is generated; where `prepare` was given one with
+        `answers=`, that one is read instead.
+    heads: those recorded, and steered: a HeadSet, or what makes one (["L3H5", (2, 1)]).
+    scores: HeadScores, or an array [layer, head], by which the grid of heads is coloured.
+    fwd_hooks: run under these, a steering for example.
+    prompt_words: how many of the prompt's last text tokens are recorded, besides the answer.
+    options: handed to `model.generate` (max_new_tokens, ...), here and when the viewer steers.
+    Of every pattern only rows of recorded words and columns of image tokens are kept, at a byte each.
+    Raises as `recording.record`; InputError for scores of another shape.
+    """
+    recording = record(model, inputs, heads, fwd_hooks=fwd_hooks, prompt_words=prompt_words, **options)
+    header = header_of(model, inputs, recording, scores)
+    return AttentionViewer(model, inputs, recording, header, tuple(fwd_hooks), options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionViewer:
+    """The viewer: shows itself in notebooks, and saves itself as a page.
+
+    recording: what was recorded; `recording.attention()` is [head, word, image token].
+    header: what else the page holds, as JSON.
+    """
+
+    model: Any
+    inputs: VLMInputs
+    recording: Recording
+    header: Mapping[str, Any]
+    fwd_hooks: tuple[tuple[Any, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """The answer's tokens, as text."""
+        return tuple(word["text"] for word in self.header["words"] if word["kind"] == "answer")
+
+    @property
+    def can_steer(self) -> bool:
+        """Whether there is an answer to be steered: a given one is fixed."""
+        return self.recording.start == self.inputs.layout.length
+
+    def steer(self, where: Any, *, image: int | None = None, mode: Mode | None = None) -> Steered:
+        """`viewer.steer("panel 4")`: the answer when the viewer's heads are steered to a region.
+
+        where, image: as for `inputs.region`. mode: as for `gl.steer`.
+        Raises RegionError for regions that hold no token, InputError where the answer was given to `prepare`.
+        """
+        if not self.can_steer:
+            raise InputError("This answer was given, not generated; prepare the prompt without answers= to steer.")
+        region = self.inputs.region(where, image=image)
+        hooks = [*self.fwd_hooks, *steer(self.recording.heads, region, mode=mode)]
+        inputs = self.inputs if self.fwd_hooks else self._encoded  # hooks may be on the vision tower
+        tokens = self.model.generate(inputs, fwd_hooks=hooks, **self.options).tokens[0].tolist()
+        return Steered(region.name, region.positions[0], self._text(tokens))
+
+    @cached_property
+    def _encoded(self) -> VLMInputs:
+        """The inputs with their images encoded, once for all steered answers."""
+        return self.model.encode(self.inputs)
+
+    def _text(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """Tokens as text, without those that are none."""
+        special = set(self.inputs.tokenizer.all_special_ids)
+        return tuple(pieces(self.inputs.tokenizer, [token for token in tokens if token not in special]))
+
+    def to_html(self, *, steered: Sequence[str] = (), mode: Mode | None = None) -> str:
+        """The page as text; arguments as for `save`."""
+        header = dict(self.header)
+        if steered:
+            given = boost_and_suppress() if mode is None else mode
+            header["steering"] = {**self._steering(), "answers": self._answers(steered, given), "given": _said(given)}
+        return page(header, packed(self.recording), title=str(self).splitlines()[0])
+
+    def save(self, path: str | os.PathLike[str], *, steered: Sequence[str] = (), mode: Mode | None = None) -> None:
+        """`viewer.save("attention.html", steered=list(strip.regions))`: one file, complete or not there at all.
+
+        steered: names of regions; the page shows the answer steered to each when it is clicked. Without them, a page
+            has nothing to steer with. mode: as for `gl.steer`.
+        Raises InputError for another suffix than .html, RegionError for a name that no picture has.
+        """
+        if Path(path).suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"{path} cannot be written: expected a name that ends in .html.")
+        write_whole(path, self.to_html(steered=steered, mode=mode).encode())
+
+    def _answers(self, names: Sequence[str], mode: Mode) -> list[dict[str, Any]]:
+        if isinstance(names, str):
+            raise InputError(f"steered={names!r} was given; expected a list of names, such as [{names!r}].")
+        regions = self.header["regions"]
+        unknown = sorted(set(names) - {region["name"] for region in regions})
+        if unknown:
+            known = ", ".join(region["name"] for region in regions) or "none"
+            raise RegionError(f"No picture has a region {', '.join(map(repr, unknown))}: expected some of {known}.")
+        chosen = [(region["name"], region["image"]) for region in regions if region["name"] in names]
+        return [
+            {"region": name, "image": image, "words": self.steer(name, image=image, mode=mode).words}
+            for name, image in chosen
+        ]
+
+    def _steering(self) -> dict[str, Any]:
+        """What a page needs to know in order to show steered answers."""
+        heads = self.recording.heads
+        return {"heads": str(heads), "n": len(heads), "baseline": self._text(self.recording.answer), "live": False}
+
+    @cached_property
+    def widget(self) -> Any:
+        """The viewer as an anywidget, which is what notebooks show; needs the extra `notebooks`.
+
+        Raises InputError where anywidget is not installed.
+        """
+        if importlib.util.find_spec("anywidget") is None:
+            raise InputError(
+                "The live viewer needs anywidget: pip install 'gaze-lens[notebooks]'. Without it, save the viewer as a "
+                "page: viewer.save('attention.html')."
+            )
+        from gaze_lens.show.interactive.widget import AttentionWidget
+
+        controls = {"modes": [mode.__name__ for mode in MODES], "strengths": STRENGTHS, "answers": [], "live": True}
+        header = {**self.header, "steering": {**self._steering(), **controls} if self.can_steer else None}
+        return AttentionWidget(self, header, packed(self.recording))
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget for Jupyter; where anywidget is not installed, the page in a frame, which cannot steer."""
+        if importlib.util.find_spec("anywidget") is not None:
+            return self.widget._repr_mimebundle_(**options)
+        note = "<p>Steering from here needs <code>pip install 'gaze-lens[notebooks]'</code>.</p>" * self.can_steer
+        frame = f'<iframe style="width:100%;height:46rem;border:0" srcdoc="{html.escape(self.to_html())}"></iframe>'
+        return {"text/plain": str(self), "text/html": frame + note}
+
+    def _display_(self) -> Any:
+        """What marimo shows."""
+        return self.widget
+
+    def __str__(self) -> str:
+        heads, shape = self.recording.heads, self.recording.levels.shape
+        who = f"{len(heads)} heads look" if len(heads) > 1 else f"{heads} looks"
+        size = f"{shape[1]} words x {shape[2]} image tokens"
+        return f"Where {who}, word by word ({size})\n{''.join(self._text(self.recording.answer))}"
+
+    def __repr__(self) -> str:
+        return f"AttentionViewer: {str(self).splitlines()[0]}"
+
+
+def _said(mode: Mode) -> str:
+    """The four numbers of a mode in words."""
+    return (
+        f"added to scores, in logits, {mode.target:g} on the region, {mode.others:g} on the rest of the image, "
+        f"{mode.prompt:g} on the prompt and {mode.generated:g} on the answer"
+    )

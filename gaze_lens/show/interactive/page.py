@@ -1,0 +1,141 @@
+"""What the viewer's JavaScript is given, and the one HTML file that it becomes.
+
+header, arrays = header_of(...), packed(recording)
+page(header, arrays)
+"""
+
+import base64
+import html
+import io
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.picture import Picture
+from gaze_lens.show.interactive.recording import LEVELS, Recording
+from gaze_lens.show.interactive.words import words_of
+from gaze_lens.show.picture_axes import outlines
+
+FOLDER = Path(__file__).parent
+SCRIPT, STYLE = FOLDER / "viewer.js", FOLDER / "viewer.css"
+FINEST = 1400  # pixels a side of a picture in the page
+LIGHT = 400_000  # bytes: a PNG that is heavier becomes a JPEG
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>:root {{ color-scheme: light dark; }} body {{ margin: 1rem auto; padding: 0 1rem; max-width: 72rem; }}
+{style}</style></head><body><main id="viewer"></main>
+<script type="application/json" id="header">{header}</script>
+<script type="application/octet-stream;base64" id="arrays">{arrays}</script>
+<script type="module">{script}
+mountPage(document);
+</script></body></html>
+"""
+
+
+def packed(recording: Recording) -> bytes:
+    """Scales, norms (where there are some) and levels, one behind the other, compressed."""
+    parts = [recording.scales.astype("<f4")]
+    parts += [] if recording.norms is None else [recording.norms.astype("<f4")]
+    return zlib.compress(b"".join(part.tobytes() for part in (*parts, recording.levels)), 6)
+
+
+def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) -> dict[str, Any]:
+    """Everything but the arrays, as JSON can hold it."""
+    words = [asdict(word) for word in words_of(inputs, recording.answer, recording.queries)]
+    pictures, tokens = inputs.pictures[0], inputs.image_tokens
+    return {
+        "heads": [tuple(head) for head in recording.heads],
+        "shape": recording.levels.shape,
+        "top": LEVELS,
+        "weighted": recording.norms is not None,
+        "unweighted": recording.unweighted,
+        "grid": (model.cfg.n_layers, model.cfg.n_heads),
+        "scores": _scores(model, scores),
+        "words": words,
+        "tokens": {"keys": recording.keys, **_tokens(tokens)},
+        "images": [_image(picture, i, len(pictures)) for i, picture in enumerate(pictures)],
+        "regions": [region for i, picture in enumerate(pictures) for region in _regions(picture, tokens[i], tokens, i)],
+        "crossed": inputs.layout.crossed,
+        "steering": None,
+    }
+
+
+def _scores(model: Any, scores: Any) -> list[list[float | None]] | None:
+    """Scores as [layer][head]; None for those that are no number."""
+    if scores is None:
+        return None
+    values = np.asarray(scores.score if isinstance(scores, HeadScores) else scores, dtype=float)
+    if values.shape != (model.cfg.n_layers, model.cfg.n_heads):
+        raise InputError(
+            f"The scores have shape {values.shape}: expected one for each of {model.cfg.n_layers} layers x "
+            f"{model.cfg.n_heads} heads. Give HeadScores of this model, or an array [layer, head]."
+        )
+    return [[round(value, 4) if np.isfinite(value) else None for value in row] for row in values.tolist()]
+
+
+def _tokens(images: Sequence[ImageTokens]) -> dict[str, list[Any]]:
+    boxes = np.concatenate([tokens.boxes.cpu().numpy() for tokens in images]).round(2).tolist()
+    return {
+        "boxes": [None if box[0] != box[0] else box for box in boxes],
+        "image": [tokens.image for tokens in images for _ in range(len(tokens))],
+    }
+
+
+def _image(picture: Picture, index: int, n_images: int) -> dict[str, Any]:
+    """Size in original pixels, the picture itself, and what it shows in words."""
+    names = "; ".join(f"{n}: {picture.captions[n]}" if n in picture.captions else n for n in picture.regions)
+    name = f"Image {index + 1} of {n_images}" if n_images > 1 else "The image"
+    alt = f"{name}, {picture.image.width} x {picture.image.height} pixels." + f" Regions: {names}." * bool(names)
+    image = picture.image.convert("RGB")
+    if max(image.size) > FINEST:
+        image.thumbnail((FINEST, FINEST))
+    return {"size": picture.image.size, "alt": alt, "src": _data_address(image)}
+
+
+def _data_address(image: Any) -> str:
+    buffer, kind = io.BytesIO(), "png"
+    image.save(buffer, "PNG", optimize=True)
+    if buffer.tell() > LIGHT:
+        buffer, kind = io.BytesIO(), "jpeg"
+        image.save(buffer, "JPEG", quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _regions(picture: Picture, own: ImageTokens, images: Sequence[ImageTokens], index: int) -> list[dict[str, Any]]:
+    """Name, image, indices of tokens among all image tokens (none for a region smaller than one), outline."""
+    before = sum(len(tokens) for tokens in images[:index])
+    where = {position: before + i for i, position in enumerate(own.positions.tolist())}
+    regions = []
+    for name, shape in picture.regions.items():
+        try:
+            tokens = [where[position] for position in own.select(shape).tolist()]
+        except RegionError:
+            tokens = []
+        lines = [line.round(1).tolist() for line in outlines(shape)]
+        regions.append({"name": name, "image": index, "tokens": tokens, "outline": lines})
+    return regions
+
+
+def page(header: Mapping[str, Any], arrays: bytes, *, title: str) -> str:
+    """The viewer as one HTML file, which is forbidden to load anything."""
+    # "<" would end the script; as an escape it is the same JSON.
+    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return PAGE.format(
+        policy=POLICY,
+        title=html.escape(title),
+        style=STYLE.read_text(encoding="utf-8"),
+        script=SCRIPT.read_text(encoding="utf-8"),
+        header=content,
+        arrays=base64.b64encode(arrays).decode(),
+    )

@@ -1,0 +1,174 @@
+"""What heads looked at while the model read a prompt and wrote an answer, at a byte for each image token.
+
+recording = record(model, inputs, heads, max_new_tokens=100)
+recording.attention()                           # [head, word, image token], close to the pattern's rows
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import Positions
+from gaze_lens.attention.key_rows import KeyRows
+from gaze_lens.attention.value_norms import ValueNorms
+from gaze_lens.errors import HeadError, InputError
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+
+LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
+MOST = 100_000_000  # values; a browser holds a byte of each
+REFUSAL = "The viewer shows one answer"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recording:
+    """Rows of attention patterns over image tokens, as small as they can be shown.
+
+    levels, scales: attention is `scales * levels ** 2`. Steps are fine where attention is small, as it mostly is, and
+        each row's sum is exact.
+    norms: of every image token's value vector, by which the attention is weighted; None where `unweighted` says why.
+    queries: the position whose row each word is. keys: the positions of the image tokens (crossed: their keys).
+    answer: ids of the answer, generated or given. start: the position of its first token.
+    """
+
+    heads: HeadSet
+    levels: UInt8[np.ndarray, "head word token"]
+    scales: Float[np.ndarray, "head word"]
+    norms: Float[np.ndarray, "head token"] | None
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    answer: tuple[int, ...]
+    start: int
+    unweighted: str = ""
+
+    def attention(self, *, weighted: bool = False) -> Float[np.ndarray, "head word token"]:
+        """Attention mass, 0-1, or times value norms; as exact as the levels are."""
+        values = self.scales[..., None] * self.levels.astype(np.float32) ** 2
+        if not weighted:
+            return values
+        if self.norms is None:
+            raise InputError(f"This recording has no value norms: {self.unweighted}.")
+        return values * self.norms[:, None]
+
+
+@torch.no_grad()
+def record(
+    model: Any,
+    inputs: VLMInputs,
+    heads: HeadSet | Sequence[Any],
+    *,
+    fwd_hooks: Sequence[tuple[Any, Any]] = (),
+    prompt_words: int = 64,
+    **options: Any,
+) -> Recording:
+    """Run once, and keep what the heads pay to image tokens from each word.
+
+    inputs: one prompt. Where it was prepared with `answers=`, that answer is read; else one is generated.
+    prompt_words: how many of the prompt's last text tokens are recorded, besides the answer.
+    options: handed to `model.generate` (max_new_tokens, ...). No whole pattern is built or kept.
+    Raises HeadError for no heads or heads outside the model; InputError for several rows, beams or return sequences,
+    a prompt without an image, options beside a given answer, and more values than a browser can hold.
+    """
+    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
+    _check(model, inputs, heads, options)
+    start, recorder = inputs.answers[0], _Recorder(model, inputs, heads)
+    before = [p for p in inputs.text_positions[0] if _first_image(inputs) < p < start]
+    prompt = before[max(0, len(before) - prompt_words) :]
+    if start < inputs.layout.length:
+        hooks = [*fwd_hooks, *recorder.hooks(Positions.of([*prompt, *inputs.answer_positions[0]]))]
+        model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, use_cache=False)
+        answer = inputs.input_ids[0, start:]
+    else:
+        hooks = [*fwd_hooks, *recorder.hooks(Positions((tuple(prompt),), start - 1))]
+        if prompt:  # some models drop, in later layers, the queries whose logits are not asked for
+            options = {"logits_to_keep": start - prompt[0], **options}
+        answer = model.generate(inputs, fwd_hooks=hooks, **options).tokens[0]
+    return recorder.recording(tuple(answer.tolist()), start)
+
+
+def _check(model: Any, inputs: VLMInputs, heads: HeadSet, options: dict[str, Any]) -> None:
+    if not isinstance(inputs, VLMInputs):
+        raise InputError(f"The viewer takes what model.prepare returns, not {type(inputs).__name__}.")
+    if inputs.n_rows != 1:
+        raise InputError(f"The viewer shows one prompt; these inputs have {inputs.n_rows} rows. Prepare one prompt.")
+    if not inputs.pictures[0]:
+        raise InputError("This prompt has no image to show attention on: prepare it with one.")
+    if not len(heads):
+        raise HeadError("There are no heads to show: expected at least one, such as scores.top(4).")
+    if options and inputs.answers[0] < inputs.layout.length:
+        raise InputError(
+            f"These inputs hold an answer, so nothing is generated, and {', '.join(options)} would do nothing. Leave "
+            "it out, or prepare the prompt without answers=."
+        )
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+
+
+def _first_image(inputs: VLMInputs) -> int:
+    layout = inputs.layout
+    return min((layout.placeholders if layout.crossed else layout.images)[0])
+
+
+def quantised(
+    rows: Float[Tensor, "head query token"],
+) -> tuple[UInt8[np.ndarray, "head query token"], Float[np.ndarray, "head query"]]:
+    """Levels and scales: `rows` is about `scales * levels ** 2`, and so is the sum of each row, exactly."""
+    roots = rows.sqrt()
+    levels = (LEVELS * roots / roots.amax(-1, keepdim=True).clamp(min=1e-12)).round()
+    scales = rows.sum(-1) / levels.square().sum(-1).clamp(min=1)
+    return levels.to(torch.uint8).cpu().numpy(), scales.cpu().numpy()
+
+
+class _Recorder:
+    """Hooks that cut rows to image tokens, quantise them in blocks, and keep the norms of the prompt's values."""
+
+    def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
+        self.heads, self.by_layer = heads, heads.by_layer()
+        crossed = inputs.layout.crossed
+        self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
+        self.cut = KeyRows(heads, self.keys, torch.tensor(crossed).expand(len(self.keys)), self._quantise, REFUSAL)
+        self.rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {layer: {} for layer in self.by_layer}
+        self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
+        self.blind = {layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != crossed}
+        silent = self.norms.silent.items()
+        self.unweighted = "; ".join(f"blocks.{layer}.attn.hook_v: {reason}" for layer, reason in silent)
+
+    def hooks(self, queries: Positions) -> list[tuple[str, Any]]:
+        """The hooks to run with."""
+        return self.cut.hooks(queries) + ([] if self.unweighted else self.norms.hooks())
+
+    def _quantise(self, layer: int, positions: list[int], rows: Float[Tensor, "head query token"]) -> None:
+        levels, scales = quantised(rows)
+        for index, position in enumerate(positions):
+            self.rows[layer][position] = levels[:, index], scales[:, index]
+        n_words = max(len(rows) for rows in self.rows.values())
+        if len(self.heads) * n_words * len(self.keys) > MOST:
+            raise InputError(
+                f"{len(self.heads)} heads x {n_words} words x {len(self.keys)} image tokens are more than the "
+                f"{MOST:,} values that a browser is asked to hold. Give fewer heads, prompt_words or max_new_tokens."
+            )
+
+    def recording(self, answer: tuple[int, ...], start: int) -> Recording:
+        """Everything, heads in the order of the set, the words that every layer had a query for."""
+        self.cut.finish()
+        layers = list(self.rows.values())
+        queries = sorted(set(layers[0]).intersection(*layers[1:]))
+        levels = np.zeros((len(self.heads), len(queries), len(self.keys)), np.uint8)
+        scales = np.zeros(levels.shape[:2], np.float32)
+        for index, head in enumerate(self.heads):
+            among = self.by_layer[head.layer].index(head.head)
+            for word, query in enumerate(queries):
+                kept, scale = self.rows[head.layer][query]
+                levels[index, word], scales[index, word] = kept[among], scale[among]
+        norms = None if self.unweighted else np.stack([self._norms_of(head) for head in self.heads])
+        places = tuple(queries), tuple(self.keys.tolist())
+        return Recording(self.heads, levels, scales, norms, *places, answer, start, self.unweighted)
+
+    def _norms_of(self, head: Any) -> Float[np.ndarray, " token"]:
+        if head.layer in self.blind:
+            return np.zeros(len(self.keys), np.float32)
+        return self.norms.of(head.layer)[head.head].cpu()[self.keys].numpy()

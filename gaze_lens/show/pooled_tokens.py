@@ -1,0 +1,98 @@
+"""A prompt as a short list of tokens: its text tokens one by one, its image tokens pooled by region.
+
+tokens_of(inputs, ["panel 1", (0, 0, 50, 50)], range(-5, 0), row=0)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gaze_lens.errors import InputError
+from gaze_lens.inputs.vlm_inputs import VLMInputs, label_of
+from gaze_lens.regions.picture import Region
+from gaze_lens.show.staircases import visible
+
+
+@dataclass(frozen=True)
+class Token:
+    """One place along an axis.
+
+    queries: positions whose attention is averaged; none where an image is reached by cross-attention and never asks.
+    keys: positions, or indices of the image's keys in cross-attention layers, whose attention is summed.
+    pooled: image tokens, pooled.
+    """
+
+    label: str
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    pooled: bool
+
+
+def tokens_of(
+    inputs: VLMInputs, regions: Sequence[Any] | None, positions: Sequence[int] | None, row: int
+) -> list[Token]:
+    """The tokens of a row in the order of the prompt; image regions first where they are no positions of it.
+
+    Raises InputError for a row that is not there and positions that are no text of it.
+    """
+    if row not in range(inputs.n_rows):
+        raise InputError(f"There is no row {row} in these inputs: expected 0 to {inputs.n_rows - 1}.")
+    text = _text(inputs, positions, row)
+    image = _images(inputs, regions, row)
+    if inputs.layout.crossed:
+        return image + text
+    return sorted(image + text, key=lambda token: min(token.keys))
+
+
+def _text(inputs: VLMInputs, positions: Sequence[int] | None, row: int) -> list[Token]:
+    length, known = inputs.layout.length, inputs.layout.text[row]
+    chosen = known if positions is None else sorted({p + length * (p < 0) for p in positions})
+    strangers = [position for position in chosen if position not in known]
+    if strangers or not chosen:
+        raise InputError(
+            f"Positions {strangers[:5]} are no text tokens of row {row}: expected at least one of {_ranges(known)}, or "
+            "negative, -1 the last. Image tokens are shown by regions=."
+        )
+    ids = inputs.input_ids[row].tolist()
+    return [Token(visible(inputs.tokenizer.decode(ids[p])), (p,), (p,), pooled=False) for p in chosen]
+
+
+def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[Token]:
+    """The regions, image by image, and what no region holds of each."""
+    found = _regions(inputs, regions, row)
+    held = {position for _, positions in found for position in positions}
+    images = [tokens for tokens in inputs.image_tokens if tokens.row == row]
+    tokens = []
+    for image in images:
+        mine = set(image.positions.tolist())
+        prefix = f"image {image.image}: " if len(images) > 1 else ""
+        inside = [(name, positions) for name, positions in found if positions[0] in mine]
+        rest = tuple(sorted(mine - held))
+        if rest:
+            inside.append(("rest" if inside else "image", rest))
+        for name, positions in inside:
+            queries = () if inputs.layout.crossed else positions
+            tokens.append(Token(f"[{prefix}{name}]", queries, positions, pooled=True))
+    return tokens
+
+
+def _regions(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, keys) of the regions asked for, or of all that have a name."""
+    if regions is None:
+        named = [(index, name) for index, picture in enumerate(inputs.pictures[row]) for name in picture.regions]
+        return [(name, inputs.positions_of(name, row=row, image=index)) for index, name in named]
+    found = []
+    for where in [regions] if isinstance(regions, str | Region) else regions:
+        if isinstance(where, Region):
+            where.check(inputs.layout)
+            found.append((where.name, where.positions[row]))
+        else:
+            found.append((label_of(where), inputs.positions_of(where, row=row)))
+    return found
+
+
+def _ranges(positions: Sequence[int]) -> str:
+    """Positions in words: "0 to 5 and 30 to 41"."""
+    ends = [i for i in range(1, len(positions)) if positions[i] != positions[i - 1] + 1]
+    parts = zip([0, *ends], [*ends, len(positions)], strict=True)
+    return " and ".join(f"{positions[start]} to {positions[stop - 1]}" for start, stop in parts)

@@ -1,0 +1,1 @@
+"""Words and tokens: where a word's tokens are, what a token's text is, and which caption a text fits."""

@@ -1,0 +1,132 @@
+"""`gl.track`: generate, and keep of every step how much attention the heads pay to each region.
+
+Per step and head a few numbers are kept: bytes in place of the matrices' gigabytes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import Positions
+from gaze_lens.attention.key_rows import KeyRows
+from gaze_lens.attention.value_norms import ValueNorms
+from gaze_lens.errors import InputError
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.regions.picture import Region
+from gaze_lens.text.token_texts import pieces
+from gaze_lens.tracking.trajectory import Trajectory
+
+
+def track(
+    model: Any,
+    inputs: VLMInputs,
+    heads: HeadSet | Sequence[Any],
+    *,
+    regions: Sequence[Any] | None = None,
+    weighted: bool = False,
+    **options: Any,
+) -> Trajectory:
+    """`trajectory = gl.track(model, inputs, heads)`: generate, and record what the heads look at, token by token.
+
+    inputs: one row. heads: a HeadSet, or what makes one.
+    regions: names, shapes, boxes in original pixels, or `Region`s of these inputs; all named ones by default.
+    weighted: multiply each image token's attention by the norm of its value vector in the head's KV group (Gandikota
+        and Bau 2026, after Kobayashi et al. 2020): a token may be looked at and have nothing to give. The norm is that
+        of the vector that attention mixes, before the output projection.
+    options: handed to `model.generate` (fwd_hooks, max_new_tokens, ...). Rows are read as other hooks leave them, and
+        no whole pattern is built or kept.
+    Raises InputError for several rows, beams or return sequences, for no heads, and for inputs without regions;
+    HeadError for heads outside the model; HookError for layers without attention heads, and where `weighted` for
+    layers that take their values from an earlier one.
+    """
+    if not isinstance(inputs, VLMInputs):
+        raise InputError(f"track takes what model.prepare returns, not {type(inputs).__name__}.")
+    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
+    if not len(heads):
+        raise InputError("The set of heads is empty; choose at least one head, for example scores.top(10).")
+    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    found = _regions(inputs, regions)
+    norms = ValueNorms(model, heads.by_layer(), n_keys=inputs.layout.n_keys) if weighted else None
+    recorder = _Recorder(inputs, heads, found, norms)
+    hooks = [*options.pop("fwd_hooks", ()), *recorder.hooks()]
+    generation = model.generate(inputs, fwd_hooks=hooks, **options)
+    captions = {name: line for picture in inputs.pictures[0] for name, line in picture.captions.items()}
+    names = tuple(region.name for region in found)
+    return Trajectory(
+        **recorder.numbers(generation.n_steps),
+        heads=heads,
+        regions=names,
+        tokens=tuple(pieces(inputs.tokenizer, generation.tokens[0].tolist())),
+        generation=generation,
+        weighted=weighted,
+        captions={name: captions[name] for name in names if name in captions},
+    )
+
+
+def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
+    if inputs.n_rows != 1:
+        raise InputError(f"track follows one text; these inputs have {inputs.n_rows} rows. Prepare one prompt.")
+    if regions is None:
+        regions = [name for picture in inputs.pictures[0] for name in picture.regions]
+    regions = [regions] if isinstance(regions, str | Region) else regions
+    if not len(regions):
+        raise InputError("There is no region to track; name regions in a gl.Picture, or pass regions=[...].")
+    found = [region if isinstance(region, Region) else inputs.region(region) for region in regions]
+    for region in found:
+        region.check(inputs.layout)
+    names = [region.name for region in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"Two of the regions {names} have one name; give each once, or name them in a gl.Picture.")
+    return found
+
+
+class _Recorder:
+    """Hooks that cut each step's row to the image tokens and the sink, and in blocks of steps add it up.
+
+    keys: of the image tokens, and last the position of the first text token. member: image tokens' regions, and a last
+    column for all of them.
+    """
+
+    def __init__(self, inputs: VLMInputs, heads: HeadSet, regions: list[Region], norms: ValueNorms | None) -> None:
+        layout = inputs.layout
+        image = torch.tensor(layout.images[0])
+        self.keys: Int[Tensor, " key"] = torch.tensor([*layout.images[0], min(layout.text[0])])
+        self.member = torch.ones(len(image), len(regions) + 1)
+        for index, region in enumerate(regions):
+            self.member[:, index] = torch.isin(image, torch.tensor(region.positions[0])).float()
+        self.heads, self.norms, self.last = heads, norms, inputs.last_position
+        crossed = torch.tensor([layout.crossed] * len(image) + [False])
+        self.rows = KeyRows(heads, self.keys, crossed, self._add_up, "track follows one text")
+        self.sums: dict[int, dict[int, Tensor]] = {layer: {} for layer in heads.by_layer()}
+
+    def hooks(self) -> list[tuple[str, Any]]:
+        """The hooks to generate with."""
+        return self.rows.hooks(Positions.since(self.last)) + (self.norms.hooks() if self.norms else [])
+
+    def _add_up(self, layer: int, positions: list[int], rows: Float[Tensor, "head step key"]) -> None:
+        """Sums of a layer's steps: mass by region and on the image, entropy, sink."""
+        on_image, sink = rows[..., :-1], rows[..., -1:]
+        if self.norms and on_image.any():  # else the layer may have other keys than the image's
+            norms = self.norms.of(layer).to(rows.device)[list(self.heads.by_layer()[layer])]
+            on_image = on_image * norms[:, None, self.keys[:-1].to(rows.device)]
+        mass = on_image @ self.member.to(rows.device)
+        total = mass[..., -1:]
+        bits = torch.special.xlogy(on_image, on_image).sum(-1, keepdim=True) / math.log(2)
+        entropy = (total.log2() - bits / total).clamp(min=0)  # NaN where nothing is on the image
+        summed = torch.cat([mass, entropy, sink], -1).cpu()
+        self.sums[layer].update(zip(positions, summed.unbind(1), strict=True))
+
+    def numbers(self, n_steps: int) -> dict[str, Tensor]:
+        """The fields of a Trajectory, heads in the order of the set."""
+        self.rows.finish()
+        steps = range(self.last, self.last + n_steps)
+        found = torch.cat([torch.stack([sums[step] for step in steps]) for sums in self.sums.values()], 1)
+        order = [(layer, head) for layer, among in self.heads.by_layer().items() for head in among]
+        found = found[:, [order.index(tuple(head)) for head in self.heads]]
+        mass, (on_image, entropy, sink) = found[..., :-3], found[..., -3:].unbind(-1)
+        return {"mass": mass.contiguous(), "on_image": on_image, "entropy": entropy, "sink": sink}

@@ -1,0 +1,241 @@
+"""The command line: what it writes, what it refuses, and how a run that was broken off goes on."""
+
+import json
+import re
+
+import datasets
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from gaze_lens import HeadSet, comics, data
+from gaze_lens.cli import commands, discovery
+from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, ModelError, RegionError
+from gaze_lens.heads.head_scores import HeadScores
+
+pytestmark = pytest.mark.usefixtures("tiny_model")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three strips as single wide images."""
+    (tmp_path / "strips").mkdir()
+    for index, strip in enumerate(comics.synthetic(3, seed=50, panels=3)):
+        strip.image.save(tmp_path / "strips" / f"s{index}.png")
+    return tmp_path
+
+
+def discover(run, folder, *more):
+    return run(
+        "discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out", folder / "out", *more
+    )
+
+
+def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
+    from gaze_lens import score_heads
+
+    result = discover(run, folder, "--top", 5)
+    assert result.exit_code == 0
+    expected = score_heads(tiny_model, data.read_pages(folder / "strips", 3), progress=False)
+    scores = HeadScores.load(folder / "out" / "scores.safetensors")
+    assert (scores.samples - expected.samples).abs().max() < 1e-6
+    heads = HeadSet.load(folder / "out" / "heads.json", model=tiny_model.cfg.model_name)
+    assert list(heads) == list(expected.top(5))
+    assert str(heads[0]) in result.output
+    ranking = HeadSet.load(folder / "out" / "gaze_head_ranking.json")
+    assert list(ranking[:5]) == list(heads)
+    lines = (folder / "out" / "scores.csv").read_text().splitlines()
+    assert len(lines) == 1 + tiny_model.cfg.n_layers * tiny_model.cfg.n_heads
+    assert (folder / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_discover_takes_other_layouts_of_strips(run, tmp_path):
+    strip = comics.synthetic(1, seed=50, panels=3)[0].image
+    panels = [strip.crop((32 * k, 0, 32 * k + 32, 32)).resize((256, 256)) for k in range(3)]
+    wide = comics.strip(panels, gap=20).image
+    for name in ("wide", "corpus/7"):
+        (tmp_path / name).mkdir(parents=True)
+    wide.save(tmp_path / "wide" / "strip.png")
+    comics.synthetic(1, seed=50, panels=2)[0].image.save(tmp_path / "wide" / "two panels.png")
+    for k, panel in enumerate(panels):
+        panel.save(tmp_path / "corpus" / "7" / f"0_{k}.png")
+    files = [[(tmp_path / "corpus" / "7" / f"0_{k}.png").read_bytes()] for k in range(3)]
+    table = {f"panel_{k + 1}": column for k, column in enumerate(files)}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "saved")
+    layouts = [
+        (tmp_path / "wide", "--panels", 3, "--detect"),
+        (tmp_path / "corpus", "--windows", 3, "--seed", 2),
+        (f"hf:{tmp_path / 'saved'}",),
+    ]
+    for index, (source, *more) in enumerate(layouts):
+        result = run("discover", "--model", "tiny", "--strips", source, "--out", tmp_path / f"{index}", *more)
+        assert "1 pictures from" in result.output
+        assert (tmp_path / f"{index}" / "heads.json").exists()
+    for more in (("--detect",), ("--panels", 3, "--windows", 3)):
+        with pytest.raises(InputError, match="Give --panels N"):
+            run("discover", "--model", "tiny", "--strips", tmp_path / "wide", "--out", tmp_path / "none", *more)
+
+
+def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch):
+    real, made = discovery.score_strips, []
+
+    def interrupted(model, strips, **options):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(strips)
+        return real(model, strips, **options)
+
+    monkeypatch.setattr(discovery, "score_strips", interrupted)
+    result = discover(run, folder)
+    assert result.exit_code == 130
+    assert "Add --resume to go on" in result.output
+    assert not (folder / "out" / "heads.json").exists()
+    assert len(list((folder / "out" / "strips").glob("*.safetensors"))) == 2
+
+    with pytest.raises(InputError, match="add --resume, or choose another"):
+        discover(run, folder)
+    made.clear()
+    done = sorted((folder / "out" / "strips").glob("*.safetensors"))[0]
+    done.write_bytes(done.read_bytes()[:100])  # as a full disk would leave it
+    assert discover(run, folder, "--resume").exit_code == 0
+    assert len(made) == 2, "the third strip and the damaged one, and nothing twice"
+    assert all(load_file(path)["sample"].shape[-1] == 3 for path in (folder / "out" / "strips").glob("*.safetensors"))
+
+    broken = HeadScores.load(folder / "out" / "scores.safetensors")
+    monkeypatch.setattr(discovery, "score_strips", real)
+    run("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out", folder / "whole")
+    assert (broken.samples == HeadScores.load(folder / "whole" / "scores.safetensors").samples).all()
+
+
+def test_resume_refuses_other_strips(run, folder):
+    discover(run, folder)
+    (folder / "strips" / "s2.png").unlink()
+    with pytest.raises(InputError, match="holds a run with other digest, strips; choose another folder"):
+        discover(run, folder, "--resume")
+
+
+@pytest.fixture
+def strip_file(tmp_path):
+    (strip,) = comics.synthetic(1, seed=51)
+    strip.image.save(tmp_path / "strip.png")
+    return tmp_path / "strip.png"
+
+
+@pytest.fixture
+def heads_file(tmp_path, tiny_model):
+    heads = HeadSet(["L3H1", "L4H0"], model=tiny_model.cfg.model_name, fingerprint=tiny_model.fingerprint)
+    heads.save(tmp_path / "heads.json")
+    return tmp_path / "heads.json"
+
+
+def steer(run, strip_file, heads_file, *more):
+    return run("steer", "--model", "tiny", "--image", strip_file, "--heads", heads_file, *more)
+
+
+def test_steer_prints_both_answers(run, strip_file, heads_file, tiny_model):
+    from gaze_lens import steer as steering
+
+    result = steer(run, strip_file, heads_file, "--panel", 4, "--panels", 6, "--max-new-tokens", 12)
+    inputs = tiny_model.prepare(data.read_page(strip_file, 6), comics.OPEN)
+    hooks = steering(["L3H1", "L4H0"], inputs.region("panel 4"))
+    assert str(tiny_model.generate(inputs, max_new_tokens=12)) in result.output
+    assert str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=12)) in result.output
+    boxed = steer(run, strip_file, heads_file, "--box", "96,0,32,32", "--max-new-tokens", 12)
+    assert boxed.output.splitlines()[-1] == result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ((), InputError, "--box x,y,w,h or as --panel K --panels N"),
+        (("--panel", 7, "--panels", 6), InputError, "--panel from 1 to N"),
+        (("--panel", 2), InputError, "give --panels N"),
+        (("--box", "1,2,3"), InputError, "four numbers: x,y,width,height"),
+        (("--box", "5000,0,10,10"), RegionError, "."),
+    ],
+)
+def test_steer_refuses_targets_that_are_none(run, strip_file, heads_file, options, error, message):
+    with pytest.raises(error, match=message):
+        steer(run, strip_file, heads_file, *options)
+
+
+def test_heads_of_another_model_are_refused_unless_forced(run, strip_file, tmp_path):
+    HeadSet(["L3H1"], model="another/model", fingerprint="Other-36x32x8x128").save(tmp_path / "other.json")
+    with pytest.raises(HeadError, match="another/model"):
+        steer(run, strip_file, tmp_path / "other.json", "--panel", 1, "--panels", 6)
+    assert steer(run, strip_file, tmp_path / "other.json", "--panel", 1, "--panels", 6, "--force").exit_code == 0
+    HeadSet(["L30H1"]).save(tmp_path / "outside.json")
+    with pytest.raises(HeadError, match="L30H1"):
+        steer(run, strip_file, tmp_path / "outside.json", "--panel", 1, "--panels", 6)
+
+
+def test_broken_files_are_named(run, strip_file, heads_file, tmp_path):
+    (tmp_path / "half.png").write_bytes(strip_file.read_bytes()[:60])
+    with pytest.raises(ImageError, match="half.png"):
+        steer(run, tmp_path / "half.png", heads_file, "--panel", 1, "--panels", 6)
+    (tmp_path / "half.json").write_text(heads_file.read_text()[:20])
+    with pytest.raises(HeadError, match="half.json"):
+        steer(run, strip_file, tmp_path / "half.json", "--panel", 1, "--panels", 6)
+
+
+def test_info_reads_no_weights(run, tmp_path, tiny_model, monkeypatch):
+    result = run("info", "tiny", "--size", "192x32")
+    for expected in ("Qwen3-VL", "24 (2 x 12) for 192 x 32 pixels", "hook_attn_scores", str(tiny_model.cfg.n_layers)):
+        assert expected in result.output
+    with pytest.raises(InputError, match="1536x256"):
+        run("info", "tiny", "--size", "wide")
+    with pytest.raises(ModelError):
+        run("info", tmp_path)
+
+
+def test_an_empty_folder_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "_load", lambda *_: pytest.fail("loaded"))
+    arguments = ["discover", "--model", "tiny", "--strips", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(GazeLensError, match="There are no pictures in"):
+        raise CliRunner().invoke(commands.app, arguments).exception
+    assert not (tmp_path / "out").exists()
+
+
+def test_main_says_in_one_line_what_is_wrong(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        "sys.argv", ["gaze-lens", "discover", "--model", "tiny", "--strips", str(tmp_path), "--out", "x"]
+    )
+    with pytest.raises(SystemExit) as stop:
+        commands.main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gaze-lens: There are no pictures in")
+    assert "Traceback" not in error
+
+
+def test_demo_writes_a_report_that_needs_nothing_else(run, tmp_path, monkeypatch):
+    from gaze_lens.cli import demo
+
+    monkeypatch.setattr(demo, "SCORED", 3)
+    monkeypatch.setattr(demo, "STEERED", 2)
+    result = run("demo", "--out", tmp_path / "demo", "--seed", 4)
+    assert result.exit_code == 0
+    written = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"report.html", "attention.html", "heads.json", "scores.csv", "scores.png", "steering.png"} <= written
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5
+    assert "http" not in re.sub(r"data:image/png;base64,[^\"]*|http-equiv", "", page)
+    heads = json.loads((tmp_path / "demo" / "heads.json").read_text())
+    assert str(HeadSet.load(tmp_path / "demo" / "heads.json")[0]) in page, heads
+
+
+def test_help_has_examples():
+    for command in ("demo", "discover", "steer", "info"):
+        output = CliRunner().invoke(commands.app, [command, "--help"]).output
+        assert "Example: gaze-lens" in output.replace("\n", " ")
+
+
+def test_a_truncated_strip_in_the_folder_is_left_out_and_told(run, folder):
+    Image.new("RGB", (96, 32)).save(folder / "strips" / "z.png")
+    written = (folder / "strips" / "z.png").read_bytes()
+    (folder / "strips" / "z.png").write_bytes(written[: len(written) // 2])
+    result = discover(run, folder)
+    assert "3 pictures" in result.output
+    assert "left out: an image cannot be read (1)" in result.output
+    assert len(HeadScores.load(folder / "out" / "scores.safetensors").samples) == 3

@@ -1,0 +1,171 @@
+"""Conditions: the heads that controls are made of, and protocols: what is asked and where it is steered."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gaze_lens import Box, HeadSet, Picture, boost_and_suppress, comics, panels, suppress_all
+from gaze_lens.errors import HeadError, InputError
+from gaze_lens.evaluation import (
+    Condition,
+    Protocol,
+    asking,
+    conditions,
+    dynamic_narration,
+    head_counts,
+    question,
+    random_order,
+    regions,
+    strengths,
+)
+from gaze_lens.evaluation.condition import NAMES
+from gaze_lens.evaluation.generate import plan
+from gaze_lens.evaluation.protocols import elsewhere
+from gaze_lens.heads.head_scores import HeadScores
+
+GAZE = HeadSet(["L2H0", "L1H4", "L1H8"])
+
+
+@pytest.fixture
+def scores(tiny_model):
+    """Random scores of the embedded model's shape, all different, in which GAZE is best."""
+    samples = torch.rand(2, 6, 12, 3, 3, generator=torch.Generator().manual_seed(0)) / 6
+    for layer, head in GAZE:
+        samples[:, layer, head] += 0.3
+    return HeadScores(samples, fingerprint=tiny_model.fingerprint)
+
+
+def test_the_controls_are_heads_of_low_scores(tiny_model, scores):
+    made = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
+    counted = {name: sum(condition.name == name for condition in made) for name in NAMES}
+    assert counted == {"gaze": 1, "random": 4, "layer-matched": 4, "all": 1, "none": 1, "elsewhere": 1}
+    low = {tuple(head) for head in np.argwhere(scores.score.numpy() <= np.median(scores.score.numpy()))}
+    drawn = [condition.heads for condition in made if condition.name == "random"]
+    assert all(len(heads) == 3 and {tuple(head) for head in heads} <= low for heads in drawn)
+    assert len({str(heads) for heads in drawn}) > 1
+    for condition in made:
+        if condition.name == "layer-matched":
+            assert {layer: len(heads) for layer, heads in condition.heads.by_layer().items()} == {1: 2, 2: 1}
+            assert not set(condition.heads) & set(GAZE)
+            for layer, head in condition.heads:
+                assert scores.score[layer, head] <= np.median(scores.score[layer].numpy())
+    by_name = {condition.name: condition for condition in made}
+    assert len(by_name["all"].heads) == 72
+    assert by_name["none"].heads is None
+    assert by_name["elsewhere"].elsewhere
+    assert list(by_name["elsewhere"].heads) == list(by_name["gaze"].heads) == list(GAZE)
+    again = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
+    assert [condition.to_dict() for condition in again] == [condition.to_dict() for condition in made]
+
+
+def test_too_few_heads_to_draw_from_are_an_error(tiny_model, scores):
+    with pytest.raises(HeadError, match=r"3 control heads were asked for, and 1 of 72 heads lie.*raise below="):
+        conditions(tiny_model, GAZE, ["random"], scores=scores, below=1)
+    many = HeadSet([(3, head) for head in range(8)])
+    with pytest.raises(HeadError, match="Layer 3 has 8 of the heads, and [0-6] others at or below percentile 50"):
+        conditions(tiny_model, many, ["layer-matched"], scores=scores)
+
+
+def test_large_models_draw_from_the_lowest_twentieth(scores):
+    class Large:
+        class cfg:
+            n_layers, n_heads = 20, 20
+
+    wide = HeadScores(torch.rand(1, 20, 20, 2, 2, generator=torch.Generator().manual_seed(1)))
+    (drawn,) = conditions(Large(), HeadSet(["L0H0", "L5H5"]), ["random"], scores=wide, draws=1)
+    assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 5) for layer, head in drawn.heads)
+    # Where these are few, from twice as many as there are to draw, so that draws differ.
+    many = HeadSet([(layer, head) for layer in range(2) for head in range(20)])
+    drawn = conditions(Large(), many, ["random"], scores=wide, draws=2)
+    for draw in drawn:
+        assert len(draw.heads) == 40
+        assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 20) for layer, head in draw.heads)
+    assert drawn[0].heads != drawn[1].heads
+    with pytest.raises(HeadError, match="21 control heads were asked for, and 20 of 400"):
+        conditions(Large(), HeadSet([*many][:21]), ["random"], scores=wide, below=5)
+    with pytest.raises(HeadError, match="201 control heads were asked for, and 200 of 400"):
+        conditions(Large(), HeadSet([divmod(n, 20) for n in range(201)]), ["random"], scores=wide)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["gaze", "others"], {}, "give a list of some of gaze, random"),
+        ("gaze", {}, "give a list of some of"),
+        ([], {}, "give a list of some of"),
+        (["gaze", "gaze"], {}, "each once"),
+        (["random"], {"scores": None}, "'random' draws heads with low scores: give scores="),
+        (["random"], {"draws": 0}, "draws=0"),
+    ],
+)
+def test_what_conditions_refuses(tiny_model, scores, names, options, message):
+    with pytest.raises(InputError, match=message):
+        conditions(tiny_model, GAZE, names, **{"scores": scores, **options})
+
+
+def test_heads_outside_the_model_are_refused(tiny_model):
+    with pytest.raises(HeadError, match="L30H1"):
+        conditions(tiny_model, HeadSet(["L30H1"]), ["gaze"])
+    with pytest.raises(InputError, match="'x' has no heads"):
+        Condition("x", HeadSet([]))
+
+
+def test_curves(scores):
+    counts = head_counts(scores, [1, 2, 5], mode=suppress_all(3.0))
+    assert [list(point.heads) for point in counts] == [list(scores.top(k)) for k in (1, 2, 5)]
+    assert {point.mode for point in counts} == {suppress_all(3.0)}
+    assert [(point.name, point.mode) for point in strengths(GAZE, [1, 2.5])] == [
+        ("strength 1", boost_and_suppress(1)), ("strength 2.5", boost_and_suppress(2.5))
+    ]  # fmt: skip
+
+
+def test_conditions_and_protocols_survive_json(tiny_model, scores):
+    for condition in conditions(tiny_model, GAZE, NAMES, scores=scores, draws=2):
+        again = Condition.from_dict(json.loads(json.dumps(condition.to_dict())))
+        assert again == condition
+        assert (again.heads is None and condition.heads is None) or list(again.heads) == list(condition.heads)
+    for protocol in (question(), dynamic_narration(every=7), dynamic_narration(end="."), regions(), asking()):
+        assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+def test_a_plan_names_every_condition_and_target_in_order(tiny_model, scores):
+    (strip,) = comics.synthetic(1, seed=1, panels=3)
+    made = conditions(tiny_model, GAZE, ["gaze", "none"], scores=scores)
+    rows = plan(question("What?"), strip, made, seed=(0, 4))
+    names = list(strip.regions)
+    assert [(row.condition.name, row.targets, row.aims, row.prompt) for row in rows] == [
+        (name, (target,), (target,), "What?") for name in ("gaze", "none") for target in names
+    ]
+    moving = plan(dynamic_narration(), strip, made, seed=(0, 4))
+    assert [row.targets for row in moving] == [tuple(random_order(strip, seed=(0, 4)))] * 2
+    asked = plan(asking(["a", "b", "c"]), strip, made[1:], seed=(0, 4))
+    assert [row.prompt for row in asked] == ["a", "b", "c"]
+    with pytest.raises(InputError, match="There are 2 prompts, and a picture has 3 regions"):
+        plan(asking(["a", "b"]), strip, made, seed=(0, 4))
+    with pytest.raises(InputError, match="no named regions"):
+        plan(question(), Picture(strip.image), made, seed=(0, 4))
+
+
+def test_a_place_elsewhere_has_the_size_and_does_not_touch():
+    (strip,) = comics.synthetic(1, seed=1, panels=4)
+    places = [elsewhere(strip, "panel 2", seed=seed) for seed in range(30)]
+    for place in places:
+        assert (place.x1 - place.x0, place.y1 - place.y0) == pytest.approx((32, 32))
+        assert place.x1 <= 32 + 1e-9 or place.x0 >= 64
+        assert place.x0 >= 0 and place.x1 <= strip.image.width and (place.y0, place.y1) == (0, 32)  # noqa: PT018
+    assert len({place.x0 for place in places}) > 10, "on the left there is room for one place only"
+    large = Picture(strip.image, {"most": Box(10, 0, 110, 32), **panels(2, *strip.image.size)})
+    assert elsewhere(large, "most", seed=0) is None
+    aims = plan(regions(), large, [Condition("elsewhere", GAZE, elsewhere=True)], seed=(0, 0))[0].aims
+    assert aims == (None,)
+
+
+def test_what_a_protocol_refuses():
+    with pytest.raises(InputError, match="every= or end=, not both"):
+        dynamic_narration(every=5, end=".")
+    with pytest.raises(InputError, match="at least one new token"):
+        question(max_new_tokens=0)
+    with pytest.raises(InputError, match="that can be reached"):
+        dynamic_narration(end="")

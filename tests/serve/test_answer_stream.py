@@ -1,0 +1,159 @@
+"""One answer under a target that moves, against schedules that say the same beforehand."""
+
+import threading
+import time
+
+import pytest
+import torch
+from PIL import Image
+from reference import tower_runs
+
+from gaze_lens import Box, HeadSet, comics, steer, track
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.errors import RegionError
+from gaze_lens.serve.answer_stream import Turn, Wheel
+from gaze_lens.serve.ask_requests import Aim, Ask
+
+HEADS = HeadSet(["L1H6", "L1H11"])
+STRENGTH = 10_000.0
+
+
+@pytest.fixture(scope="module")
+def strip():
+    return comics.synthetic(1, seed=5)[0]
+
+
+def aim(strip, name):
+    return Aim(name, strip.regions[name], STRENGTH)
+
+
+def answer(model, strip, target=None, *, at=None, **changes):
+    """Run a turn without a server; `at`: step -> what to do with the turn when that word has been written."""
+    told = []
+
+    def tell(event):
+        told.append(event)
+        if event["kind"] == "word" and event["step"] in (at or {}):
+            at[event["step"]](turn)
+
+    options = {"max_new_tokens": 40, "pause": 0.0, **changes}
+    turn = Turn(model, HEADS, Ask(strip, comics.NARRATE_FREELY, target, **options), tell)
+    turn.run()
+    return told
+
+
+def said(told):
+    return "".join(event["text"] for event in told if event["kind"] == "word")
+
+
+def kinds(told):
+    return [event["kind"] for event in told if event["kind"] != "word"]
+
+
+@pytest.mark.parametrize("step", [0, 3, 10])
+def test_a_switch_in_mid_sentence_is_the_schedule_with_that_step(tiny_model, strip, step):
+    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={step: lambda turn: turn.aim(aim(strip, "panel 5"))})
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    schedule = [(0, inputs.region("panel 2")), (step + 1, inputs.region("panel 5"))]
+    expected = tiny_model.generate(inputs, fwd_hooks=steer(HEADS, schedule=schedule), max_new_tokens=40)
+    assert said(told) == str(expected)
+    words = [event for event in told if event["kind"] == "word"]
+    assert [event["target"] for event in words] == ["panel 2" if e["step"] <= step else "panel 5" for e in words]
+
+
+def test_without_a_target_it_says_what_the_model_says_and_letting_go_lets_go(tiny_model, strip):
+    free = answer(tiny_model, strip)
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    assert said(free) == str(tiny_model.generate(inputs, max_new_tokens=40))
+    held = answer(tiny_model, strip, aim(strip, "panel 2"))
+    let_go = answer(tiny_model, strip, aim(strip, "panel 2"), at={8: lambda turn: turn.aim(None)})
+    assert said(held).startswith(strip.captions["panel 2"])
+    assert said(held).count(strip.captions["panel 2"]) >= 3 > said(free).count(strip.captions["panel 2"])
+    assert said(let_go)[:20] == said(held)[:20]
+    assert said(let_go) != said(held)
+
+
+def test_masses_are_those_of_track(tiny_model, strip):
+    told = answer(tiny_model, strip, aim(strip, "panel 3"), max_new_tokens=8)
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    hooks = steer(HEADS, inputs.region("panel 3"))
+    expected = track(tiny_model, inputs, HEADS, fwd_hooks=hooks, max_new_tokens=8)
+    words = [event for event in told if event["kind"] == "word"]
+    assert len(words) == 8
+    for event in words:
+        mass = torch.tensor([event["mass"][name] for name in expected.regions])
+        assert (mass - expected.mean[event["step"]]).abs().max() < 1e-4
+        assert event["mass"]["panel 3"] > 0.9
+        assert event["image"] == pytest.approx(mass.sum().item(), abs=1e-3), "panels cover the strip"
+
+
+def test_a_box_that_is_drawn_in_mid_sentence_is_watched_from_then_on(tiny_model, strip):
+    box = Aim("box 1", Box(129, 1, 158, 30), STRENGTH)
+    told = answer(tiny_model, strip, at={4: lambda turn: turn.aim(box)})
+    words = [event for event in told if event["kind"] == "word"]
+    assert all(("box 1" in event["mass"]) == (event["step"] > 4) for event in words)
+    assert words[-1]["mass"]["box 1"] > 0.9
+    assert strip.captions["panel 5"] in said(told)
+
+
+def test_a_target_that_cannot_be_is_told_and_the_old_one_stays(tiny_model, strip):
+    outside = Aim("box 1", Box(500, 0, 600, 30), STRENGTH)
+    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={2: lambda turn: turn.aim(outside)})
+    assert kinds(told) == ["started", "refused", "done"]
+    assert said(told) == said(answer(tiny_model, strip, aim(strip, "panel 2")))
+    with pytest.raises(RegionError):
+        answer(tiny_model, strip, outside)
+
+
+def test_cancelling_writes_no_further_token_and_cuts_a_pause_short(tiny_model, strip):
+    told = answer(tiny_model, strip, at={3: lambda turn: turn.cancel()})
+    assert told[-1] == {"kind": "done", "reason": "stopped", "tokens": 4}
+    start = time.monotonic()
+    late = {0: lambda turn: threading.Timer(0.05, turn.cancel).start()}
+    told = answer(tiny_model, strip, at=late, pause=30.0)
+    assert told[-1]["reason"] == "stopped"
+    assert time.monotonic() - start < 29
+
+
+def test_only_the_last_of_many_wishes_counts_whatever_thread_they_come_from(tiny_model, strip):
+    def flood(turn):
+        threads = [threading.Thread(target=turn.aim, args=(aim(strip, f"panel {n}"),)) for n in (1, 3, 4, 6) * 5]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        turn.aim(aim(strip, "panel 5"))
+
+    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={3: flood})
+    once = answer(tiny_model, strip, aim(strip, "panel 2"), at={3: lambda turn: turn.aim(aim(strip, "panel 5"))})
+    assert said(told) == said(once)
+    assert [event["target"] for event in told if event["kind"] == "target"] == ["panel 5"]
+
+
+def test_a_wheel_on_the_full_matrix_does_what_its_bias_does(shelf):
+    model, _ = shelf.get("Qwen3-VL")
+    inputs = model.prepare(Image.new("RGB", (64, 64), "red"), "Hi")
+    heads = HeadSet(["L1H0", "L1H2"])
+    ((name, bias), *_) = steer(heads, inputs.region((0, 0, 32, 64)))
+    wheel, look = Wheel.of(heads), [("blocks.1.attn.hook_pattern", lambda pattern, hook: None)]
+    free, steered = model(inputs), model.run_with_hooks(inputs, fwd_hooks=[(name, bias), *look])
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=wheel.hooks()), free)
+    wheel.turn(bias)
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=[*wheel.hooks(), *look]), steered)
+    assert not torch.allclose(steered, free)
+    wheel.turn(None)
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=wheel.hooks()), free)
+    assert isinstance(wheel, AttentionBias)
+
+
+def test_questions_about_one_picture_encode_it_once(tiny_model, strip):
+    def ask(prompt, before=None):
+        told = []
+        turn = Turn(tiny_model, HEADS, Ask(strip, prompt, None, max_new_tokens=8, pause=0.0), told.append)
+        return turn.run(before), said(told)
+
+    with tower_runs(tiny_model) as runs:
+        encoded, _ = ask(comics.OPEN)
+        _, text = ask(comics.ask(2), encoded)
+        assert len(runs) == 1
+    assert text == str(tiny_model.generate(tiny_model.prepare(strip, comics.ask(2)), max_new_tokens=8))

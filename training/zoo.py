@@ -1,0 +1,141 @@
+"""Which of the paper's claims hold on other small models: `python -m training.zoo --out DIR`.
+
+Every member is trained as the embedded model is, on the same pictures in the same phases, and differs from it in one
+thing: its size, its architecture, or whether its vision tower learns with the rest. Then heads are scored, steered and
+controlled as in `training.evaluate`.
+
+A member takes three quarters of an hour to two and a half hours of one CPU core, or minutes on a GPU. `DIR/MEMBER`
+holds its states, log, checkpoint, scores and figures; the same command goes on where it was stopped, and does nothing
+again. At the end, or with `--report` at any time, `DIR` gets `table.md`, `maps.png` and `steering.png`, for which the
+members' `figures.json` are enough.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from gaze_lens import comics
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import write_whole
+from gaze_lens.model.hooked_vlm import HookedVLM
+from gaze_lens.scoring.gaze_score import score_heads
+from training.evaluate import SEED, Bench, answering, looking
+from training.llava import LLAVA
+from training.qwen3_vl import QWEN3_VL
+from training.recipe import Architecture, Size
+from training.train import PHASES, Trainer, train
+from training.zoo_report import write_report
+
+FEW = 0.09  # of all heads: about the share that the paper steers with
+DRAWS = 5  # sets of random heads
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the zoo.
+
+    what: how it differs from the embedded model. frozen: its vision tower stays as the phase "vision" left it, or
+    random where `pretrained` is False; what projects to the language model learns.
+    """
+
+    what: str
+    size: Size = Size()
+    architecture: Architecture = QWEN3_VL
+    frozen: bool = False
+    pretrained: bool = True
+
+    def trainer(self, seed: int, device: str) -> Trainer:
+        """Its training, at the beginning."""
+        phases = PHASES if self.pretrained else tuple(phase for phase in PHASES if phase.rate)
+        return Trainer(
+            seed=seed, device=device, size=self.size, phases=phases, architecture=self.architecture, frozen=self.frozen
+        )
+
+
+MEMBERS = {
+    "base": Member("the embedded model's own recipe"),
+    "small": Member("narrower, 4 layers", Size(width=96, layers=4, heads=8, mlp=288)),
+    "large": Member("wider, 8 layers", Size(width=192, layers=8, mlp=576)),
+    "llava": Member("LLaVA: Pixtral tower, projector, Llama decoder", Size(width=132), LLAVA),
+    "frozen": Member("vision tower pretrained, then frozen", frozen=True),
+    "random tower": Member("vision tower random and frozen", frozen=True, pretrained=False),
+}
+
+
+def measure(folder: Path, *, strips: int) -> dict[str, Any]:
+    """Everything that the report tells of one member, from its checkpoint.
+
+    Heads are found on as many other strips, and so is the number of them to steer with: the one up to `FEW` of all
+    that does best there. Controls have as many.
+    """
+    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
+    other = Bench.of(model, strips, seed=SEED + 1)
+    bench, scores = replace(other, strips=comics.synthetic(strips, seed=SEED)), other.scores
+    scores.save(folder.parent / "scores.safetensors")
+    n_heads = scores.score.numel()
+    counts = [k for k in other.counts if k <= max(1, int(FEW * n_heads))]
+    best = max(counts, key=lambda k: other.steered(scores.top(k))["forced choice"]["value"])
+    random = [bench.steered(scores.controls(best, seed=seed)) for seed in range(DRAWS)]
+    return {
+        "strips": strips,
+        "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
+        "answering": answering(bench),
+        "looking": looking(bench),
+        "contrast": [[round(value, 4) for value in layer] for layer in scores.contrast.tolist()],
+        "verdict": judged(scores),
+        "verdict at the answer": judged(score_heads(model, other.strips, at="answer", batch_size=8)),
+        "steering": {k: bench.steered(scores.top(k)) for k in counts},
+        "best": best,
+        "random": sum(draw["forced choice"]["value"] for draw in random) / DRAWS,
+        "all": bench.steered(scores.top(n_heads)),
+    }
+
+
+def judged(scores: HeadScores) -> dict[str, Any]:
+    """The verdict on some scores, and the largest contrast among them."""
+    verdict, largest = scores.verdict(), float(scores.contrast.max())
+    heads = [str(head) for head in verdict.heads]
+    return {"heads": heads, "share": verdict.share, "effective": verdict.effective, "contrast": largest}
+
+
+def rear(name: str, out: Path, *, seed: int, device: str, strips: int) -> None:
+    """Train a member and measure it, or go on with that; nothing where its figures are there."""
+    folder = out / name
+    if (folder / "figures.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"{name}: {MEMBERS[name].what}")
+    if not (folder / "checkpoint" / "model.safetensors").exists():
+        trainer = MEMBERS[name].trainer(seed, device)
+        train(trainer, folder)
+        trainer.export(folder / "checkpoint")
+    figures = measure(folder / "checkpoint", strips=strips) | {"seed": seed}
+    write_whole(folder / "figures.json", json.dumps(figures, indent=1).encode())
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the members and the report.")],
+    member: Annotated[list[str] | None, typer.Option(help=f"Some only: {', '.join(MEMBERS)}.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and pictures.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: cpu or cuda.")] = "cpu",
+    strips: Annotated[int, typer.Option(help="Unseen strips to measure on.")] = 60,
+    report: Annotated[bool, typer.Option(help="Only write the report on the members that are there.")] = False,
+) -> None:
+    """Train small models that differ in one thing each, and measure what holds on them."""
+    torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
+    unknown = [name for name in member or () if name not in MEMBERS]
+    if unknown:
+        raise typer.BadParameter(f"there is no member {unknown[0]!r}; there are {', '.join(MEMBERS)}")
+    if not report:
+        for name in member or MEMBERS:
+            rear(name, out, seed=seed, device=device, strips=strips)
+    for path in write_report(out, MEMBERS):
+        typer.echo(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
