@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from gaze_lens import comics
-from gaze_lens.attention.attention_bias import AttentionBias, Place, Positions, RowReader
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.counterfactuals import changes
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_scores import HeadScores
@@ -43,7 +45,9 @@ from gaze_lens.patching import (
     zero_ablate,
 )
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.picture import Box, Mask, Picture, Polygon, Region, Union, panels
+from gaze_lens.regions.layout import Region
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import load_tiny
 from gaze_lens.tracking import Trajectory, track

@@ -80,7 +80,7 @@ def sliding(shelf):
 @pytest.fixture(scope="session")
 def strip():
     """A strip of three panels."""
-    from gaze_lens.comics.strips import synthetic
+    from gaze_lens.comics.generator import synthetic
 
     return synthetic(1, seed=5, panels=3)[0]
 

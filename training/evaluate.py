@@ -29,10 +29,11 @@ from gaze_lens.evaluation import (
 )
 from gaze_lens.evaluation.answers import answer
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress, max_suppress_all, suppress_all, suppress_image
 from gaze_lens.model.hooked_vlm import HookedVLM
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.files import write_whole
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import FOLDER, HEADS
 

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.runs.files import write_whole
 from training.batches import GRID, IGNORE, Batch, Frame, scene_batch, strip_batch
 from training.packed_forward import read, use_packed_attention, use_plain_attention
 from training.qwen3_vl import QWEN3_VL

@@ -20,8 +20,8 @@ import typer
 
 from gaze_lens import comics
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.heads.head_set import write_whole
 from gaze_lens.model.hooked_vlm import HookedVLM
+from gaze_lens.runs.files import write_whole
 from gaze_lens.scoring.gaze_score import score_heads
 from training.evaluate import SEED, Bench, answering, looking
 from training.llava import LLAVA

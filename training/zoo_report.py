@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.runs.files import write_whole
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, MASS, Plot, entitle, house_style, new_figure
 
 CHANCE = 1 / 6

@@ -11,149 +11,34 @@ A layer where nothing is attached runs the model's own kernel, and so does one t
 `RowReader` hooks. This is the only file that knows the attention registry; it knows no model by name.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gaze_lens.attention.attention_bias import PLACE, AttentionBias, Place, RowReader
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.backend import NAME, Layer, Seam, n_hooks
 from gaze_lens.attention.call import Call
-from gaze_lens.attention.forward_context import run_within
+from gaze_lens.attention.positions import PLACE, Place
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import in_one_row
-from gaze_lens.errors import HookError, ModelError
-from gaze_lens.regions.picture import Layout
+from gaze_lens.errors import HookError
 
-NAME = "gaze_lens"
-KERNELS = ("sdpa", "eager")
 Acting = list[tuple[AttentionBias, Tensor]]
 Rows = slice | list[int]
 FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
 CACHES = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
 
 
-@dataclass(eq=False)
-class Seam:
-    """What all layers of one model share: the kernel to fall back on and where the running forward is.
-
-    default: the attention implementation that the model had, "sdpa" or "eager".
-    first: the first layer that attends to the sequence itself, whose cache counts tokens.
-    upcast: the model's eager attention takes the softmax in float32.
-    layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
-    seen: tokens seen when the running forward ends, told by its cache and its input.
-    masks: what the layers of the running forward share: masks, places, sums of biases.
-    layers: attention module -> its layer.
-    """
-
-    default: str
-    first: int = 0
-    upcast: bool = True
-    layout: Layout | None = None
-    seen: int = 0
-    masks: dict[Any, Any] = field(default_factory=dict)
-    layers: dict[nn.Module, "Layer"] = field(default_factory=dict)
-
-    @classmethod
-    def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
-        """Make the hook points of a text model's attention layers live. `bridges`: attention module -> its bridge."""
-        indices = (bridge.hook_pattern.layer() for bridge in bridges.values() if not bridge.is_cross_attention)
-        seam = cls(kernel_of(text_model), min(indices), upcast)
-        AttentionInterface.register(NAME, attention)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-        for module, bridge in bridges.items():
-            module.gaze_lens_layer = seam.layers[module] = Layer(seam, bridge)
-        run_within(text_model, seam.running)
-        text_model.set_attn_implementation(NAME)
-        return seam
-
-    @contextmanager
-    def running(self, kwargs: dict[str, Any]) -> Iterator[None]:
-        """Around the text model: learn from its cache how many tokens came before, and how many come now."""
-        cache = kwargs.get("past_key_values")
-        before = 0 if cache is None else int(cache.get_seq_length(self.first))
-        given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
-        self.seen = before + given.shape[1]
-        self.masks.clear()
-        layers = self.layers.items() if any(self._rotary_hooks) else ()  # only edited keys need caches
-        listening = [m.register_forward_pre_hook(layer._begin, with_kwargs=True) for m, layer in layers]
-        try:
-            yield
-        finally:
-            for handle in listening:
-                handle.remove()
-
-    @cached_property
-    def _rotary_hooks(self) -> list[dict]:
-        """Those of all layers."""
-        return [hooks for layer in self.layers.values() for hooks in layer.rotary_hooks]
-
-    def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
-        """The place of a layer's matrix, one object for layers alike. Its queries are the last ones: where only the
-        last logits are asked for, later layers may leave out the others. A sliding cache drops its oldest keys; a
-        static one has room behind."""
-        about = "place", self.seen, n_queries, n_keys, crossed, id(self.layout)
-        if about not in self.masks:
-            start = 0 if crossed else max(0, self.seen - n_keys)
-            self.masks[about] = Place(self.seen - n_queries, n_queries, start, n_keys, self.layout, crossed)
-        return self.masks[about]
-
-
-def kernel_of(text_model: nn.Module) -> str:
-    """The attention implementation that a text model has; ModelError where the seam cannot stand in for it."""
-    kernel = text_model.config._attn_implementation
-    if kernel not in KERNELS:
-        raise ModelError(
-            f"The language model was loaded with attn_implementation={kernel!r}; gaze_lens works with "
-            f"{' and '.join(KERNELS)}. Load it again with one of them."
-        )
-    return kernel
-
-
-@dataclass(eq=False)
-class Layer:
-    """One attention layer: its bridge, whose hook points fire here, the model's seam, and the running caches.
-
-    cache: of keys and values. shared: keys and values that later layers of the same forward use again, where they do.
-    """
-
-    seam: Seam
-    bridge: nn.Module
-    index: int = field(init=False)
-    crossed: bool = field(init=False)
-    cache: Any = None
-    shared: Any = None
-
-    def __post_init__(self) -> None:
-        self.index, self.crossed = self.bridge.hook_pattern.layer(), self.bridge.is_cross_attention
-
-    def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the attention module runs: remember the caches until the attention function is called."""
-        self.cache, self.shared = kwargs.get("past_key_values"), kwargs.get("shared_kv_states")
-
-    @cached_property
-    def points(self) -> tuple[HookPoint, HookPoint]:
-        """`hook_attn_scores` and `hook_pattern`."""
-        return self.bridge.hook_attn_scores, self.bridge.hook_pattern
-
-    @cached_property
-    def hooks(self) -> list[dict]:
-        """The dictionaries that hold what is attached to `hook_attn_scores` and `hook_pattern`."""
-        return [hooks for point in self.points for hooks in hooks_of(point)]
-
-    @cached_property
-    def rotary_hooks(self) -> list[dict]:
-        """Those of `hook_rot_q` and `hook_rot_k`, as far as the layer has them."""
-        points = (self.bridge._modules.get(name) for name in ("hook_rot_q", "hook_rot_k"))
-        return [hooks for point in points if point is not None for hooks in hooks_of(point)]
+def register() -> None:
+    """Make the function known to `transformers` under our name, with the masks that SDPA takes."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def attention(
@@ -237,16 +122,6 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
             f"hook_rot_k cannot be edited under a {type(cache).__name__}: the edit would be lost in the next step. Use "
             "the default cache or cache_implementation='static'."
         )
-
-
-def n_hooks(point: HookPoint) -> int:
-    """How many hooks a point carries, PyTorch's own included; `HookPoint.has_hooks` does not see those."""
-    return sum(map(len, hooks_of(point)))
-
-
-def hooks_of(point: HookPoint) -> tuple[dict, ...]:
-    """The dictionaries in which PyTorch keeps what is attached to a hook point."""
-    return point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks
 
 
 def _attached(layer: Layer) -> tuple[list[AttentionBias], list[RowReader]] | None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import repeat_kv
 
-from gaze_lens.attention.attention_bias import Place
+from gaze_lens.attention.positions import Place
 
 UNGROUPED = nn.Identity().eval()  # to Hugging Face's kernels, a module whose every head has its own keys and values
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import Place, Positions, RowReader
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 

@@ -12,8 +12,9 @@ from gaze_lens.evaluation.condition import NAMES, Condition, conditions, head_co
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress
-from gaze_lens.regions.picture import Box, Picture
+from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.shapes import Box
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import HEADS, NAME
 

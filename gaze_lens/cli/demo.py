@@ -11,7 +11,8 @@ import typer
 
 import gaze_lens as gl
 from gaze_lens import show
-from gaze_lens.comics.strips import NARRATE_FREELY, OPEN, synthetic
+from gaze_lens.comics.generator import synthetic
+from gaze_lens.comics.questions import NARRATE_FREELY, OPEN
 from gaze_lens.evaluation import (
     Accuracy,
     Answer,

@@ -20,14 +20,15 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from gaze_lens import show
-from gaze_lens.comics.strips import ask
+from gaze_lens.comics.questions import ask
 from gaze_lens.data import Pictures
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.evaluation.records import picture_digest, weights_digest
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.regions.digest import picture_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
+from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
 from gaze_lens.scoring.gaze_score import score_strips
 

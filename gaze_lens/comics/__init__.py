@@ -8,8 +8,8 @@
 Indices are 0-based; the names of regions and the words of questions count from one, as people do.
 """
 
-from gaze_lens.comics.strips import (
-    GAP,
+from gaze_lens.comics.generator import caption, scenes, synthetic
+from gaze_lens.comics.questions import (
     LIST_THINGS,
     NARRATE,
     NARRATE_ANY_ORDER,
@@ -20,15 +20,9 @@ from gaze_lens.comics.strips import (
     THIS,
     ask,
     ask_place,
-    caption,
-    grid,
-    paint_gaps,
     place,
-    scenes,
-    strip,
-    synthetic,
-    with_panels,
 )
+from gaze_lens.comics.strips import GAP, grid, paint_gaps, strip, with_panels
 
 __all__ = [
     "GAP", "LIST_THINGS", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "ONE_THING", "OPEN", "ORDINALS", "THIS",

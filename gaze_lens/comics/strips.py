@@ -10,54 +10,19 @@ Indices are 0-based; the names of regions and the words of questions count from 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from gaze_lens.comics.drawing import SIDE, describe, draw_cells, draw_content, render_panels, render_scenes
 from gaze_lens.errors import ImageError, InputError
-from gaze_lens.regions.picture import Box, Picture, Shape
+from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.shapes import Box, Shape
 
-OPEN = "What is going on in this picture?"
-THIS = "What is happening in this panel?"
-NARRATE = "Describe this comic panel by panel, from left to right."
-NARRATE_ANY_ORDER = "Describe this comic panel by panel, in any order."
-NARRATE_FREELY = "Say what each panel shows, in any order, without numbers."
-ONE_THING = "What is one thing in this picture?"
-LIST_THINGS = "List the things in this picture."
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-GAP = 2  # pixels: the white gap between synthetic panels
 Panel = str | Path | bytes | Image.Image | np.ndarray
 
-
-def ask(index: int) -> str:
-    """The question about the panel at 0-based `index`, up to 7: `ask(0)` asks about the first panel from the left."""
-    if not 0 <= index < len(ORDINALS):
-        raise InputError(f"There is no ready question about panel index {index}; expected 0 to {len(ORDINALS) - 1}.")
-    return f"What happens in the {ORDINALS[index]} panel from the left?"
-
-
-def ask_place(place: str) -> str:
-    """The question about a place of a scene: `ask_place("top left")`."""
-    return f"What is at the {place}?"
-
-
-def place(row: int, column: int, shape: tuple[int, int]) -> str:
-    """The words for a cell of a scene of shape (rows, columns): `place(0, 2, (3, 3))` is "top right"."""
-    words = []
-    for index, count, names in zip(
-        (row, column), shape, (("top", "middle", "bottom"), ("left", "middle", "right")), strict=True
-    ):
-        words.append(names[0] if index == 0 else names[2] if index == count - 1 else names[1])
-    return " ".join(words)
-
-
-def caption(content: Sequence[SupportsIndex] | np.ndarray) -> str:
-    """What a synthetic panel shows, from its four indices (see `shapes.draw_content`): "red ring above blue bar."."""
-    return f"{describe(*content[:2])} above {describe(*content[2:])}."
+GAP = 2  # pixels: the white gap between synthetic panels
 
 
 def strip(
@@ -155,40 +120,3 @@ def _picture(
 ) -> Picture:
     boxes = [Box(x0, 0, x1, pixels.shape[0]) for x0, x1 in zip([0, *ends[:-1]], ends, strict=True)]
     return with_panels(Image.fromarray(pixels), boxes, captions)
-
-
-def synthetic(n: int, *, seed: int, panels: int = 6, width: int = SIDE) -> list[Picture]:
-    """n strips of coloured shapes that the embedded model can read, 32 pixels high, with exact captions.
-
-    panels: in each strip, all different. width: of every panel, in pixels, a multiple of 16.
-    The same arguments always give the same pictures, and the first of many are those of fewer.
-    """
-    if panels < 1 or width < SIDE or width % 16:
-        raise InputError(f"panels={panels} must be at least 1, and width={width} a multiple of 16 and at least {SIDE}.")
-    found = []
-    for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        content = draw_content(rng, panels)
-        pixels = np.concatenate(render_panels(rng, content, width), axis=1)
-        ends = [width * (k + 1) for k in range(panels)]
-        found.append(_picture(paint_gaps(pixels, ends[:-1]), ends, [caption(row) for row in content.tolist()]))
-    return found
-
-
-def scenes(n: int, *, seed: int, shape: tuple[int, int] = (3, 3)) -> list[Picture]:
-    """n single pictures of several shapes on a grid of shape (rows, columns) cells of 32 pixels.
-
-    Regions "object 1", "object 2", ... in reading order, each the cell that holds the shape; captions like "red ring.".
-    """
-    if min(shape) < 1 or shape[0] * shape[1] < 2:
-        raise InputError(f"A scene of shape {shape} is too small; it needs two cells or more.")
-    found = []
-    for i in range(n):
-        rng = np.random.default_rng([seed, i])
-        cells = draw_cells(rng, 1, shape)
-        image = Image.fromarray(render_scenes(rng, cells)[0])
-        rows, columns = np.nonzero(cells[0, ..., 0] >= 0)
-        spots = {f"object {k + 1}": (int(r), int(c)) for k, (r, c) in enumerate(zip(rows, columns, strict=True))}
-        boxes = {name: Box(c * SIDE, r * SIDE, (c + 1) * SIDE, (r + 1) * SIDE) for name, (r, c) in spots.items()}
-        found.append(Picture(image, boxes, {name: describe(*cells[0, r, c]) + "." for name, (r, c) in spots.items()}))
-    return found

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from gaze_lens.comics.drawing import COLOURS, PALETTE
-from gaze_lens.comics.strips import ORDINALS
+from gaze_lens.comics.questions import ORDINALS
 from gaze_lens.counterfactuals.feature_changes import FeatureChange, averages, noises, zeros
 from gaze_lens.counterfactuals.pixels import box_of, coverage_of, image_of, inside, pixels, pixels_of, thing_of
 from gaze_lens.errors import InputError, RegionError

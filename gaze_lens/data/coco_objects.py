@@ -8,7 +8,7 @@ from typing import Any
 
 from gaze_lens.data.rle import decode, require_pycocotools
 from gaze_lens.errors import RegionError
-from gaze_lens.regions.picture import Box, Mask, Polygon, Shape, Union
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Shape, Union
 
 Record = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from gaze_lens.errors import RegionError
-from gaze_lens.regions.picture import Box
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.shapes import Box
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 Colour = tuple[int, int, int]

@@ -20,8 +20,9 @@ from gaze_lens.comics.strips import with_panels
 from gaze_lens.data.folders import existing, fault, image_files
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.regions.picture import Box, Picture, Shape, as_shape
+from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.shapes import Box, Shape, as_shape
 
 Panels = int | tuple[int, int] | Sequence[Any] | Callable[[Image.Image], Sequence[Shape]]
 

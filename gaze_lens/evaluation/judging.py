@@ -22,9 +22,11 @@ from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.merge import FILE
 from gaze_lens.evaluation.protocols import Protocol
-from gaze_lens.evaluation.records import Generations, Record, check_picture, names_of, pictures_digest
+from gaze_lens.evaluation.records import Generations, Record, check_picture
 from gaze_lens.evaluation.results import Results
-from gaze_lens.regions.picture import Box, Picture
+from gaze_lens.regions.digest import names_of, pictures_digest
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.journal import Journal, Line, header
 
 BLIND = CaptionMatch | ExactDescription | NamesOnly

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gaze_lens.comics.strips import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
+from gaze_lens.comics.questions import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
 from gaze_lens.errors import InputError
-from gaze_lens.regions.picture import Box, Picture
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Box
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ The engine's protocols with one condition, in memory; `gl.evaluate` runs several
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gaze_lens.comics.strips import OPEN, ask
+from gaze_lens.comics.questions import OPEN, ask
 from gaze_lens.evaluation.answers import Answer, answer
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers

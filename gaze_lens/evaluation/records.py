@@ -5,7 +5,6 @@ generations = Generations.read("out/generations.jsonl")
 generations.records[0].text, generations.pictures["strip 1"]["captions"]
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.regions.digest import picture_digest, pictures_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Line, read
 
@@ -130,11 +131,6 @@ def skipped_line(name: str, why: str) -> Line:
     return {"kind": "skipped", "picture": name, "why": why}
 
 
-def names_of(pictures: Sequence[Picture]) -> list[str]:
-    """The pictures' names where they have any, as those of `gl.data` do; else "0", "1", ..."""
-    return [str(name) for name in getattr(pictures, "names", range(len(pictures)))]
-
-
 def describe(
     model: Any, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
 ) -> Line:
@@ -146,22 +142,6 @@ def describe(
     }  # fmt: skip
 
 
-def pictures_digest(pictures: Sequence[Picture]) -> str:
-    """A fingerprint of the names of pictures; of the pictures themselves where they have no names."""
-    digest = hashlib.sha256(repr(names_of(pictures)).encode())
-    if not hasattr(pictures, "names"):
-        for picture in pictures:
-            digest.update(f"{picture_digest(picture)} {picture.captions}".encode())
-    return digest.hexdigest()[:16]
-
-
-def picture_digest(picture: Picture) -> str:
-    """A fingerprint of a picture: its pixels and its regions."""
-    digest = hashlib.sha256(f"{picture.image.size} {picture.regions}".encode())
-    digest.update(picture.image.tobytes())
-    return digest.hexdigest()[:16]
-
-
 def check_picture(line: Line, picture: Picture) -> None:
     """InputError where answers were made about another picture of the name."""
     captions = {key: told for key, told in line["captions"].items() if told}
@@ -170,15 +150,3 @@ def check_picture(line: Line, picture: Picture) -> None:
             f"The run was made on another picture of the name '{line['picture']}': its pixels, regions or captions "
             "differ. Give the pictures that the run was begun with, or choose another folder."
         )
-
-
-def weights_digest(model: Any) -> str:
-    """A fingerprint of a model's weights, from a few numbers of each: other weights, or another precision, differ."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.original_model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        if not weight.is_meta:
-            flat = weight.detach().reshape(-1)
-            some = flat[:: max(1, flat.numel() // 64)][:64]
-            digest.update(repr(some.float().cpu().tolist()).encode())
-    return digest.hexdigest()[:16]

@@ -17,12 +17,13 @@ from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
 from gaze_lens.evaluation.merge import FILE, file_of, merge_generations, take_turns
 from gaze_lens.evaluation.protocols import Protocol, question
-from gaze_lens.evaluation.records import KIND, Generations, names_of
+from gaze_lens.evaluation.records import KIND, Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.regions.digest import names_of
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
+from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.journal import write
 
 

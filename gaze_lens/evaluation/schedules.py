@@ -7,7 +7,7 @@ turn.
 from collections.abc import Sequence
 from typing import Any
 
-from gaze_lens.comics.strips import NARRATE
+from gaze_lens.comics.questions import NARRATE
 from gaze_lens.evaluation.answers import Answer, answer
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import dynamic_narration

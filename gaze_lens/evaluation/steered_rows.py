@@ -14,11 +14,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from gaze_lens.attention.switchable_bias import Wheel
 from gaze_lens.errors import HookError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.interventions.steering import Wheel, steer
+from gaze_lens.interventions.steering import steer
 from gaze_lens.model.generation import Generation
 
 Steps = list[list[int]]  # for each row, the steps at which its targets begin

@@ -26,9 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import HeadError
-from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, to_json, write_whole
+from gaze_lens.heads.head_set import Head, HeadSet, refuse_other
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
+from gaze_lens.runs.files import to_json, write_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gaze_lens.errors import HeadError
+from gaze_lens.runs.files import to_json, write_whole
 
 FORMS = '"L20H3", "20.3" or (20, 3): layer and head, counted from zero'
 LISTS = ("heads", "ranking", "ranked_heads", "gaze_heads")  # where a JSON object may keep its list of heads
@@ -234,26 +235,3 @@ def _read_json(path: str | os.PathLike[str]) -> Any:
         raise HeadError(
             f"{path} cannot be read ({error}): expected a JSON file of heads. Write one with HeadSet.save(path)."
         ) from error
-
-
-def to_json(content: Any) -> str:
-    """JSON with one line to an entry. Raises HeadError for something JSON cannot hold."""
-    try:
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise HeadError(
-            f"This cannot be written as JSON ({error}): expected text, finite numbers, lists and dicts in `found`. "
-            "Turn paths into str and arrays into lists."
-        ) from error
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file that is either complete or not there at all; makes its folder where there is none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

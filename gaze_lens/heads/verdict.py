@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaze_lens.heads.head_set import HeadSet, to_json, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.heads.rank_correlation import rank_correlation
 from gaze_lens.heads.statistics import ROUNDING, contrast
+from gaze_lens.runs.files import to_json, write_whole
 
 ORDERS = 5040  # labellings that are tried: all of them up to seven regions, else as many random ones
 HALVES = 20  # random ways to split the strips in two

@@ -13,7 +13,8 @@ from gaze_lens.errors import InputError
 from gaze_lens.families import TokenMap
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.picture import Layout, Picture
+from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.picture import Picture
 
 
 @dataclass(frozen=True)

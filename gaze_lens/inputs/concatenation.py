@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from gaze_lens.families import Features
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.picture import Layout
+from gaze_lens.regions.layout import Layout
 
 
 def joined(parts: Sequence[VLMInputs]) -> VLMInputs:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.regions.picture import Group, Region, Rows
+from gaze_lens.regions.layout import Group, Region, Rows
 
 __all__ = ["KINDS", "Group", "group", "groups"]
 

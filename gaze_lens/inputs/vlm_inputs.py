@@ -20,7 +20,9 @@ from torch import Tensor
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.families import Features, TokenMap
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.picture import Box, Group, Layout, Picture, Region
+from gaze_lens.regions.layout import Group, Layout, Region
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Box
 from gaze_lens.text.spans import span_of
 
 

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import AttentionBias, Place, Positions
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.positions import Place, Positions
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.interventions.edits import head_set
-from gaze_lens.regions.picture import Region
+from gaze_lens.regions.layout import Region
 
 
 class Knockout(AttentionBias):

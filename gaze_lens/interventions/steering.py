@@ -9,18 +9,15 @@ Gandikota and Bau 2026, "Steering". The hooks are plain `(hook name, function)` 
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from numbers import Integral, Real
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from gaze_lens.attention.attention_bias import AttentionBias, Place, Positions
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.positions import Positions
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.regions.picture import Region
+from gaze_lens.regions.layout import Region
 
 WHERE = ("prefill", "after image", "decode")
 Schedule = Sequence[tuple[int, Region]]
@@ -118,32 +115,6 @@ def steer(
         )  # fmt: skip
         hooks += bias.hooks()
     return hooks
-
-
-@dataclass(frozen=True, eq=False)
-class Wheel(AttentionBias):
-    """A bias that is another one, exchanged between forwards: `wheel.turn(bias)`; None leaves the heads alone.
-
-    For a target that is chosen while the model writes. The seam takes it for what it is, so that the fast kernel stays
-    on whatever it holds.
-    """
-
-    held: list[AttentionBias] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, heads: HeadSet) -> "Wheel":
-        """A wheel that holds nothing yet."""
-        return cls(heads, Positions.everything(), keys=(), value=(), required=False)
-
-    def turn(self, bias: AttentionBias | None) -> None:
-        """Hold another bias, from the next forward on. Not while a forward runs: its layers would disagree."""
-        self.held[:] = [] if bias is None else [bias]
-
-    def dense(
-        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
-    ) -> Float[Tensor, "#batch #head query key"] | None:
-        """What the bias in the wheel adds."""
-        return self.held[0].dense(layer, place, visible, dtype) if self.held else None
 
 
 def _mode(mode: Any) -> Mode:

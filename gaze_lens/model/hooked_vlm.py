@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from gaze_lens.attention.attention_function import Seam
+from gaze_lens.attention.backend import Seam
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, cross_attention, family_of
 from gaze_lens.inputs.preparation import prepare

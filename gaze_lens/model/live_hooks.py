@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
 
-from gaze_lens.attention.attention_function import Seam
+from gaze_lens.attention import attention_function
+from gaze_lens.attention.backend import Seam
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.projections import make_projections_live
@@ -78,6 +79,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
     for attention in layers.values():
         _delegate(attention)
     text_model = bridge.original_model.get_submodule(bridge.adapter.component_mapping["blocks"].name.rpartition(".")[0])
+    attention_function.register()
     seam = Seam.attach(text_model, layers, upcast=upcast)
     make_projections_live(layers.values())
     bridge.__dict__["silent"] = silent = {}

@@ -20,8 +20,9 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from gaze_lens.attention.attention_bias import Positions, RowReader
-from gaze_lens.attention.attention_function import n_hooks
+from gaze_lens.attention.backend import n_hooks
+from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import side_by_side
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 

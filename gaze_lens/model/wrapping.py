@@ -10,7 +10,7 @@ from transformer_lens.model_bridge.generalized_components import JointGateUpMLPB
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-from gaze_lens.attention.attention_function import kernel_of
+from gaze_lens.attention.backend import kernel_of
 from gaze_lens.errors import ModelError
 from gaze_lens.families import family_of
 from gaze_lens.families.adapters import adapter_for

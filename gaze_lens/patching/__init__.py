@@ -10,9 +10,10 @@ from gaze_lens.inputs.alignment import aligned_groups, check_aligned
 from gaze_lens.inputs.position_groups import Group, group, groups
 from gaze_lens.interventions.ablation import mean_ablate, resample_ablate, zero_ablate
 from gaze_lens.interventions.attention_knockout import knockout
-from gaze_lens.interventions.direction import Direction, mean_difference, sweep_bands
+from gaze_lens.interventions.direction import Direction, mean_difference
 from gaze_lens.patching import metrics
 from gaze_lens.patching.attribution import agreement, attribute, attribute_edges
+from gaze_lens.patching.band_sweep import sweep_bands
 from gaze_lens.patching.path_sweep import path_patch
 from gaze_lens.patching.paths import path_hooks
 from gaze_lens.patching.result import PatchResult

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformer_lens.patching import PatchingResult
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.patching.measuring import Measure
+from gaze_lens.runs.files import write_whole
 
 
 @dataclass

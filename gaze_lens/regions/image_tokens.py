@@ -20,8 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.regions.picture import Box, Mask, Shape, as_shape
-from gaze_lens.regions.shapes import Number, misses
+from gaze_lens.regions.shapes import Box, Mask, Number, Shape, as_shape, misses
 
 Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
 RULES = ("centre", "overlap")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.runs.files import write_whole
 
 FORMAT = "gaze_lens {} 1"
 Line = dict[str, Any]

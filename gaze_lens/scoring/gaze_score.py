@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gaze_lens.attention.attention_bias import Place, Positions, RowReader
-from gaze_lens.comics.strips import ask
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.comics.questions import ask
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.concatenation import joined

@@ -19,12 +19,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gaze_lens.attention.attention_bias import Place, Positions, RowReader
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.attention.switchable_bias import Wheel
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.interventions.steering import Wheel, boost_and_suppress, steer
-from gaze_lens.regions.picture import Layout
+from gaze_lens.interventions.steering import boost_and_suppress, steer
+from gaze_lens.regions.layout import Layout
 from gaze_lens.serve.ask_requests import Aim, Ask
 
 Event = dict[str, Any]

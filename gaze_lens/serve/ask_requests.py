@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaze_lens.regions.picture import Box, Picture
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Box
 from gaze_lens.serve.limits import Limits, Refused
 from gaze_lens.serve.picture_store import Shelf
 

@@ -17,14 +17,15 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import Place, Positions, RowReader
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.show.labels import visible
 from gaze_lens.show.picture_axes import Sheet, step
 from gaze_lens.show.plot import WIDTH, Plot, axes_at, house_style, new_figure, write_at
-from gaze_lens.show.staircases import visible
 
 SINGLE = 8  # heads shown one by one, at most
 HIGHEST = 4.0  # inches, of a picture

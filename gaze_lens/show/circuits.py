@@ -22,10 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import Place, Positions, RowReader
+from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.runs.files import write_whole
 from gaze_lens.show.pooled_tokens import Token, tokens_of
 
 CHUNK = 256  # query rows read at a time

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from gaze_lens.errors import InputError
+from gaze_lens.show.labels import token_ticks, unit, who
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, Plot, entitle, house_style, new_figure
-from gaze_lens.show.staircases import token_ticks, unit, who
 from gaze_lens.tracking import Trajectory
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import contourpy
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
-from gaze_lens.regions.picture import Box, Mask, Picture, Polygon, Shape, Union
+from gaze_lens.regions.outlines import outlines
+from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.shapes import Box, Shape
 from gaze_lens.show.plot import ACCENT, INK, shorten
 
 FINEST = 1600  # pixels a side: more than this is not drawn
@@ -127,21 +128,6 @@ class Sheet:
     def head_room(self) -> float:
         """Inches above the pictures for the names of panels."""
         return 0.2 if self.in_row and any(picture.regions for picture in self.pictures) else 0.0
-
-
-def outlines(shape: Shape) -> list[Float[np.ndarray, "vertex 2"]]:
-    """Closed lines around a shape, as (x, y) in original pixels."""
-    if isinstance(shape, Union):
-        return [line for part in shape.shapes for line in outlines(part)]
-    if isinstance(shape, Mask):
-        padded = np.pad(shape.array.astype(float), 1)
-        lines = contourpy.contour_generator(z=padded).lines(0.5)
-        return [line - 0.5 for line in lines]  # the centre of pixel 0 is at 0.5, behind one pixel of padding
-    if isinstance(shape, Polygon):
-        points = np.array(shape.points, float)
-        return [np.concatenate([points, points[:1]])]
-    x0, y0, x1, y1 = shape.bounds.x0, shape.bounds.y0, shape.bounds.x1, shape.bounds.y1
-    return [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])]
 
 
 def mark(axes: Axes, column: float, row: float, *, width: float = 1.0) -> None:

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.runs.files import write_whole
 
 WIDTH = 9.0  # inches: what a notebook shows at full size
 DPI = 160

@@ -9,8 +9,8 @@ from typing import Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.vlm_inputs import VLMInputs, label_of
-from gaze_lens.regions.picture import Region
-from gaze_lens.show.staircases import visible
+from gaze_lens.regions.layout import Region
+from gaze_lens.show.labels import visible
 
 
 @dataclass(frozen=True)

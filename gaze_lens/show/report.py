@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gaze_lens.heads.head_set import write_whole
+from gaze_lens.runs.files import write_whole
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #ffffff; --soft: #5b6675; --line: #dfe4ea; --good: #0b6e4f;

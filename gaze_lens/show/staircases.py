@@ -6,7 +6,6 @@ gl.show.staircase(trajectory, described=trajectory.described_by_markers())
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,12 +15,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
 from gaze_lens.errors import InputError
-from gaze_lens.regions.picture import Region
+from gaze_lens.regions.layout import Region
+from gaze_lens.show.labels import token_ticks, unit, who
 from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, entitle, house_style, new_figure, shorten
 from gaze_lens.tracking import Trajectory
 from gaze_lens.tracking.schedule_agreement import turns
-
-LABELLED = 64  # tokens written along the axis, at most
 
 
 def staircase(
@@ -68,16 +66,6 @@ def staircase(
     return Plot(figure, data, _words(trajectory, title))
 
 
-def unit(trajectory: Trajectory) -> str:
-    """What its masses are measured in."""
-    return "attention mass x value norm" if trajectory.weighted else "attention mass, 0-1"
-
-
-def who(trajectory: Trajectory) -> str:
-    """The heads, in a title."""
-    return f"{len(trajectory.heads)} heads look" if len(trajectory.heads) > 1 else f"{trajectory.heads} looks"
-
-
 def _line(axes: Axes, mass: Float[np.ndarray, "step region"], looked_at: Int[np.ndarray, " step"]) -> None:
     """A tread for every step and a riser between two, the fainter the less the heads look there."""
     steps, most = np.arange(len(looked_at)), mass.max(1) / (mass.max() or 1.0)
@@ -112,21 +100,6 @@ def _ticks(axes: Axes, trajectory: Trajectory) -> None:
     token_ticks(axes, trajectory.tokens)
     axes.set_yticks(range(len(trajectory.regions)), [shorten(name, 1.6, size=8) for name in trajectory.regions])
     axes.tick_params(axis="y", length=0)
-
-
-def token_ticks(axes: Axes, tokens: Sequence[str]) -> None:
-    """Tokens along the x axis, or where they are many some of them."""
-    every = math.ceil(len(tokens) / LABELLED)
-    steps = range(0, len(tokens), every)
-    axes.set_xticks(steps, [visible(tokens[step]) for step in steps], rotation=90, fontsize=7.5)
-    axes.set_xlabel(f"token (one in {every} of {len(tokens)} is written)" if every > 1 else "token")
-
-
-def visible(token: str) -> str:
-    """A token as one can see it: spaces around it dropped, line ends and tabs as signs."""
-    signs = {"\n": "↵", "\t": "⇥", "\r": ""}
-    text = "".join(signs.get(character, character) for character in token)
-    return shorten(text.strip() or "␣", 1.0, size=7.5)
 
 
 def _words(trajectory: Trajectory, title: str) -> str:

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import Positions
 from gaze_lens.attention.key_rows import KeyRows
+from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.regions.picture import Region
+from gaze_lens.regions.layout import Region
 from gaze_lens.text.token_texts import pieces
 from gaze_lens.tracking.trajectory import Trajectory
 

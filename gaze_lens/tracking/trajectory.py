@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.errors import GazeLensError, InputError
-from gaze_lens.heads.head_set import HeadSet, to_json, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model.generation import Generation
+from gaze_lens.runs.files import to_json, write_whole
 from gaze_lens.tracking import described, schedule_agreement
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowRe
 from gaze_lens.attention import attention_function
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.model.edit_checks import hook_list
-from gaze_lens.regions.picture import Picture, Region, panels
+from gaze_lens.regions.layout import Region
+from gaze_lens.regions.picture import Picture, panels
 
 VALUES = [3.0, -3.0, 1e4, -1e4, math.inf, -math.inf]
 EVERYTHING = Positions.everything()

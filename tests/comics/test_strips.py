@@ -7,7 +7,7 @@ from PIL import Image
 from gaze_lens import comics
 from gaze_lens.comics.drawing import COLOURS, SHAPES, SIDE, coverage, draw_cells, draw_content, render_panels
 from gaze_lens.errors import GazeLensError, ImageError, InputError
-from gaze_lens.regions.picture import Box
+from gaze_lens.regions.shapes import Box
 
 
 def pixels(picture):

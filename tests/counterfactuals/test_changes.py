@@ -7,7 +7,8 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens import changes
 from gaze_lens.comics.drawing import COLOURS, SIDE, draw_cells, draw_content, ground, render_panels
-from gaze_lens.comics.strips import caption, paint_gaps, scenes, synthetic
+from gaze_lens.comics.generator import caption, scenes, synthetic
+from gaze_lens.comics.strips import paint_gaps
 from gaze_lens.errors import InputError, RegionError
 
 

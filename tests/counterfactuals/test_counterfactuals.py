@@ -6,7 +6,8 @@ from reference import picture, tower_runs
 
 import gaze_lens as gl
 from gaze_lens import changes, metrics
-from gaze_lens.comics.strips import ORDINALS, ask, synthetic
+from gaze_lens.comics.generator import synthetic
+from gaze_lens.comics.questions import ORDINALS, ask
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.patching import aligned_groups, check_aligned
 

@@ -9,7 +9,8 @@ from reference import picture
 
 import gaze_lens as gl
 from gaze_lens import changes
-from gaze_lens.comics.strips import ask, synthetic
+from gaze_lens.comics.generator import synthetic
+from gaze_lens.comics.questions import ask
 from gaze_lens.errors import InputError
 
 LEFT = gl.Box(0, 0, 48, 64)  # of a picture of 96 x 64 pixels

@@ -10,7 +10,7 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens.data import rle
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.regions.picture import Box, Mask, Polygon, Union
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 
 CATEGORIES = [{"id": 1, "name": "dog"}, {"id": 2, "name": "bench"}, {"id": 5, "name": "cat"}]
 SQUARE = [[10, 10, 30, 10, 30, 30, 10, 30]]

@@ -10,7 +10,7 @@ from PIL import Image
 
 import gaze_lens as gl
 from gaze_lens.errors import GazeLensError, ImageError, InputError, RegionError
-from gaze_lens.regions.picture import Box
+from gaze_lens.regions.shapes import Box
 
 data = gl.data
 

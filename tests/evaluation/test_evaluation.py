@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gaze_lens import Box, HeadSet, Picture, evaluation
-from gaze_lens.comics.strips import NARRATE, OPEN, synthetic
+from gaze_lens.comics.generator import synthetic
+from gaze_lens.comics.questions import NARRATE, OPEN
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation import Answer, accuracy, answer, judge_pieces, random_order, steer_to_every_panel
 from gaze_lens.interventions.steering import steer

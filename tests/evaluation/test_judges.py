@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from gaze_lens import HookedVLM, testing
-from gaze_lens.comics.strips import THIS, synthetic
+from gaze_lens.comics.generator import synthetic
+from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation import ask_every_panel
 from gaze_lens.evaluation.judges import (

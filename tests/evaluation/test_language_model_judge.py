@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops
 from stub_server import serving
 
-from gaze_lens.comics.strips import synthetic
+from gaze_lens.comics.generator import synthetic
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges import Description, Judgement, LanguageModelJudge
 from gaze_lens.evaluation.judges.crops import crop

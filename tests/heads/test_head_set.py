@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gaze_lens.errors import HeadError
-from gaze_lens.heads.head_set import Head, HeadSet, write_whole
+from gaze_lens.heads.head_set import Head, HeadSet
+from gaze_lens.runs.files import write_whole
 
 FOUND = {"method": "gaze score", "strips": 20, "rank_by": "score", "seed": 0}
 

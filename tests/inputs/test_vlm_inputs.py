@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.inputs.preparation import prepare
 from gaze_lens.inputs.vlm_inputs import pixel_keys
-from gaze_lens.regions.picture import Box, Mask, Picture, Polygon, panels
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box, Mask, Polygon
 
 NAMES = ["Qwen2.5-VL", "Qwen3-VL", "Qwen3-VL-MoE"]
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"

@@ -13,11 +13,14 @@ from PIL import Image
 from reference import eager, slow_bias
 
 import gaze_lens as gl
-from gaze_lens.attention.attention_bias import PLACE, AttentionBias, Place, Positions, RowReader
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.positions import PLACE, Place, Positions
+from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import HookError, InputError, MemoryLimitError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode
-from gaze_lens.regions.picture import Layout, Picture, panels
+from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.picture import Picture, panels
 
 CROSS, SELF = (1, 3), (0, 2, 4)
 STEPS = {"max_new_tokens": 5, "min_new_tokens": 5}

@@ -8,7 +8,7 @@ from PIL import Image
 from reference import SLIDING, picture
 
 import gaze_lens as gl
-from gaze_lens.attention.attention_function import Seam
+from gaze_lens.attention.backend import Seam
 from gaze_lens.families import FAMILIES
 from gaze_lens.inputs.concatenation import joined
 from gaze_lens.model import shared_prefix

@@ -1,7 +1,6 @@
 """`gl.patch` against single runs with hooks written out slowly, TransformerLens' own patching, and invariants."""
 
 import json
-import os
 import signal
 import subprocess
 import sys

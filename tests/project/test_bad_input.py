@@ -10,7 +10,8 @@ from PIL import Image
 
 import gaze_lens as gl
 from gaze_lens.errors import GazeLensError, HeadError, HookError, ImageError, InputError, ModelError, RegionError
-from gaze_lens.regions.picture import Box, Picture, panels
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box
 
 IMAGE = {"type": "image"}
 HEADS = ["L1H0"]

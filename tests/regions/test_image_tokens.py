@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.picture import Box, Mask, Polygon, Union
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 
 quick = settings(max_examples=40, deadline=None)
 

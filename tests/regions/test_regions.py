@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gaze_lens.errors import RegionError
-from gaze_lens.regions.picture import Box, Layout, Mask, Picture, Polygon, Region, Union, as_shape, panels
+from gaze_lens.regions.layout import Layout, Region
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Union, as_shape
 
 quick = settings(max_examples=40, deadline=None)
 side = st.floats(0, 40, allow_nan=False).map(lambda value: round(value, 2))

@@ -11,7 +11,8 @@ import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.attention import attention_function
 from gaze_lens.errors import InputError, ModelError, RegionError
-from gaze_lens.regions.picture import Box, Picture, panels
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box
 from gaze_lens.scoring import gaze_score
 
 NAMES = ["Qwen2.5-VL", "Qwen3-VL", "Qwen3-VL-MoE"]

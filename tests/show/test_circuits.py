@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gaze_lens import Box, Picture, show, steer
-from gaze_lens.comics.strips import scenes
+from gaze_lens.comics.generator import scenes
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.show.circuits import CircuitsView
 

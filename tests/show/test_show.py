@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from gaze_lens import Box, HeadScores, HeadSet, Mask, Picture, Polygon, Trajectory, Union, show, steer
-from gaze_lens.comics.strips import scenes
+from gaze_lens.comics.generator import scenes
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, RegionError
 from gaze_lens.model.generation import Generation
-from gaze_lens.show.picture_axes import Sheet, outlines
+from gaze_lens.regions.outlines import outlines
+from gaze_lens.show.picture_axes import Sheet
 from gaze_lens.show.plot import MASS, SIGNED
 
 LAYERS, HEADS, PANELS = 3, 4, 3

@@ -11,7 +11,8 @@ import pytest
 from viewing import CELL, header_for, opened, page_of, recording_for
 
 from gaze_lens import Box, show, steer, suppress_image
-from gaze_lens.comics.strips import OPEN, scenes, synthetic
+from gaze_lens.comics.generator import scenes, synthetic
+from gaze_lens.comics.questions import OPEN
 from gaze_lens.show.interactive.page import SCRIPT, STYLE, packed, page
 
 GRID = (4, 6)

@@ -17,7 +17,8 @@ from reference import tower_runs
 from viewing import header_for, page_of
 
 from gaze_lens import Box, HeadScores, HeadSet, Picture, show, steer, suppress_image
-from gaze_lens.comics.strips import OPEN, scenes
+from gaze_lens.comics.generator import scenes
+from gaze_lens.comics.questions import OPEN
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.show.interactive.page import page
 from gaze_lens.show.interactive.recording import LEVELS, quantised, record

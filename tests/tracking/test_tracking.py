@@ -8,7 +8,8 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import HeadError, InputError, RegionError
-from gaze_lens.regions.picture import Box, Picture, panels
+from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.shapes import Box
 
 NAMES = ["Qwen2.5-VL", "Qwen3-VL"]
 HEADS = ["L2H1", "L0H3", "L2H0", "L0H0"]

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gaze_lens.comics.strips import THIS
+from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import ImageError, InputError, JudgeError
 from gaze_lens.evaluation.judges.crops import crop
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
-from gaze_lens.evaluation.records import weights_digest
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.text.caption_matching import is_junk, lead_of
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.heads.head_set import HeadSet, write_whole
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress, steer
+from gaze_lens.runs.files import write_whole
 from gaze_lens.show.interactive.page import header_of, packed, page
 from gaze_lens.show.interactive.recording import Recording, record
 from gaze_lens.text.token_texts import pieces

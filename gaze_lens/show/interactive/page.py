@@ -20,10 +20,10 @@ from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.outlines import outlines
 from gaze_lens.regions.picture import Picture
 from gaze_lens.show.interactive.recording import LEVELS, Recording
 from gaze_lens.show.interactive.words import words_of
-from gaze_lens.show.picture_axes import outlines
 
 FOLDER = Path(__file__).parent
 SCRIPT, STYLE = FOLDER / "viewer.js", FOLDER / "viewer.css"

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import Positions
 from gaze_lens.attention.key_rows import KeyRows
+from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads.head_set import HeadSet

@@ -1,0 +1,147 @@
+"""Where queries and keys are: positions of the padded sequence, and sets of them."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.regions.layout import Layout
+
+PLACE = "gaze_lens.place"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a forward pass is: which positions its queries and keys are, whatever the cache did to the shapes.
+
+    Inside a hook: `place = gl.Place.of(tensor, hook)`. All rows of a batch share the columns; `layout` is that of
+    the `VLMInputs` being run, or None for raw tokens.
+
+    crossed: the layer is cross-attention. Its queries are positions as everywhere; its keys belong to the image, are
+        the same in every forward, and are counted from 0.
+    """
+
+    query_start: int
+    n_queries: int
+    key_start: int
+    n_keys: int
+    layout: Layout | None = None
+    crossed: bool = False
+
+    @classmethod
+    def of(cls, tensor: Tensor, hook: Any) -> "Place":
+        """The place published on a hook point, or, on a bridge that publishes none, the one its shape implies."""
+        published = hook.ctx.get(PLACE)
+        if published is not None:
+            return published
+        if not str(hook.name).endswith(("hook_attn_scores", "hook_pattern")):
+            raise HookError(
+                f"Place.of was asked about {hook.name}, which holds no attention matrix; ask on hook_attn_scores or "
+                "hook_pattern."
+            )
+        n_queries, n_keys = tensor.shape[-2:]
+        return cls(query_start=n_keys - n_queries, n_queries=n_queries, key_start=0, n_keys=n_keys)
+
+    @property
+    def queries(self) -> range:
+        """The queries' positions."""
+        return range(self.query_start, self.query_start + self.n_queries)
+
+    @property
+    def keys(self) -> range:
+        """The keys' positions; those behind the last query are empty slots of a static cache. In a crossed layer, the
+        indices of the image's keys."""
+        return range(self.key_start, self.key_start + self.n_keys)
+
+    @property
+    def step(self) -> int | None:
+        """The index of the token that this forward produces: 0 in the prefill, then 1, 2, ... None without layout."""
+        return None if self.layout is None else max(0, self.queries.stop - self.layout.length)
+
+    def rows_of(self, batch: int, n_rows: int) -> list[int]:
+        """For each row of the batch, the prompt row it continues (beams and return sequences repeat prompts)."""
+        if batch % n_rows:
+            raise InputError(
+                f"This batch has {batch} rows, but positions are given for {n_rows}. Give them for one row (they then "
+                "hold for all), for every row, or run the inputs that they were made for."
+            )
+        return [index // (batch // n_rows) for index in range(batch)]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A set of positions for each batch row: listed ones, and optionally a range without an end.
+
+    `Positions.of([3, 4])` for every row, `Positions(((3, 4), (9,)))` row by row, `Positions.between(17, 67)`,
+    `Positions.since(17)`, `Positions.everything()`. They count from 0, the first column; InputError for negative ones.
+
+    crossed: they are keys of cross-attention layers, which no other layer has: `Positions.of([3, 4], crossed=True)`.
+    """
+
+    rows: tuple[tuple[int, ...], ...] = ((),)
+    start: float = math.inf
+    stop: float = math.inf
+    crossed: bool = False
+
+    def __post_init__(self) -> None:
+        lowest = min((position for row in self.rows for position in row), default=0)
+        if min(lowest, self.start, self.stop) < 0:
+            raise InputError(
+                f"Position {min(lowest, self.start, self.stop)} was given; positions count from 0, the first column of "
+                "the padded prompt. The last prompt token is inputs.last_position."
+            )
+
+    def __str__(self) -> str:
+        counts = dict.fromkeys(str(len(row)) for row in self.rows if row)
+        parts = [f"{' or '.join(counts)} listed positions"] if counts else []
+        if self.start < self.stop:
+            parts.append(f"from {self.start}" + (" on" if self.stop == math.inf else f" to {self.stop - 1}"))
+        return (" and ".join(parts) or "none") + (" among the keys of cross-attention layers" if self.crossed else "")
+
+    @classmethod
+    def of(cls, positions: Iterable[int], *, crossed: bool = False) -> "Positions":
+        """The same positions in every row."""
+        return cls((tuple(int(position) for position in positions),), crossed=crossed)
+
+    @classmethod
+    def between(cls, start: int, stop: float) -> "Positions":
+        """`start <= position < stop` in every row."""
+        return cls(start=start, stop=stop)
+
+    @classmethod
+    def since(cls, start: int) -> "Positions":
+        """`start <= position`, however long the text becomes."""
+        return cls(start=start)
+
+    @classmethod
+    def everything(cls, *, crossed: bool = False) -> "Positions":
+        """Every position, or every key of cross-attention layers."""
+        return cls(start=0, crossed=crossed)
+
+    def within(self, positions: range) -> list[int]:
+        """The positions of a range that are in the set of any row, in order."""
+        listed = {p for row in self.rows for p in row if p in positions}
+        ranged = range(max(positions.start, int(min(self.start, positions.stop))), int(min(self.stop, positions.stop)))
+        return sorted(listed | set(ranged))
+
+    def mask(self, positions: range) -> Bool[Tensor, "row position"]:
+        """For each row of the set, which positions of a range are in it (on the CPU)."""
+        columns = torch.arange(positions.start, positions.stop)
+        mask = ((columns >= self.start) & (columns < self.stop)).repeat(len(self.rows), 1)
+        listed = self._listed[:, positions.start : positions.stop]
+        mask[:, : listed.shape[1]] |= listed
+        return mask
+
+    @cached_property
+    def _listed(self) -> Bool[Tensor, "row position"]:
+        """The listed positions as a mask, from 0 to the last of them."""
+        mask = torch.zeros(len(self.rows), 1 + max((p for row in self.rows for p in row), default=-1), dtype=torch.bool)
+        for row, listed in zip(mask, self.rows, strict=True):
+            row[list(listed)] = True
+        return mask

@@ -1,0 +1,113 @@
+"""Sweeps of a direction over bands of layers: which layers does it act in?"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gaze_lens.errors import InputError
+from gaze_lens.inputs.position_groups import Group, group
+from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.interventions.direction import Direction
+from gaze_lens.patching.measuring import Measure
+from gaze_lens.patching.result import PatchResult
+from gaze_lens.patching.sweep import Sweep, check_inputs, digests
+
+
+class Band(NamedTuple):
+    """Layers `start <= layer < stop`."""
+
+    start: int
+    stop: int
+
+
+@torch.no_grad()
+def sweep_bands(
+    model: Any,
+    inputs: VLMInputs,
+    direction: Direction,
+    *,
+    bands: int | Sequence[range],
+    metric: Any,
+    scale: float = 1.0,
+    positions: Any = None,
+    towards: VLMInputs | None = None,
+    batch_size: int = 16,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> PatchResult:
+    """Add a direction at one band of layers after another, and measure: where does it act?
+
+    bands: a width, for every band of so many neighbouring layers that the direction has; or a list of ranges.
+    positions: of the prompt, as for `gl.patching.group`; all unless given. scale, batch_size: as elsewhere.
+    towards: inputs whose metric a full effect would reach; the result's `recovery` is measured by it, and is NaN
+        without. The result's columns are start and stop (excluded); its baseline is the metric of `inputs`.
+    resume: a file, "bands.jsonl", that gets a line for each band; the same command goes on where it stopped.
+    """
+    goal = inputs if towards is None else towards
+    measure = Measure.of(metric, check_inputs(model, goal, inputs, batch_size))
+    where = None if positions is None else group(inputs, positions)
+    cells = _bands(direction, bands)
+    source = _Bands(direction, scale, where)
+    sweep = Sweep.prepare(model, goal, inputs, source, cells, measure)
+    log = sweep.log(resume, {"what": "a direction", **digests(goal, inputs), **source.described()}, Band)
+    values = sweep.values(cells, log, batch_size, title="adding a direction" if progress else None)
+    result = sweep.result("a direction", pd.DataFrame(cells), values)
+    return result if towards is not None else replace(result, clean=torch.full_like(result.clean, torch.nan))
+
+
+def _bands(direction: Direction, bands: int | Sequence[range]) -> list[Band]:
+    ranges = [range(layer, layer + bands) for layer in direction.layers] if isinstance(bands, int) else list(bands)
+    if isinstance(bands, int):
+        ranges = [band for band in ranges if set(band) <= set(direction.layers)]
+    found = [Band(band.start, band.stop) for band in ranges if len(band)]
+    if not found or len(set(found)) < len(ranges):
+        raise InputError(
+            f"bands={bands!r} was given for a direction in the layers {list(direction.layers)}; give a width of 1 to "
+            f"{len(direction.layers)}, or different ranges with a layer in each, such as [range(2, 4), range(4, 6)]."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Bands:
+    """The edits of a sweep over bands."""
+
+    direction: Direction
+    scale: float
+    where: Group | None
+
+    def taking(self, _model: Any, _cells: Sequence[Band]) -> AbstractContextManager:
+        return nullcontext()
+
+    def giving(self, model: Any, cells: Sequence[Band]) -> AbstractContextManager:
+        return model.hooks(
+            [
+                (name, partial(_on_copy, add=add, copy=copy, n_copies=len(cells)))
+                for copy, band in enumerate(cells)
+                for name, add in self.direction.hooks(range(*band), scale=self.scale, positions=self.where)
+            ]
+        )
+
+    def starts(self, _model: Any, cell: Band) -> int:
+        return cell.start
+
+    def described(self) -> dict[str, Any]:
+        """What tells these edits from others."""
+        vectors = self.direction.vectors.float().cpu().contiguous().numpy().tobytes()
+        digest = hashlib.sha256(repr(self.direction.layers).encode() + vectors).hexdigest()
+        return {"direction": digest, "scale": self.scale, "positions": None if self.where is None else self.where.rows}
+
+
+def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:
+    """Add to one copy of every row; copies of a row follow one another."""
+    edited = stream.clone()
+    edited[copy::n_copies] = add(stream[copy::n_copies], hook)
+    return edited

@@ -1,0 +1,202 @@
+"""The positions that a picture's regions have in one batch of prompts, bound to the layout of that batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from gaze_lens.errors import RegionError
+
+Rows = tuple[tuple[int, ...], ...]  # for each batch row some positions: columns of the padded prompt
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a batch of prompts. Compared by value. A position is a column of the padded prompt.
+
+    length: columns of the padded prompt.
+    images: for each batch row, the positions of all its image tokens.
+    text: for each batch row, all other positions that are not padding.
+    sizes: for each batch row, (width, height) of each of its images, in original pixels.
+    crossed: the images are reached by cross-attention. `images` then holds indices of keys of the cross layers, and
+        `text` every position that is not padding.
+    placeholders: where crossed, for each batch row, the positions of the tokens that stand for its images.
+    Raises RegionError where the rows do not agree or a position lies outside the prompt.
+    """
+
+    length: int
+    images: Rows
+    text: Rows
+    sizes: tuple[tuple[tuple[int, int], ...], ...]
+    crossed: bool = False
+    placeholders: Rows = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.text) == len(self.sizes):
+            raise RegionError(
+                f"A layout has images for {len(self.images)} rows, text for {len(self.text)} and sizes for "
+                f"{len(self.sizes)}: expected one entry for each batch row in all three."
+            )
+        columns = self.text + (self.placeholders if self.crossed else self.images)
+        outside = sorted({p for row in columns for p in row if not 0 <= p < self.length})
+        if outside:
+            raise RegionError(
+                f"Positions {_few(outside)} lie outside a prompt of {self.length} columns: expected columns of the "
+                f"padded prompt, 0 to {self.length - 1}."
+            )
+
+    @property
+    def n_rows(self) -> int:
+        """Batch rows."""
+        return len(self.images)
+
+    @property
+    def n_keys(self) -> int:
+        """Keys of the prompt in the layers that see images: its columns, or where crossed the keys of its images."""
+        return 1 + max((key for row in self.images for key in row), default=-1) if self.crossed else self.length
+
+    @property
+    def behind_images(self) -> tuple[int, ...]:
+        """For each batch row, the position behind its last image; 0 where it has none."""
+        return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.crossed else self.images))
+
+    def __repr__(self) -> str:
+        kind = "image keys" if self.crossed else "image tokens"
+        images = f"{sum(map(len, self.sizes))} images, {_count(self.images)} {kind}"
+        return f"Layout of {self.n_rows} rows x {self.length} positions, {images}"
+
+
+@dataclass(frozen=True, repr=False)
+class Region:
+    """`inputs.region("panel 4")`: some image tokens of every prompt in a batch.
+
+    name: for messages and figures.
+    positions: for each batch row its tokens' columns in the padded prompt (their keys in a crossed layout); kept
+        ascending and without repeats.
+    layout: the batch that it belongs to; used with any other it raises.
+    `|`, `-` and `&` join, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
+    a position is not an image token of its row, or the numbers of rows differ.
+    """
+
+    name: str
+    positions: Rows
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", tuple(tuple(sorted(set(row))) for row in self.positions))
+        if len(self.positions) != self.layout.n_rows:
+            raise RegionError(
+                f"Region '{self.name}' has positions for {len(self.positions)} rows, its layout has "
+                f"{self.layout.n_rows}: expected one entry for each batch row."
+            )
+        for i, (row, image) in enumerate(zip(self.positions, self.layout.images, strict=True)):
+            if not row:
+                raise RegionError(
+                    f"Region '{self.name}' holds no image token in batch row {i}: expected at least one in every row. "
+                    "Give a larger region, or select with rule='overlap'."
+                )
+            if not set(row) <= set(image):
+                strangers = _few(sorted(set(row) - set(image)))
+                raise RegionError(
+                    f"Region '{self.name}' names positions {strangers} in batch row {i}, which are not image tokens "
+                    "there: expected positions out of inputs.image_tokens."
+                )
+
+    @cached_property
+    def others(self) -> Rows:
+        """For each batch row, the positions of all image tokens that are not in the region; may be empty."""
+        rows = zip(self.positions, self.layout.images, strict=True)
+        return tuple(tuple(sorted(set(image) - set(row))) for row, image in rows)
+
+    def check(self, layout: Layout) -> None:
+        """`region.check(inputs.layout)`: raises RegionError unless that is the layout the region was made for."""
+        if layout is self.layout or layout == self.layout:
+            return
+        raise RegionError(
+            f"Region '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would point at "
+            "other tokens there: call inputs.region(...) on the inputs that are run."
+        )
+
+    def __or__(self, other: "Region") -> "Region":
+        return self._combine(other, "|", set.union)
+
+    def __and__(self, other: "Region") -> "Region":
+        return self._combine(other, "&", set.intersection)
+
+    def __sub__(self, other: "Region") -> "Region":
+        return self._combine(other, "-", set.difference)
+
+    def _combine(self, other: "Region", sign: str, operation: Callable[[set[int], set[int]], set[int]]) -> "Region":
+        if not isinstance(other, Region):
+            return NotImplemented
+        self.check(other.layout)
+        rows = zip(self.positions, other.positions, strict=True)
+        positions = tuple(tuple(operation(set(mine), set(theirs))) for mine, theirs in rows)
+        return Region(f"{self.name} {sign} {other.name}", positions, self.layout)
+
+    def __len__(self) -> int:
+        return _count(self.positions)
+
+    def __repr__(self) -> str:
+        rows = f" in {self.layout.n_rows} rows" if self.layout.n_rows > 1 else ""
+        return f"Region '{self.name}': {len(self)} of {_count(self.layout.images)} image tokens{rows}"
+
+
+@dataclass(frozen=True, repr=False)
+class Group:
+    """`inputs.span("fourth")`, `gl.patching.group(inputs, "last")`: some positions of every prompt in a batch.
+
+    name: for tables and messages.
+    rows: for each batch row, columns of the padded prompt; kept ascending and without repeats. Rows may differ.
+    layout: the batch that it belongs to; used with any other it raises.
+    crossed: `rows` are keys of the cross-attention layers, as those of a region in a crossed layout.
+    Raises RegionError where a row has no position, a position lies outside, or the numbers of rows differ.
+    """
+
+    name: str
+    rows: Rows
+    layout: Layout
+    crossed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(tuple(sorted(set(row))) for row in self.rows))
+        if len(self.rows) != self.layout.n_rows:
+            raise RegionError(
+                f"Group '{self.name}' has positions for {len(self.rows)} rows, its layout has {self.layout.n_rows}: "
+                "expected one entry for each batch row."
+            )
+        end = self.layout.n_keys if self.crossed else self.layout.length
+        for i, row in enumerate(self.rows):
+            if not row:
+                raise RegionError(
+                    f"Group '{self.name}' is empty in batch row {i}: expected at least one position in every row. "
+                    "Leave the row out of the batch, or choose other positions."
+                )
+            if row[0] < 0 or row[-1] >= end:
+                raise RegionError(
+                    f"Group '{self.name}' has positions {row[0]} to {row[-1]} in batch row {i}: expected 0 to "
+                    f"{end - 1}."
+                )
+
+    def check(self, layout: Layout) -> None:
+        """`group.check(inputs.layout)`: raises RegionError unless that is the layout the group was made for."""
+        if layout is not self.layout and layout != self.layout:
+            raise RegionError(
+                f"Group '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would be "
+                "other tokens there: make it from the inputs that are run."
+            )
+
+    def __len__(self) -> int:
+        return _count(self.rows)
+
+    def __repr__(self) -> str:
+        kind = "image keys" if self.crossed else "positions"
+        return f"Group '{self.name}': {len(self)} {kind} in {len(self.rows)} rows"
+
+
+def _count(rows: Rows) -> int:
+    return sum(map(len, rows))
+
+
+def _few(positions: list[int]) -> str:
+    """The first positions of a long list, for an error message."""
+    return ", ".join(map(str, positions[:5])) + (", ..." if len(positions) > 5 else "")

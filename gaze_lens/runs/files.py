@@ -1,0 +1,31 @@
+"""Files that are either complete or not there at all, and JSON that a person can read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gaze_lens.errors import HeadError
+
+
+def to_json(content: Any) -> str:
+    """JSON with one line to an entry. Raises HeadError for something JSON cannot hold."""
+    try:
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise HeadError(
+            f"This cannot be written as JSON ({error}): expected text, finite numbers, lists and dicts in `found`. "
+            "Turn paths into str and arrays into lists."
+        ) from error
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file that is either complete or not there at all; makes its folder where there is none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
