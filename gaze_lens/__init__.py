@@ -4,14 +4,16 @@ import gaze_lens as gl
 model = gl.load_tiny()      # or gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda")
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
 from gaze_lens import comics
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.counterfactuals import changes
+from gaze_lens.deprecation import MovedModules, renamed_names
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import Head, HeadSet
@@ -55,12 +57,14 @@ from gaze_lens.tracking import Trajectory, track
 __version__ = "0.1.0"
 __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
-    "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Place", "Polygon", "Positions", "Region",
-    "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress", "changes",
-    "comics", "counterfactual", "evaluate", "knockout", "load_tiny", "max_suppress_all", "mean_ablate",
+    "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Polygon", "Positions", "QueryKeyPositions",
+    "Region", "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress",
+    "changes", "comics", "counterfactual", "evaluate", "knockout", "load_tiny", "max_suppress_all", "mean_ablate",
     "mean_difference", "metrics", "panels", "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate",
     "score_heads", "steer", "suppress_all", "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
+RENAMED = {"Place": "QueryKeyPositions"}
+sys.meta_path.append(MovedModules())
 
 
 def __getattr__(name: str) -> Any:
@@ -69,4 +73,4 @@ def __getattr__(name: str) -> Any:
         return import_module(f"gaze_lens.{name}")
     if name in ("evaluate", "rejudge"):
         return getattr(import_module("gaze_lens.evaluation"), name)
-    raise AttributeError(f"module 'gaze_lens' has no attribute {name!r}")
+    return renamed_names(__name__, RENAMED)(name)

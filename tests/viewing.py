@@ -64,7 +64,7 @@ def header_for(n_heads, n_words, grid, *, regions=()):
         "tokens": {"keys": list(range(10, 10 + len(boxes))), "boxes": boxes, "image": [0] * len(boxes)},
         "images": [{"size": image.size, "alt": "Grey.", "src": _data_address(image)}],
         "regions": list(regions),
-        "crossed": False,
+        "cross_attention": False,
         "steering": None,
     }
 

@@ -8,7 +8,7 @@ pattern and belongs on `hook_pattern`. Both are ordinary TransformerLens hook fu
 the full tensor. On a `HookedVLM` the attention seam (`attention.py`) recognises them and leaves the fast kernel on.
 
 A position is a column of the padded sequence, prompt and generated tokens alike. Keys of cross-attention layers are
-no positions: they are counted on their own, and `crossed=True` says that they are meant.
+no positions: they are counted on their own, and `cross_attention=True` says that they are meant.
 """
 
 import math
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.errors import HookError, InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
@@ -33,8 +33,9 @@ class AttentionBias:
     """Add `value` to the pre-softmax scores from `queries` to `keys`, in the chosen heads only.
 
     heads: the heads; one object serves all their layers (`.hooks()` gives the list to attach).
-    queries, keys: `Positions`; `keys` may be several groups, with one value each, which add up. Groups of crossed keys
-        act in cross-attention layers alone, the others in all other layers alone; queries are positions in both.
+    queries, keys: `Positions`; `keys` may be several groups, with one value each, which add up. Groups of
+        cross-attention keys act in cross-attention layers alone, the others in all other layers alone; queries are
+        positions in both.
     value: added to the scaled scores, in logits; `-math.inf` knocks the connection out, `math.inf` leaves only it.
     layout: where given, running other inputs under the bias is a RegionError.
     rows: for each batch row, whether the bias acts there; in all of them unless given.
@@ -67,10 +68,10 @@ class AttentionBias:
             raise InputError(
                 f"AttentionBias got {len(self.keys)} groups of keys and {len(self.value)} values; give one value each."
             )
-        if self.queries.crossed:
+        if self.queries.cross_attention:
             raise InputError(
-                "AttentionBias got crossed=True for its queries; queries are positions of the prompt in every layer, "
-                "and keys alone can be crossed."
+                "AttentionBias got cross_attention=True for its queries; queries are positions of the prompt in every "
+                "layer, and keys alone can be those of cross-attention."
             )
         counts = {len(positions.rows) for positions in (self.queries, *self.keys)} | {len(self.rows or (True,))}
         if len(counts - {1}) > 1:
@@ -101,7 +102,7 @@ class AttentionBias:
         heads = list(self.heads_in(hook.layer()))
         chosen = batched[:, heads]
         visible = chosen > torch.finfo(chosen.dtype).min / 2
-        added = self.dense(hook.layer(), Place.of(scores, hook), visible, chosen.dtype)
+        added = self.dense(hook.layer(), QueryKeyPositions.of(scores, hook), visible, chosen.dtype)
         if added is None:
             return scores
         biased = batched.clone()
@@ -109,7 +110,7 @@ class AttentionBias:
         return biased if scores.ndim == 4 else biased[0]
 
     def dense(
-        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+        self, layer: int, place: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
         """What the bias adds in a layer's chosen heads, 0 where a query does not see; None where it has nothing to do.
 
@@ -117,17 +118,17 @@ class AttentionBias:
         """
         if layer not in self._by_layer:
             return None
-        kept = self._memo.get(("dense", place.crossed), (None, None, None, None))
+        kept = self._memo.get(("dense", place.cross_attention), (None, None, None, None))
         if kept[0] is not place or kept[1] is not visible or kept[2] != dtype:  # layers alike have the same objects
             self._check(place)
             parts = self._parts(place)
             kept = place, visible, dtype, None if parts is None else self._bias(parts, place, visible, dtype)
-            self._memo["dense", place.crossed] = kept
+            self._memo["dense", place.cross_attention] = kept
         if kept[3] is not None:
             self.acted[layer] = self.acted.get(layer, 0) + 1
         return kept[3]
 
-    def _check(self, place: Place) -> None:
+    def _check(self, place: QueryKeyPositions) -> None:
         if self.layout is not None and place.layout is not None and self.layout != place.layout:
             raise RegionError(
                 f"This attention edit is for a {self.layout}, and the inputs being run are a {place.layout}. Make its "
@@ -135,7 +136,11 @@ class AttentionBias:
             )
 
     def _bias(
-        self, parts: tuple, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+        self,
+        parts: tuple,
+        place: QueryKeyPositions,
+        visible: Bool[Tensor, " batch #head query key"],
+        dtype: torch.dtype,
     ) -> Float[Tensor, "#batch #head query key"] | None:
         """Query gate times key values, and where relative, less the largest that a query sees; None where no query
         sees a key that has a value."""
@@ -158,24 +163,24 @@ class AttentionBias:
             self._memo[about] = torch.tensor(chosen, dtype=like.dtype, device=like.device)[:, None, None]
         return self._memo[about]
 
-    def _parts(self, place: Place) -> tuple[Tensor, Tensor] | None:
+    def _parts(self, place: QueryKeyPositions) -> tuple[Tensor, Tensor] | None:
         """The query gate `[row, query]` and key values `[row, key]`; None where either is empty."""
         gate = self.queries.mask(place.queries).float() * torch.tensor(self.rows or (True,))[:, None]
         values = self._values(place)
         n_rows = max(len(gate), len(values))
         return (gate.expand(n_rows, -1), values.expand(n_rows, -1)) if gate.any() and values.any() else None
 
-    def _values(self, place: Place) -> Float[Tensor, "row key"]:
+    def _values(self, place: QueryKeyPositions) -> Float[Tensor, "row key"]:
         """The values of a place's keys; those of the keys to come are computed with them, and kept."""
-        kept = self._memo.get(("values", place.crossed), torch.zeros(1, 0))
+        kept = self._memo.get(("values", place.cross_attention), torch.zeros(1, 0))
         if kept.shape[1] < place.keys.stop:
             kept = torch.zeros(1, place.keys.stop + AHEAD)
             for keys, value in zip(self.keys, self.value, strict=True):
-                if keys.crossed == place.crossed:
+                if keys.cross_attention == place.cross_attention:
                     kept = kept + torch.where(keys.mask(range(kept.shape[1])), value, 0.0)
             if kept.isnan().any():
                 raise InputError("AttentionBias adds math.inf and -math.inf to one key; keep the groups of keys apart.")
-            self._memo["values", place.crossed] = kept
+            self._memo["values", place.cross_attention] = kept
         return kept[:, place.keys.start : place.keys.stop]
 
 

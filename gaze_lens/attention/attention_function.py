@@ -24,7 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.backend import NAME, Layer, Seam, n_hooks
 from gaze_lens.attention.call import Call
-from gaze_lens.attention.positions import PLACE, Place
+from gaze_lens.attention.positions import CONTEXT_KEY, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import in_one_row
 from gaze_lens.errors import HookError
@@ -56,7 +56,7 @@ def attention(
     rotary = any(layer.rotary_hooks)
     if simple and not rotary and not any(layer.hooks):
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
-    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.crossed)
+    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.cross_attention)
     if rotary:
         query, key = _rotated(layer, query, key, place, cache, shared)
     scaling = kwargs.pop("scaling", None)
@@ -85,7 +85,9 @@ def _served(
     return _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
 
 
-def _rotated(layer: Layer, query: Tensor, key: Tensor, place: Place, cache: Any, shared: Any) -> tuple[Tensor, Tensor]:
+def _rotated(
+    layer: Layer, query: Tensor, key: Tensor, place: QueryKeyPositions, cache: Any, shared: Any
+) -> tuple[Tensor, Tensor]:
     """Fire `hook_rot_q` and `hook_rot_k` where something is attached; an edited key also goes into the cache.
 
     As in TransformerLens, `hook_rot_k` sees the keys of this forward's tokens only.
@@ -137,7 +139,7 @@ def _attached(layer: Layer) -> tuple[list[AttentionBias], list[RowReader]] | Non
 def _eager(call: Call, layer: Layer) -> Tensor:
     """The plain computation with both hook points fired on the full matrices, bit for bit Hugging Face's eager one."""
     scores_point, pattern_point = layer.points
-    scores_point.ctx[PLACE] = pattern_point.ctx[PLACE] = call.place
+    scores_point.ctx[CONTEXT_KEY] = pattern_point.ctx[CONTEXT_KEY] = call.place
     weights = call.softmax(scores_point(call.masked_scores(call.additive())))
     return call.mix(pattern_point(call.dropped(weights)))
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformer_lens.hook_points import HookPoint
 
 from gaze_lens.attention.forward_context import run_within
-from gaze_lens.attention.positions import Place
+from gaze_lens.attention.positions import QueryKeyPositions
 from gaze_lens.errors import ModelError
 from gaze_lens.regions.layout import Layout
 
@@ -74,14 +74,16 @@ class Seam:
         """Those of all layers."""
         return [hooks for layer in self.layers.values() for hooks in layer.rotary_hooks]
 
-    def place(self, n_queries: int, n_keys: int, crossed: bool) -> Place:
+    def place(self, n_queries: int, n_keys: int, cross_attention: bool) -> QueryKeyPositions:
         """The place of a layer's matrix, one object for layers alike. Its queries are the last ones: where only the
         last logits are asked for, later layers may leave out the others. A sliding cache drops its oldest keys; a
         static one has room behind."""
-        about = "place", self.seen, n_queries, n_keys, crossed, id(self.layout)
+        about = "place", self.seen, n_queries, n_keys, cross_attention, id(self.layout)
         if about not in self.masks:
-            start = 0 if crossed else max(0, self.seen - n_keys)
-            self.masks[about] = Place(self.seen - n_queries, n_queries, start, n_keys, self.layout, crossed)
+            start = 0 if cross_attention else max(0, self.seen - n_keys)
+            self.masks[about] = QueryKeyPositions(
+                self.seen - n_queries, n_queries, start, n_keys, self.layout, cross_attention
+            )
         return self.masks[about]
 
 
@@ -106,12 +108,12 @@ class Layer:
     seam: Seam
     bridge: nn.Module
     index: int = field(init=False)
-    crossed: bool = field(init=False)
+    cross_attention: bool = field(init=False)
     cache: Any = None
     shared: Any = None
 
     def __post_init__(self) -> None:
-        self.index, self.crossed = self.bridge.hook_pattern.layer(), self.bridge.is_cross_attention
+        self.index, self.cross_attention = self.bridge.hook_pattern.layer(), self.bridge.is_cross_attention
 
     def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the attention module runs: remember the caches until the attention function is called."""

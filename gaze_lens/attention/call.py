@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import repeat_kv
 
-from gaze_lens.attention.positions import Place
+from gaze_lens.attention.positions import QueryKeyPositions
 
 UNGROUPED = nn.Identity().eval()  # to Hugging Face's kernels, a module whose every head has its own keys and values
 
@@ -25,7 +25,7 @@ class Call:
     key: Tensor
     value: Tensor
     mask: Tensor | None
-    place: Place
+    place: QueryKeyPositions
     scaling: float
     softcap: float | None
     sinks: Tensor | None
@@ -42,7 +42,7 @@ class Call:
     def causal(self) -> bool:
         """Whether, without a mask, queries see no later keys."""
         told = self.extra.get("is_causal")
-        return (getattr(self.module, "is_causal", True) if told is None else told) and not self.place.crossed
+        return (getattr(self.module, "is_causal", True) if told is None else told) and not self.place.cross_attention
 
     def only(self, heads: list[int]) -> "Call":
         """The same call for some heads, each with keys and values of its own."""

@@ -1,6 +1,6 @@
 """Rows of attention patterns, cut to a few keys as the model runs, and worked on many at a time.
 
-rows = KeyRows(heads, keys, crossed, work)
+rows = KeyRows(heads, keys, cross_attention, work)
 model.generate(inputs, fwd_hooks=rows.hooks(Positions.since(inputs.last_position)))
 rows.finish()  # work(layer, positions, rows) was called for all of them
 """
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
@@ -23,7 +23,7 @@ BLOCK = 4_000_000  # numbers that wait to be worked on together, at most: work o
 class KeyRows:
     """Hooks that keep, of one text, what some queries pay to some keys, and hand it on in blocks.
 
-    keys: positions, or keys of cross-attention layers where `crossed` is true; a layer that does not have one pays 0.
+    keys: positions, or keys of cross-attention layers where `cross_attention` is true; a layer without one pays 0.
     work: called as `work(layer, positions, rows)`, with `rows` in float32, `[head, query, key]`, of the layer's heads
         in the set, and `positions` the queries'. A query may come again, where a model reads its text anew.
     refusal: the beginning of the error where several texts are generated together.
@@ -33,11 +33,11 @@ class KeyRows:
         self,
         heads: HeadSet,
         keys: Int[Tensor, " key"],
-        crossed: Bool[Tensor, " key"],
+        cross_attention: Bool[Tensor, " key"],
         work: Callable[[int, list[int], Tensor], None],
         refusal: str,
     ) -> None:
-        self.keys, self.crossed, self.work, self.refusal = keys, crossed, work, refusal
+        self.keys, self.cross_attention, self.work, self.refusal = keys, cross_attention, work, refusal
         self.behind = int(keys.max()) + 1
         self.among = {layer: torch.tensor(among) for layer, among in heads.by_layer().items()}
         self.waiting: dict[int, list[tuple[list[int], Tensor]]] = {layer: [] for layer in self.among}
@@ -59,7 +59,7 @@ class KeyRows:
                 self.work(layer, positions, rows.float())
         self.n_waiting = 0
 
-    def _read(self, weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
+    def _read(self, weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
         if len(weights) != 1:
             raise InputError(
                 f"{self.refusal}, and {len(weights)} are generated together; leave out num_beams and "
@@ -73,13 +73,15 @@ class KeyRows:
         if self.n_waiting > BLOCK:
             self.finish()
 
-    def _columns(self, place: Place, device: torch.device) -> tuple[Int[Tensor, " key"], Bool[Tensor, " key"] | None]:
+    def _columns(
+        self, place: QueryKeyPositions, device: torch.device
+    ) -> tuple[Int[Tensor, " key"], Bool[Tensor, " key"] | None]:
         """Where the keys are in a row, and which of them are there; None where all are."""
-        about = place.crossed, place.key_start, min(place.n_keys, self.behind), device
+        about = place.cross_attention, place.key_start, min(place.n_keys, self.behind), device
         if about not in self.columns:
             if len(self.columns) > 8:  # a sliding window is elsewhere in every step
                 self.columns.clear()
             columns = self.keys - place.key_start
-            seen = (columns >= 0) & (columns < place.n_keys) & (self.crossed == place.crossed)
+            seen = (columns >= 0) & (columns < place.n_keys) & (self.cross_attention == place.cross_attention)
             self.columns[about] = columns.where(seen, 0).to(device), None if seen.all() else seen.to(device)
         return self.columns[about]

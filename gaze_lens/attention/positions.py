@@ -13,18 +13,18 @@ from torch import Tensor
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.regions.layout import Layout
 
-PLACE = "gaze_lens.place"
+CONTEXT_KEY = "gaze_lens.place"
 
 
 @dataclass(frozen=True)
-class Place:
+class QueryKeyPositions:
     """Where a forward pass is: which positions its queries and keys are, whatever the cache did to the shapes.
 
-    Inside a hook: `place = gl.Place.of(tensor, hook)`. All rows of a batch share the columns; `layout` is that of
-    the `VLMInputs` being run, or None for raw tokens.
+    Inside a hook: `place = gl.QueryKeyPositions.of(tensor, hook)`. All rows of a batch share the columns; `layout` is
+    that of the `VLMInputs` being run, or None for raw tokens.
 
-    crossed: the layer is cross-attention. Its queries are positions as everywhere; its keys belong to the image, are
-        the same in every forward, and are counted from 0.
+    cross_attention: the layer is cross-attention. Its queries are positions as everywhere; its keys belong to the
+        image, are the same in every forward, and are counted from 0.
     """
 
     query_start: int
@@ -32,18 +32,18 @@ class Place:
     key_start: int
     n_keys: int
     layout: Layout | None = None
-    crossed: bool = False
+    cross_attention: bool = False
 
     @classmethod
-    def of(cls, tensor: Tensor, hook: Any) -> "Place":
+    def of(cls, tensor: Tensor, hook: Any) -> "QueryKeyPositions":
         """The place published on a hook point, or, on a bridge that publishes none, the one its shape implies."""
-        published = hook.ctx.get(PLACE)
+        published = hook.ctx.get(CONTEXT_KEY)
         if published is not None:
             return published
         if not str(hook.name).endswith(("hook_attn_scores", "hook_pattern")):
             raise HookError(
-                f"Place.of was asked about {hook.name}, which holds no attention matrix; ask on hook_attn_scores or "
-                "hook_pattern."
+                f"QueryKeyPositions.of was asked about {hook.name}, which holds no attention matrix; ask on "
+                "hook_attn_scores or hook_pattern."
             )
         n_queries, n_keys = tensor.shape[-2:]
         return cls(query_start=n_keys - n_queries, n_queries=n_queries, key_start=0, n_keys=n_keys)
@@ -55,8 +55,8 @@ class Place:
 
     @property
     def keys(self) -> range:
-        """The keys' positions; those behind the last query are empty slots of a static cache. In a crossed layer, the
-        indices of the image's keys."""
+        """The keys' positions; those behind the last query are empty slots of a static cache. In a cross-attention
+        layer, the indices of the image's keys."""
         return range(self.key_start, self.key_start + self.n_keys)
 
     @property
@@ -81,13 +81,14 @@ class Positions:
     `Positions.of([3, 4])` for every row, `Positions(((3, 4), (9,)))` row by row, `Positions.between(17, 67)`,
     `Positions.since(17)`, `Positions.everything()`. They count from 0, the first column; InputError for negative ones.
 
-    crossed: they are keys of cross-attention layers, which no other layer has: `Positions.of([3, 4], crossed=True)`.
+    cross_attention: they are keys of cross-attention layers, which no other layer has:
+        `Positions.of([3, 4], cross_attention=True)`.
     """
 
     rows: tuple[tuple[int, ...], ...] = ((),)
     start: float = math.inf
     stop: float = math.inf
-    crossed: bool = False
+    cross_attention: bool = False
 
     def __post_init__(self) -> None:
         lowest = min((position for row in self.rows for position in row), default=0)
@@ -102,12 +103,14 @@ class Positions:
         parts = [f"{' or '.join(counts)} listed positions"] if counts else []
         if self.start < self.stop:
             parts.append(f"from {self.start}" + (" on" if self.stop == math.inf else f" to {self.stop - 1}"))
-        return (" and ".join(parts) or "none") + (" among the keys of cross-attention layers" if self.crossed else "")
+        return (" and ".join(parts) or "none") + (
+            " among the keys of cross-attention layers" if self.cross_attention else ""
+        )
 
     @classmethod
-    def of(cls, positions: Iterable[int], *, crossed: bool = False) -> "Positions":
+    def of(cls, positions: Iterable[int], *, cross_attention: bool = False) -> "Positions":
         """The same positions in every row."""
-        return cls((tuple(int(position) for position in positions),), crossed=crossed)
+        return cls((tuple(int(position) for position in positions),), cross_attention=cross_attention)
 
     @classmethod
     def between(cls, start: int, stop: float) -> "Positions":
@@ -120,9 +123,9 @@ class Positions:
         return cls(start=start)
 
     @classmethod
-    def everything(cls, *, crossed: bool = False) -> "Positions":
+    def everything(cls, *, cross_attention: bool = False) -> "Positions":
         """Every position, or every key of cross-attention layers."""
-        return cls(start=0, crossed=crossed)
+        return cls(start=0, cross_attention=cross_attention)
 
     def within(self, positions: range) -> list[int]:
         """The positions of a range that are in the set of any row, in order."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.errors import HookError
 
 
@@ -22,13 +22,13 @@ class RowReader:
     """
 
     queries: Positions
-    read: Callable[[Tensor, list[int], Place, int], None]
+    read: Callable[[Tensor, list[int], QueryKeyPositions, int], None]
 
     def __call__(self, pattern: Tensor, hook: Any) -> None:
         """The hook function on a full pattern, `[batch, head, query, key]` or without batch."""
         if not str(hook.name).endswith("hook_pattern"):
             raise HookError(f"A RowReader is attached to {hook.name}; it reads blocks.L.attn.hook_pattern.")
-        place = Place.of(pattern, hook)
+        place = QueryKeyPositions.of(pattern, hook)
         positions = self.queries.within(place.queries)
         if positions:
             batched = pattern if pattern.ndim == 4 else pattern[None]

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.heads.head_set import HeadSet
 
 
@@ -31,7 +31,7 @@ class Wheel(AttentionBias):
         self.held[:] = [] if bias is None else [bias]
 
     def dense(
-        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+        self, layer: int, place: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
         """What the bias in the wheel adds."""
         return self.held[0].dense(layer, place, visible, dtype) if self.held else None

@@ -45,8 +45,8 @@ class Family:
         pixels.
     pixel_names: the tensors that encoded inputs go without.
     deepstack: image features are added again between the first blocks.
-    crossed: the image is reached by cross-attention: maps are of the keys of the cross layers, an image has a single
-        placeholder in the text, and `arrange` is also told how many images each row has, `counts=`.
+    cross_attention: the image is reached by cross-attention: maps are of the keys of the cross layers, an image has a
+        single placeholder in the text, and `arrange` is also told how many images each row has, `counts=`.
     tower: the `model_type` of the vision config, where it tells families of one class apart; None for any. Such a row
         comes before the class's row for any.
     upcast: the model's own eager attention takes the softmax in float32, whatever the precision of the weights.
@@ -63,7 +63,7 @@ class Family:
     arrange: Callable[[Sequence[Part]], dict[str, Any]]
     pixel_names: tuple[str, ...] = ("pixel_values",)
     deepstack: bool = False
-    crossed: bool = False
+    cross_attention: bool = False
     tower: str | None = None
     plain: bool = False
     upcast: bool = True
@@ -88,7 +88,7 @@ POOLED = (pooled_crops.encode, image_by_image)
 CROSSED = (cross_attention.token_maps, cross_attention.encode, cross_attention.arrange)
 CAUSAL = partial(Family, whole="")
 PREFIXED = "image tokens read the question behind them"
-CROSSING = {"crossed": True, "whole": "the image is reached by cross-attention and is no part of the prompt"}
+CROSSING = {"cross_attention": True, "whole": "the image is reached by cross-attention and is no part of the prompt"}
 FAMILIES: tuple[Family, ...] = (
     # grids that the processor reports
     CAUSAL("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID),

@@ -86,8 +86,8 @@ class PathAdapter(ArchitectureAdapter):
         self.cfg.normalization_type = "RMS" if self.cfg.uses_rms_norm else "LN"
         self.cfg.parallel_attn_mlp = norms is PARALLEL
         experts = any(hasattr(layer.mlp, "experts") for layer in layers)
-        crossed = any(hasattr(layer, "cross_attn") for layer in layers)
-        self.supports_fold_ln = norms is SEQUENTIAL and not experts and not crossed
+        cross_attention = any(hasattr(layer, "cross_attn") for layer in layers)
+        self.supports_fold_ln = norms is SEQUENTIAL and not experts and not cross_attention
 
         submodules = {role: self._norm(name) for role, name in norms.items()}
         submodules |= {"attn": self._attention(), "mlp": self._experts() if experts else self._gated_mlp()}

@@ -13,7 +13,7 @@ from gaze_lens.families.tiles import Tile, View, merged, patch_size, tile_side, 
 
 Grid = tuple[int, int]  # columns, rows
 LARGEST = 4096  # pixels: Idefics3 and SmolVLM let no image be longer
-PLACE = re.compile(r"<row_(\d+)_col_(\d+)>")
+CONTEXT_KEY = re.compile(r"<row_(\d+)_col_(\d+)>")
 WHOLE = "<global-img>"
 
 
@@ -95,7 +95,7 @@ def named_grids(processed: Processed) -> list[Grid] | None:
     before = ids[:-1][is_image[1:] & ~is_image[:-1]].tolist()
     grids, last = [], (1, 1)
     for token in processed.processor.tokenizer.convert_ids_to_tokens(before):
-        place = PLACE.fullmatch(token)
+        place = CONTEXT_KEY.fullmatch(token)
         if place:
             last = int(place[2]), int(place[1])
         elif token == WHOLE:

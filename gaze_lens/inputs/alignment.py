@@ -38,7 +38,7 @@ def check_aligned(clean: VLMInputs, corrupted: VLMInputs) -> None:
 
 def check_model(clean: VLMInputs, corrupted: VLMInputs) -> None:
     """InputError where two inputs were prepared by different models or have different numbers of rows."""
-    kinds = clean.layout.crossed, corrupted.layout.crossed
+    kinds = clean.layout.cross_attention, corrupted.layout.cross_attention
     alike = clean.tokenizer is corrupted.tokenizer or clean.tokenizer.get_vocab() == corrupted.tokenizer.get_vocab()
     if not alike or kinds[0] != kinds[1]:
         raise InputError(

@@ -37,16 +37,16 @@ def collate(
     *,
     image_token_id: int,
     tokenizer: Any,
-    crossed: bool = False,
+    cross_attention: bool = False,
 ) -> VLMInputs:
     """Find every image token of a processed batch and check that they are as many as the geometry says.
 
-    maps: one per image, row by row. crossed: they are of keys of cross-attention layers.
+    maps: one per image, row by row. cross_attention: they are of keys of cross-attention layers.
     """
     ids, attended = tensors["input_ids"].cpu(), tensors["attention_mask"].bool().cpu()
     remaining = iter(maps)
     by_row = [list(islice(remaining, len(row))) for row in pictures]
-    make = _crossed_layout if crossed else _layout
+    make = _cross_attention_layout if cross_attention else _layout
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     layout = make((ids == image_token_id) & attended, attended, sizes, by_row)
     found = [
@@ -82,7 +82,7 @@ def _layout(
     return Layout(is_image.shape[1], images, text, sizes)
 
 
-def _crossed_layout(
+def _cross_attention_layout(
     is_image: Bool[Tensor, "row position"],
     attended: Bool[Tensor, "row position"],
     sizes: tuple[tuple[tuple[int, int], ...], ...],
@@ -97,7 +97,7 @@ def _crossed_layout(
                 "image per placeholder, and write no placeholder tokens into prompts."
             )
     keys = tuple(tuple(range(sum(map(len, row)))) for row in maps)
-    return Layout(is_image.shape[1], keys, _positions(attended), sizes, crossed=True, placeholders=placeholders)
+    return Layout(is_image.shape[1], keys, _positions(attended), sizes, cross_attention=True, placeholders=placeholders)
 
 
 def _positions(chosen: Bool[Tensor, "row position"]) -> tuple[tuple[int, ...], ...]:

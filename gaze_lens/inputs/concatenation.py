@@ -30,7 +30,7 @@ def joined(parts: Sequence[VLMInputs]) -> VLMInputs:
     first = parts[0].features
     tokens, before = [], 0
     for part, shift in zip(parts, shifts, strict=True):
-        tokens += [_moved(held, 0 if part.layout.crossed else shift, before) for held in part.image_tokens]
+        tokens += [_moved(held, 0 if part.layout.cross_attention else shift, before) for held in part.image_tokens]
         before += part.n_rows
     return replace(
         parts[0],
@@ -62,7 +62,7 @@ def _layout(layouts: Sequence[Layout], shifts: Sequence[int]) -> Layout:
     """All rows, their columns moved; keys of cross-attention stay what they are."""
 
     def moved(name: str) -> tuple[tuple[int, ...], ...]:
-        still = name == "images" and layouts[0].crossed
+        still = name == "images" and layouts[0].cross_attention
         return tuple(
             tuple(at + (0 if still else shift) for at in row)
             for layout, shift in zip(layouts, shifts, strict=True)
@@ -71,4 +71,4 @@ def _layout(layouts: Sequence[Layout], shifts: Sequence[int]) -> Layout:
 
     length = layouts[0].length + shifts[0]
     sizes = tuple(size for layout in layouts for size in layout.sizes)
-    return Layout(length, moved("images"), moved("text"), sizes, layouts[0].crossed, moved("placeholders"))
+    return Layout(length, moved("images"), moved("text"), sizes, layouts[0].cross_attention, moved("placeholders"))

@@ -18,7 +18,7 @@ __all__ = ["KINDS", "Group", "group", "groups"]
 
 def _every(inputs: VLMInputs) -> Rows:
     layout = inputs.layout
-    if layout.crossed:
+    if layout.cross_attention:
         return layout.text
     return tuple(tuple(sorted(image + text)) for image, text in zip(layout.images, layout.text, strict=True))
 
@@ -42,14 +42,20 @@ def group(inputs: VLMInputs, which: Any) -> Group:
     which: "every" (all that is not padding), "image", "text" (neither image nor padding), "last", "answer" (positions
         whose next token belongs to the given answer), the name of a region, a `Region`, or a `Group` such as
         `inputs.span("fourth")`.
-    Where the image is reached by cross-attention, "image" and regions are keys of the cross layers: `group.crossed`.
+    Where the image is reached by cross-attention (`group.cross_attention`), "image" and regions are keys of the cross
+    layers.
     Raises RegionError where a row has none, for unknown names, and for what was made from other inputs.
     """
     if isinstance(which, Group):
         which.check(inputs.layout)
         return which
     if isinstance(which, str) and which in KINDS:
-        return Group(which, KINDS[which](inputs), inputs.layout, crossed=inputs.layout.crossed and which == "image")
+        return Group(
+            which,
+            KINDS[which](inputs),
+            inputs.layout,
+            cross_attention=inputs.layout.cross_attention and which == "image",
+        )
     if not isinstance(which, str | Region):
         raise InputError(
             f"{which!r} was given as positions; expected {', '.join(map(repr, KINDS))}, the name of a region, a Region "
@@ -57,7 +63,7 @@ def group(inputs: VLMInputs, which: Any) -> Group:
         )
     region = inputs.region(which) if isinstance(which, str) else which
     region.check(inputs.layout)
-    return Group(region.name, region.positions, inputs.layout, crossed=inputs.layout.crossed)
+    return Group(region.name, region.positions, inputs.layout, cross_attention=inputs.layout.cross_attention)
 
 
 def groups(inputs: VLMInputs, positions: Any) -> list[Group]:
@@ -67,7 +73,10 @@ def groups(inputs: VLMInputs, positions: Any) -> list[Group]:
     """
     if isinstance(positions, Mapping):
         made = [group(inputs, which) for which in positions.values()]
-        made = [Group(str(name), one.rows, one.layout, one.crossed) for name, one in zip(positions, made, strict=True)]
+        made = [
+            Group(str(name), one.rows, one.layout, one.cross_attention)
+            for name, one in zip(positions, made, strict=True)
+        ]
     else:
         made = [group(inputs, which) for which in (positions if isinstance(positions, list | tuple) else [positions])]
     names = [one.name for one in made]

@@ -37,7 +37,11 @@ def prepare(
     tensors = _process(processor, texts, pictures)
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     maps = family.token_maps(Processed(sizes, tensors, processor, config))
-    known = {"image_token_id": config.image_token_id, "tokenizer": processor.tokenizer, "crossed": family.crossed}
+    known = {
+        "image_token_id": config.image_token_id,
+        "tokenizer": processor.tokenizer,
+        "cross_attention": family.cross_attention,
+    }
     return collate(tensors, pictures, texts, maps, **known)
 
 

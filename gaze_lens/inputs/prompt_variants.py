@@ -45,7 +45,7 @@ def _reworded(model: Any, first: VLMInputs, text: Text) -> VLMInputs | None:
     before, after = model.processor.tokenizer([first.prompts[0], text.full])["input_ids"]
     n_alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
     kept = first.layout.length - (len(before) - n_alike)
-    of_picture = first.layout.placeholders if first.layout.crossed else first.layout.images
+    of_picture = first.layout.placeholders if first.layout.cross_attention else first.layout.images
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", math.inf)
     if kept <= max(of_picture[0]) or kept + len(after) - n_alike > limit:
         return None
@@ -54,7 +54,7 @@ def _reworded(model: Any, first: VLMInputs, text: Text) -> VLMInputs | None:
     tensors = _continued(first, kept, after[n_alike:])
     if tensors is None:
         return None
-    known = {"image_token_id": model.config.image_token_id, "crossed": model.family.crossed}
+    known = {"image_token_id": model.config.image_token_id, "cross_attention": model.family.cross_attention}
     made = collate(tensors, first.pictures, [text], first.maps, tokenizer=first.tokenizer, **known)
     return replace(made, features=first.features)
 

@@ -33,7 +33,7 @@ class VLMInputs:
     tensors: what the model's forward takes, `input_ids` `[row, position]` first. Rows are padded on the left.
     pictures: for each row, its pictures. prompts: for each row, the text sent to the tokenizer.
     image_tokens: one `ImageTokens` per image, row by row.
-    layout: where images and text lie; regions are bound to it. Where it is `crossed`, the image is reached by
+    layout: where images and text lie; regions are bound to it. Where `cross_attention` is true, the image is reached by
         cross-attention, and the positions of image tokens are keys of the cross layers.
     answers: for each row, the position of the first token of a given answer (the length where there is none).
     maps: one `TokenMap` per image, row by row: the geometry that `image_tokens` came from.
@@ -226,7 +226,7 @@ class VLMInputs:
         An image that is reached by cross-attention is its placeholder.
         """
         strings: list[str] = []
-        images = set() if self.layout.crossed else set(self.layout.images[self._row(row)])
+        images = set() if self.layout.cross_attention else set(self.layout.images[self._row(row)])
         for is_image, run in groupby(sorted(images | set(self.layout.text[row])), images.__contains__):
             ids = self.input_ids[row, list(run)].tolist()
             shown = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
@@ -243,7 +243,7 @@ class VLMInputs:
         """
         tokens = self._tokens(row, image)
         if len(values) < self.layout.n_keys:
-            wanted = "keys of the cross-attention layers" if self.layout.crossed else "positions"
+            wanted = "keys of the cross-attention layers" if self.layout.cross_attention else "positions"
             raise InputError(
                 f"{len(values)} values were given for {self.layout.n_keys} {wanted}; give one for every key, as in "
                 "pattern[row, head, -1]. For one value per image token use image_tokens[i].heatmap."

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
@@ -27,7 +27,7 @@ class Knockout(AttentionBias):
     """The bias of a knockout. A query that would be left without any key is a HookError: there is no such softmax."""
 
     def dense(
-        self, layer: int, place: Place, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+        self, layer: int, place: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
         """As of any `AttentionBias`. HookError where a query loses all keys that it sees."""
         added = super().dense(layer, place, visible, dtype)
@@ -40,7 +40,7 @@ class Knockout(AttentionBias):
         self._refuse(seen.any(-1) & ~left.any(-1), layer, place)
         return added
 
-    def _refuse(self, lost: Bool[Tensor, " batch #head query"], layer: int, place: Place) -> None:
+    def _refuse(self, lost: Bool[Tensor, " batch #head query"], layer: int, place: QueryKeyPositions) -> None:
         if lost.any():
             row, _, query = torch.nonzero(lost)[0].tolist()
             raise HookError(
@@ -73,9 +73,9 @@ def _positions(where: Any) -> Positions:
     if isinstance(where, Positions):
         return where
     if isinstance(where, Region):
-        return Positions(where.positions, crossed=where.layout.crossed)
+        return Positions(where.positions, cross_attention=where.layout.cross_attention)
     if isinstance(where, Group):
-        return Positions(where.rows, crossed=where.crossed)
+        return Positions(where.rows, cross_attention=where.cross_attention)
     raise InputError(
         f"{where!r} was given as queries or keys; expected a Group, a Region or Positions, such as "
         'gl.patching.group(inputs, "last") or inputs.region("panel 4").'

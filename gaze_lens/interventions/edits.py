@@ -39,7 +39,7 @@ def position_mask(group: Group, tensor: Tensor) -> Bool[Tensor, "batch position"
     rows), and for keys of cross-attention layers.
     """
     batch, length = tensor.shape[:2]
-    if group.crossed:
+    if group.cross_attention:
         raise InputError(
             f"{group} was given where columns of the prompt are edited; the image's keys are not among them. Edit "
             '"text", "last" or "every", or knock the keys out with gl.knockout.'

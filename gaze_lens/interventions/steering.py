@@ -187,8 +187,8 @@ def _keys(region: Region, mode: Mode) -> tuple[tuple[Positions, ...], tuple[floa
     """The four kinds of keys with their values; kinds that are left alone are left out."""
     layout = region.layout
     kinds = (
-        (Positions(region.positions, crossed=layout.crossed), mode.target),
-        (Positions(region.others, crossed=layout.crossed), mode.others),
+        (Positions(region.positions, cross_attention=layout.cross_attention), mode.target),
+        (Positions(region.others, cross_attention=layout.cross_attention), mode.others),
         (Positions(layout.text), mode.prompt),
         (Positions.since(layout.length), mode.generated),
     )

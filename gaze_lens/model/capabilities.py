@@ -63,7 +63,7 @@ class ImageCapabilities:
     tokens: image tokens in all; unplaced: those of them that cover nothing of the picture (separators, padding).
     between: tokens of other kinds among them, such as line breaks.
     prompt: tokens of a prompt that has only the picture.
-    crossed: the tokens are keys of cross-attention layers, not positions of the prompt.
+    cross_attention: the tokens are keys of cross-attention layers, not positions of the prompt.
     deepstack: image features are added again between the first blocks.
     """
 
@@ -74,7 +74,7 @@ class ImageCapabilities:
     between: int
     views: tuple[View, ...]
     prompt: int
-    crossed: bool
+    cross_attention: bool
     deepstack: bool
 
 
@@ -104,8 +104,10 @@ class Capabilities:
     @property
     def seeing(self) -> tuple[int, ...]:
         """The live layers that can attend to image tokens: cross-attention layers where there are any, else all."""
-        crossed = self.image.crossed
-        return tuple(layer.layer for layer in self.layers if layer.live and (layer.attention == "cross") == crossed)
+        cross_attention = self.image.cross_attention
+        return tuple(
+            layer.layer for layer in self.layers if layer.live and (layer.attention == "cross") == cross_attention
+        )
 
     def __str__(self) -> str:
         lines = [(f"{name}:".ljust(21) if name else " " * 21, value) for name, value in self._lines()]
@@ -149,9 +151,11 @@ def capabilities(model: Any, size: tuple[int, int]) -> Capabilities:
 
 def _kinds(text: Any, n_layers: int) -> list[str]:
     """The kind of attention of every layer, in one word, from a text model's config."""
-    crossed = getattr(text, "cross_attention_layers", None) or ()
+    cross_attention = getattr(text, "cross_attention_layers", None) or ()
     named = getattr(text, "layer_types", None) or ["full_attention"] * n_layers
-    return ["cross" if index in crossed else kind.removesuffix("_attention") for index, kind in enumerate(named)]
+    return [
+        "cross" if index in cross_attention else kind.removesuffix("_attention") for index, kind in enumerate(named)
+    ]
 
 
 def _hooks(model: Any, layer: int) -> tuple[str, ...]:
@@ -183,17 +187,17 @@ def _image(model: Any, size: tuple[int, int]) -> ImageCapabilities:
     picture = Image.new("RGB", (int(size[0]), int(size[1])))
     inputs = prepare(model.processor, model.family, picture, "", config=model.config)
     tokens = inputs.image_tokens[0]
-    crossed = getattr(inputs.layout, "crossed", False)
+    cross_attention = getattr(inputs.layout, "cross_attention", False)
     span = int(tokens.positions[-1]) - int(tokens.positions[0]) + 1
     return ImageCapabilities(
         size=picture.size,
         layout=_layout(model.family.token_maps),
         tokens=len(tokens),
         unplaced=int(tokens.boxes[:, 0].isnan().sum()),
-        between=0 if crossed else span - len(tokens),
+        between=0 if cross_attention else span - len(tokens),
         views=_views(tokens),
         prompt=inputs.layout.length,
-        crossed=crossed,
+        cross_attention=cross_attention,
         deepstack=model.family.deepstack,
     )
 
@@ -218,7 +222,7 @@ def _views(tokens: ImageTokens) -> tuple[View, ...]:
 
 def _image_lines(image: ImageCapabilities) -> Iterable[tuple[str, str]]:
     """What `Capabilities` prints about pictures."""
-    where = "keys of the cross-attention layers" if image.crossed else "at the input"
+    where = "keys of the cross-attention layers" if image.cross_attention else "at the input"
     yield "image features", f"{where}, added again between the first blocks (DeepStack)" if image.deepstack else where
     grids = Counter((view.rows, view.columns, view.whole) for view in image.views)
     views = [

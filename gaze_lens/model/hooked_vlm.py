@@ -88,7 +88,7 @@ class HookedVLM(TransformerBridge):
         bridge.__class__ = cls
         bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
         bridge.__dict__["seam"] = make_live(bridge, upcast=bridge.family.upcast)
-        if bridge.family.crossed:
+        if bridge.family.cross_attention:
             cross_attention.attach(bridge.original_model)
         return bridge
 
@@ -153,7 +153,7 @@ class HookedVLM(TransformerBridge):
             kept = [keys.index(key) for key in new]
             parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
             known.update(zip(new, parts, strict=True))
-        features = Features(tuple(known[key] for key in keys), self.family.arrange, counted=self.family.crossed)
+        features = Features(tuple(known[key] for key in keys), self.family.arrange, counted=self.family.cross_attention)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 

@@ -41,7 +41,7 @@ def cells_of(model: Any, site: Site, where: Any, groups: Sequence[Group]) -> lis
         for layer, heads in chosen
         for head in heads
         for group in groups
-        if group.crossed == site.crossed_in(model, layer)
+        if group.cross_attention == site.cross_attention_in(model, layer)
     ]
     _check_met(site, groups, cells, [] if where is None else [layer for layer, _ in chosen])
     return cells
@@ -80,7 +80,7 @@ def _check_border(model: Any, groups: Sequence[Group]) -> None:
     """RegionError for positions that no image feature has."""
     for group in groups:
         images = zip(group.rows, group.layout.images, strict=True)
-        if group.crossed != model.family.crossed or any(set(row) - set(image) for row, image in images):
+        if group.cross_attention != model.family.cross_attention or any(set(row) - set(image) for row, image in images):
             raise RegionError(
                 f"Group '{group.name}' has positions that are no image tokens, and what='image' patches image "
                 'features; give "image" or regions.'

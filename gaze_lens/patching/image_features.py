@@ -25,8 +25,10 @@ MASK = "visual_pos_masks"
 @contextmanager
 def at_border(model: Any, function: Callable[[Tensor, Any], Tensor | None]) -> Iterator[None]:
     """Let a function see, and change, the image features of every forward inside."""
-    crossed = model.family.crossed
-    name = "cross_attention_states" if crossed else "inputs_embeds"  # there, a position is a key; here, a column
+    cross_attention = model.family.cross_attention
+    name = (
+        "cross_attention_states" if cross_attention else "inputs_embeds"
+    )  # there, a position is a key; here, a column
 
     def enter(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if kwargs.get(name) is None or (model.family.deepstack and DEEPSTACK not in kwargs):

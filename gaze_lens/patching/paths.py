@@ -155,7 +155,7 @@ def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str |
 
 def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Reader:
     check_layer(model, SITES[letter], layer)
-    if SITES[letter].crossed_in(model, layer):
+    if SITES[letter].cross_attention_in(model, layer):
         raise InputError(
             f"Layer {layer} is cross-attention: its keys and values read the image, not the residual stream; no path "
             "from a head leads there. Patch into its queries: into='q'."

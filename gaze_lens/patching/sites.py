@@ -38,7 +38,7 @@ class Site:
         """How many heads the tensor has in a layer: query heads, or KV heads."""
         return n_heads_of(model.blocks[layer].attn, "k" if self.kv else "q")
 
-    def crossed_in(self, model: Any, layer: int) -> bool:
+    def cross_attention_in(self, model: Any, layer: int) -> bool:
         """Whether positions of this site in a layer are keys of the image rather than columns of the prompt."""
         return self.kv and model.blocks[layer].attn.is_cross_attention
 

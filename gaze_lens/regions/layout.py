@@ -17,9 +17,9 @@ class Layout:
     images: for each batch row, the positions of all its image tokens.
     text: for each batch row, all other positions that are not padding.
     sizes: for each batch row, (width, height) of each of its images, in original pixels.
-    crossed: the images are reached by cross-attention. `images` then holds indices of keys of the cross layers, and
-        `text` every position that is not padding.
-    placeholders: where crossed, for each batch row, the positions of the tokens that stand for its images.
+    cross_attention: the images are reached by cross-attention. `images` then holds indices of keys of the cross layers,
+        and `text` every position that is not padding.
+    placeholders: under cross-attention, for each batch row, the positions of the tokens that stand for its images.
     Raises RegionError where the rows do not agree or a position lies outside the prompt.
     """
 
@@ -27,7 +27,7 @@ class Layout:
     images: Rows
     text: Rows
     sizes: tuple[tuple[tuple[int, int], ...], ...]
-    crossed: bool = False
+    cross_attention: bool = False
     placeholders: Rows = ()
 
     def __post_init__(self) -> None:
@@ -36,7 +36,7 @@ class Layout:
                 f"A layout has images for {len(self.images)} rows, text for {len(self.text)} and sizes for "
                 f"{len(self.sizes)}: expected one entry for each batch row in all three."
             )
-        columns = self.text + (self.placeholders if self.crossed else self.images)
+        columns = self.text + (self.placeholders if self.cross_attention else self.images)
         outside = sorted({p for row in columns for p in row if not 0 <= p < self.length})
         if outside:
             raise RegionError(
@@ -51,16 +51,16 @@ class Layout:
 
     @property
     def n_keys(self) -> int:
-        """Keys of the prompt in the layers that see images: its columns, or where crossed the keys of its images."""
-        return 1 + max((key for row in self.images for key in row), default=-1) if self.crossed else self.length
+        """Keys of the prompt in the layers that see images: its columns, or the keys of its images."""
+        return 1 + max((key for row in self.images for key in row), default=-1) if self.cross_attention else self.length
 
     @property
     def behind_images(self) -> tuple[int, ...]:
         """For each batch row, the position behind its last image; 0 where it has none."""
-        return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.crossed else self.images))
+        return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.cross_attention else self.images))
 
     def __repr__(self) -> str:
-        kind = "image keys" if self.crossed else "image tokens"
+        kind = "image keys" if self.cross_attention else "image tokens"
         images = f"{sum(map(len, self.sizes))} images, {_count(self.images)} {kind}"
         return f"Layout of {self.n_rows} rows x {self.length} positions, {images}"
 
@@ -70,7 +70,7 @@ class Region:
     """`inputs.region("panel 4")`: some image tokens of every prompt in a batch.
 
     name: for messages and figures.
-    positions: for each batch row its tokens' columns in the padded prompt (their keys in a crossed layout); kept
+    positions: for each batch row its tokens' columns in the padded prompt (under cross-attention, their keys); kept
         ascending and without repeats.
     layout: the batch that it belongs to; used with any other it raises.
     `|`, `-` and `&` join, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
@@ -148,14 +148,14 @@ class Group:
     name: for tables and messages.
     rows: for each batch row, columns of the padded prompt; kept ascending and without repeats. Rows may differ.
     layout: the batch that it belongs to; used with any other it raises.
-    crossed: `rows` are keys of the cross-attention layers, as those of a region in a crossed layout.
+    cross_attention: `rows` are keys of the cross-attention layers, as those of a region in a layout of cross-attention.
     Raises RegionError where a row has no position, a position lies outside, or the numbers of rows differ.
     """
 
     name: str
     rows: Rows
     layout: Layout
-    crossed: bool = False
+    cross_attention: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(tuple(sorted(set(row))) for row in self.rows))
@@ -164,7 +164,7 @@ class Group:
                 f"Group '{self.name}' has positions for {len(self.rows)} rows, its layout has {self.layout.n_rows}: "
                 "expected one entry for each batch row."
             )
-        end = self.layout.n_keys if self.crossed else self.layout.length
+        end = self.layout.n_keys if self.cross_attention else self.layout.length
         for i, row in enumerate(self.rows):
             if not row:
                 raise RegionError(
@@ -189,7 +189,7 @@ class Group:
         return _count(self.rows)
 
     def __repr__(self) -> str:
-        kind = "image keys" if self.crossed else "positions"
+        kind = "image keys" if self.cross_attention else "positions"
         return f"Group '{self.name}': {len(self)} {kind} in {len(self.rows)} rows"
 
 

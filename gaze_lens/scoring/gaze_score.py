@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.comics.questions import ask
 from gaze_lens.errors import InputError, ModelError, RegionError
@@ -164,7 +164,7 @@ def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[T
     split = None if size is None else Split.of(inputs, size, [min(row) for row in rows])
     if split is not None:
         rows, member = split.columns(rows), split.shared_columns(member)
-    reader, found = _reader(rows, member, inputs.layout.crossed)
+    reader, found = _reader(rows, member, inputs.layout.cross_attention)
     known = model.hook_dict
     names = (f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
     hooks = [(name, reader) for name in names if name in known]  # a layer without softmax has no pattern
@@ -182,19 +182,19 @@ def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[T
 
 
 def _reader(
-    rows: Sequence[Sequence[int]], member: Float[Tensor, "group key region"], crossed: bool
+    rows: Sequence[Sequence[int]], member: Float[Tensor, "group key region"], cross_attention: bool
 ) -> tuple[RowReader, dict[int, Float[Tensor, "row head region"]]]:
     """A reader of the rows' query positions, and what it will have found, layer by layer: their mean mass on regions.
 
-    The forward has a row for each group of as many rows, side by side. crossed: the image is among the keys of
+    The forward has a row for each group of as many rows, side by side. cross_attention: the image is among the keys of
     cross-attention layers.
     """
     found: dict[int, Tensor] = {}
     size = len(rows) // len(member)
     groups = [rows[first : first + size] for first in range(0, len(rows), size)]
 
-    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
-        if place.crossed != crossed:  # there is no image among these keys
+    def read(weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
+        if place.cross_attention != cross_attention:  # there is no image among these keys
             return
         keys = member[:, place.keys.start : place.keys.stop].to(weights.device)  # a sliding cache drops the oldest
         masses = torch.einsum("ghqk,gkr->ghqr", weights[..., : keys.shape[1]].float(), keys)

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.switchable_bias import Wheel
 from gaze_lens.errors import InputError, RegionError
@@ -45,8 +45,8 @@ class Gaze:
         reader = RowReader(Positions.since(self.layout.length - 1), self._read)
         return [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in self.heads.by_layer()]
 
-    def _read(self, weights: Tensor, _positions: list[int], place: Place, layer: int) -> None:
-        if place.crossed != self.layout.crossed:
+    def _read(self, weights: Tensor, _positions: list[int], place: QueryKeyPositions, layer: int) -> None:
+        if place.cross_attention != self.layout.cross_attention:
             return  # a layer that has no image among its keys shows none of it
         mean = weights[0, list(self.heads.by_layer()[layer]), -1].float().sum(0).cpu() / len(self.heads)
         held = slice(place.key_start, min(place.keys.stop, len(self.attention)))

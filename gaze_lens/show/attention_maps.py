@@ -17,7 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
@@ -113,9 +113,9 @@ def read_rows(
     """
     rows = torch.zeros(inputs.n_rows, len(heads), inputs.layout.n_keys)
 
-    def read(weights: Tensor, _positions: list[int], place: Place, layer: int) -> None:
+    def read(weights: Tensor, _positions: list[int], place: QueryKeyPositions, layer: int) -> None:
         for index, head in enumerate(heads):
-            if head.layer == layer and place.crossed == inputs.layout.crossed:
+            if head.layer == layer and place.cross_attention == inputs.layout.cross_attention:
                 rows[:, index, place.keys.start : place.keys.stop] = weights[:, head.head, 0].float().cpu()
 
     reader = RowReader(Positions.of([position]), read)
@@ -131,7 +131,7 @@ def _position(inputs: VLMInputs, position: int | None, row: int) -> int:
     if not inputs.pictures[row]:
         raise InputError(f"Row {row} has no image to show attention on: prepare the prompt with one.")
     absolute = length - 1 if position is None else position + length * (position < 0)
-    tokens = inputs.layout.text[row] + (() if inputs.layout.crossed else inputs.layout.images[row])
+    tokens = inputs.layout.text[row] + (() if inputs.layout.cross_attention else inputs.layout.images[row])
     if absolute not in tokens:
         first = min(tokens)
         raise InputError(

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaze_lens.attention.positions import Place, Positions
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
@@ -142,12 +142,12 @@ def _pooled(
     fwd_hooks: Sequence[tuple[Any, Any]],
 ) -> Float[Tensor, "head token token"]:
     values = torch.zeros(len(heads), len(tokens), len(tokens))
-    crossed = inputs.layout.crossed
+    cross_attention = inputs.layout.cross_attention
     by_layer = {layer: [i for i, head in enumerate(heads) if head.layer == layer] for layer in heads.by_layer()}
 
-    def read(weights: Tensor, positions: list[int], place: Place, layer: int) -> None:
+    def read(weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
         chosen = [heads[index].head for index in by_layer[layer]]
-        into = _into(tokens, place, crossed).to(weights.device)
+        into = _into(tokens, place, cross_attention).to(weights.device)
         out_of = torch.stack([_share(token.queries, positions) for token in tokens]).to(weights.device)
         values[by_layer[layer]] += (out_of @ (weights[row, chosen].float() @ into)).cpu()
 
@@ -161,11 +161,11 @@ def _pooled(
     return values
 
 
-def _into(tokens: Sequence[Token], place: Place, crossed: bool) -> Float[Tensor, "key token"]:
+def _into(tokens: Sequence[Token], place: QueryKeyPositions, cross_attention: bool) -> Float[Tensor, "key token"]:
     """Which keys of a layer belong to which tokens. With cross-attention a layer has the image's keys or the text's."""
     member = torch.zeros(place.n_keys, len(tokens))
     for index, token in enumerate(tokens):
-        if place.crossed == (crossed and token.pooled):
+        if place.cross_attention == (cross_attention and token.pooled):
             member[[key - place.key_start for key in token.keys if key in place.keys], index] = 1.0
     return member
 

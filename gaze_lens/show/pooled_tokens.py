@@ -39,7 +39,7 @@ def tokens_of(
         raise InputError(f"There is no row {row} in these inputs: expected 0 to {inputs.n_rows - 1}.")
     text = _text(inputs, positions, row)
     image = _images(inputs, regions, row)
-    if inputs.layout.crossed:
+    if inputs.layout.cross_attention:
         return image + text
     return sorted(image + text, key=lambda token: min(token.keys))
 
@@ -71,7 +71,7 @@ def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[
         if rest:
             inside.append(("rest" if inside else "image", rest))
         for name, positions in inside:
-            queries = () if inputs.layout.crossed else positions
+            queries = () if inputs.layout.cross_attention else positions
             tokens.append(Token(f"[{prefix}{name}]", queries, positions, pooled=True))
     return tokens
 

@@ -100,8 +100,8 @@ class _Recorder:
         for index, region in enumerate(regions):
             self.member[:, index] = torch.isin(image, torch.tensor(region.positions[0])).float()
         self.heads, self.norms, self.last = heads, norms, inputs.last_position
-        crossed = torch.tensor([layout.crossed] * len(image) + [False])
-        self.rows = KeyRows(heads, self.keys, crossed, self._add_up, "track follows one text")
+        cross_attention = torch.tensor([layout.cross_attention] * len(image) + [False])
+        self.rows = KeyRows(heads, self.keys, cross_attention, self._add_up, "track follows one text")
         self.sums: dict[int, dict[int, Tensor]] = {layer: {} for layer in heads.by_layer()}
 
     def hooks(self) -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ import torch
 from reference import QWENS, SLIDING, at_real, eager, full, look, padded, picture, slow_attention, visible
 
 import gaze_lens.attention.attention_function
-from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, testing
+from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, testing
 from gaze_lens.errors import ModelError
 
 
@@ -115,7 +115,7 @@ def test_hooks_are_told_positions_and_the_step(sliding, cache):
     inputs, places = padded(model), {0: [], 3: []}
 
     def note(pattern, hook):
-        place = Place.of(pattern, hook)
+        place = QueryKeyPositions.of(pattern, hook)
         assert (place.n_queries, place.n_keys) == tuple(pattern.shape[-2:])
         assert place.layout == inputs.layout
         attended = [key for key, weight in zip(place.keys, pattern[1].sum((0, 1)), strict=True) if weight > 0]
@@ -134,7 +134,7 @@ def test_positions_go_on_over_a_cache_handed_in(model):
     next_token = torch.tensor([[65, 66]])
 
     def note(pattern, hook):
-        starts.append(Place.of(pattern, hook).query_start)
+        starts.append(QueryKeyPositions.of(pattern, hook).query_start)
 
     _, cache = model(inputs, return_type="logits_and_cache", use_cache=True)
     hooks = [("blocks.0.attn.hook_pattern", note)]
@@ -151,12 +151,12 @@ def test_a_hook_may_run_the_model(model):
     other = model.prepare(picture(64, 64), "Hm")
 
     def nested(pattern, hook):
-        if Place.of(pattern, hook).layout is inputs.layout:
+        if QueryKeyPositions.of(pattern, hook).layout is inputs.layout:
             model(other)
 
     def note(pattern, hook):
-        if Place.of(pattern, hook).layout is inputs.layout:
-            starts.append(Place.of(pattern, hook).query_start)
+        if QueryKeyPositions.of(pattern, hook).layout is inputs.layout:
+            starts.append(QueryKeyPositions.of(pattern, hook).query_start)
 
     hooks = [("blocks.0.attn.hook_pattern", nested), ("blocks.1.attn.hook_pattern", note)]
     model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3, min_new_tokens=3)

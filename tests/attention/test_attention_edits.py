@@ -5,7 +5,7 @@ import torch
 from reference import POINTS, QWENS, SLIDING, at_real, eager, full, padded, scale_head, slow_attention, visible
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from gaze_lens import AttentionBias, HeadSet, Place, Positions
+from gaze_lens import AttentionBias, HeadSet, Positions, QueryKeyPositions
 from gaze_lens.errors import HookError
 
 
@@ -54,7 +54,7 @@ def test_edits_act_alike_with_and_without_a_cache(shelf, point, text):
         """Depends on the true positions of queries and keys, so that a wrong position shows."""
         if "rot" in point:
             return matrix * 0.5
-        place = Place.of(matrix, hook)
+        place = QueryKeyPositions.of(matrix, hook)
         queries, keys = (torch.tensor(list(positions))[:, None] for positions in (place.queries, place.keys))
         wave = torch.sin(queries * 0.7 + keys.T * 1.3)
         return matrix + 2 * wave if point == "hook_attn_scores" else matrix * (1 + 0.5 * wave)

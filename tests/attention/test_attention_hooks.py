@@ -10,7 +10,7 @@ from reference import SLIDING, at_real, full, padded, picture, slow_attention, s
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, StaticCache
 
-from gaze_lens import AttentionBias, HeadSet, HookedVLM, Place, Positions, RowReader, steer
+from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, steer
 from gaze_lens.attention import attention_function
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.model.edit_checks import hook_list
@@ -90,15 +90,18 @@ def test_positions_count_from_zero():
 def test_a_place_knows_its_step_and_its_prompts(model):
     inputs = padded(model)
     length = inputs.layout.length
-    assert [Place(0, length, 0, length, inputs.layout).step, Place(length + 4, 1, 0, 9, inputs.layout).step] == [0, 5]
-    assert Place(0, 4, 0, 4).step is None
-    assert Place(7, 2, 3, 6).queries == range(7, 9)
-    assert Place(7, 2, 3, 6).keys == range(3, 9)
-    assert Place(0, 4, 0, 4).rows_of(6, 2) == [0, 0, 0, 1, 1, 1]
+    assert [
+        QueryKeyPositions(0, length, 0, length, inputs.layout).step,
+        QueryKeyPositions(length + 4, 1, 0, 9, inputs.layout).step,
+    ] == [0, 5]
+    assert QueryKeyPositions(0, 4, 0, 4).step is None
+    assert QueryKeyPositions(7, 2, 3, 6).queries == range(7, 9)
+    assert QueryKeyPositions(7, 2, 3, 6).keys == range(3, 9)
+    assert QueryKeyPositions(0, 4, 0, 4).rows_of(6, 2) == [0, 0, 0, 1, 1, 1]
     with pytest.raises(InputError, match="3 rows.*2"):
-        Place(0, 4, 0, 4).rows_of(3, 2)
+        QueryKeyPositions(0, 4, 0, 4).rows_of(3, 2)
     with pytest.raises(HookError, match="holds no attention matrix"):
-        model.run_with_hooks(inputs, fwd_hooks=[("blocks.0.attn.hook_z", Place.of)])
+        model.run_with_hooks(inputs, fwd_hooks=[("blocks.0.attn.hook_z", QueryKeyPositions.of)])
 
 
 # One meaning everywhere

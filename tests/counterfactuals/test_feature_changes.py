@@ -24,7 +24,7 @@ def strip():
 @torch.no_grad()
 def entering(model, inputs):
     """What enters the first layer that sees the image, by key of the prompt `[row, position, ...]`."""
-    if inputs.layout.crossed:
+    if inputs.layout.cross_attention:
         layer = model.config.text_config.cross_attention_layers[0]
         return model.run_with_cache(inputs, names_filter=f"blocks.{layer}.attn.hook_v")[1][
             f"blocks.{layer}.attn.hook_v"

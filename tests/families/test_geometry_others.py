@@ -61,7 +61,7 @@ def test_mllama_keys_are_those_of_the_cross_layers(size):
     eyes = Eyes.of("Mllama")
     inputs = eyes.prepare([[noise(*size)], [noise(75, 75), noise(*size)]], ["a longer text", "b"])
     keys = entering(eyes.plain, inputs).shape[1]
-    assert inputs.layout.crossed
+    assert inputs.layout.cross_attention
     assert inputs.layout.n_keys == keys == 2 * 4 * 17
     assert inputs.layout.images == (tuple(range(keys // 2)), tuple(range(keys)))
     attended = inputs.tensors["attention_mask"].bool()
@@ -175,7 +175,7 @@ def test_mllama_placeholders_are_counted():
     with pytest.raises(InputError, match="Row 0 has 0 image placeholders in its text, and 1 images"):
         collate(
             without, inputs.pictures, [Text("a")], inputs.maps,
-            image_token_id=eyes.plain.config.image_token_id, tokenizer=inputs.tokenizer, crossed=True,
+            image_token_id=eyes.plain.config.image_token_id, tokenizer=inputs.tokenizer, cross_attention=True,
         )  # fmt: skip
 
 

@@ -39,8 +39,8 @@ def test_the_kinds_are_what_ids_and_mask_say(case):
     every, image, text, last = groups(inputs, ["every", "image", "text", "last"])
     assert every.rows == tuple(row[0] for row in expected)
     assert last.rows == ((inputs.shape[1] - 1,),) * 2
-    if inputs.layout.crossed:  # image keys are counted on their own
-        assert image.crossed
+    if inputs.layout.cross_attention:  # image keys are counted on their own
+        assert image.cross_attention
         assert image.rows == inputs.layout.images
         assert text.rows == every.rows
     else:
@@ -68,7 +68,7 @@ def test_a_region_of_cross_attention_is_keys(shelf):
     model = shelf.get("Mllama")[0]
     shown = Picture(picture(96, 64), panels(2, 96, 64))
     region = group(model.prepare(shown, "What?"), "panel 1")
-    assert region.crossed
+    assert region.cross_attention
     assert "image keys" in repr(region)
 
 

@@ -42,13 +42,13 @@ def test_layers_without_heads_say_so(shelf):
 
 
 def test_cross_attention_and_tiles_are_told(shelf):
-    crossed = shelf.get("Mllama")[0].capabilities((96, 64))
-    assert crossed.image.crossed
-    assert [layer.attention for layer in crossed.layers if layer.layer in crossed.seeing] == ["cross"] * len(
-        crossed.seeing
-    )
-    assert len(crossed.seeing) < len(crossed.live)
-    assert "keys of the cross-attention layers" in str(crossed)
+    cross_attention = shelf.get("Mllama")[0].capabilities((96, 64))
+    assert cross_attention.image.cross_attention
+    assert [layer.attention for layer in cross_attention.layers if layer.layer in cross_attention.seeing] == [
+        "cross"
+    ] * len(cross_attention.seeing)
+    assert len(cross_attention.seeing) < len(cross_attention.live)
+    assert "keys of the cross-attention layers" in str(cross_attention)
     model, _ = shelf.get("InternVL")
     tiled = model.capabilities((192, 96)).image
     (tokens,) = model.prepare(picture(192, 96), "x").image_tokens

@@ -14,7 +14,7 @@ from reference import eager, slow_bias
 
 import gaze_lens as gl
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import PLACE, Place, Positions
+from gaze_lens.attention.positions import CONTEXT_KEY, Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import HookError, InputError, MemoryLimitError, RegionError
 from gaze_lens.heads.head_set import HeadSet
@@ -94,13 +94,13 @@ def test_a_layers_place_says_whether_it_is_crossed(model, batch):
     places = {}
 
     def keep(tensor, hook):
-        places.setdefault(hook.layer(), []).append(Place.of(tensor, hook))
+        places.setdefault(hook.layer(), []).append(QueryKeyPositions.of(tensor, hook))
 
     with model.hooks([(name, keep) for name in names(range(5), "hook_pattern")]):
         model.generate(batch, **STEPS)
     length = batch.shape[1]
     for layer in range(5):
-        assert [place.crossed for place in places[layer]] == [layer in CROSS] * 5
+        assert [place.cross_attention for place in places[layer]] == [layer in CROSS] * 5
         assert [place.query_start for place in places[layer]] == [0, *range(length, length + 4)]
         assert [place.step for place in places[layer]] == list(range(5))
         assert all(place.layout == batch.layout for place in places[layer])
@@ -122,7 +122,7 @@ def test_text_runs_without_its_cross_layers(model):
 
 
 def test_a_region_is_its_keys(inputs, batch):
-    assert inputs.layout.crossed
+    assert inputs.layout.cross_attention
     for n, keys in enumerate(panel_keys(4)):
         region = inputs.region(f"panel {n + 1}")
         assert set(region.positions[0]) == keys
@@ -174,22 +174,22 @@ class Point:
     """A hook point as a hook sees it."""
 
     def __init__(self, layer, place, point="hook_attn_scores"):
-        self.name, self.ctx, self._layer = f"blocks.{layer}.attn.{point}", {PLACE: place}, layer
+        self.name, self.ctx, self._layer = f"blocks.{layer}.attn.{point}", {CONTEXT_KEY: place}, layer
 
     def layer(self):
         return self._layer
 
 
-@pytest.mark.parametrize("crossed", [False, True])
-def test_a_group_of_keys_acts_in_its_own_kind_of_layer(crossed):
+@pytest.mark.parametrize("cross_attention", [False, True])
+def test_a_group_of_keys_acts_in_its_own_kind_of_layer(cross_attention):
     torch.manual_seed(0)
     scores = torch.randn(2, 4, 6, 9)
     scores[:, :, :, 7] = torch.finfo(torch.float32).min
-    place = Place(20, 6, 0 if crossed else 17, 9, None, crossed)
+    place = QueryKeyPositions(20, 6, 0 if cross_attention else 17, 9, None, cross_attention)
     groups = (
-        (Positions(((0, 3, 18, 21), (2, 19)), crossed=True), 2.0),
+        (Positions(((0, 3, 18, 21), (2, 19)), cross_attention=True), 2.0),
         (Positions(((0, 3, 18, 21), (19,))), -1.5),
-        (Positions.everything(crossed=True), 0.25),
+        (Positions.everything(cross_attention=True), 0.25),
     )
     bias = AttentionBias(
         HeadSet(["L1H0", "L1H2"]),
@@ -202,7 +202,7 @@ def test_a_group_of_keys_acts_in_its_own_kind_of_layer(crossed):
     listed = [
         ([{p - first for p in row} if keys.start else set(range(9)) for row in (keys.rows[0], keys.rows[-1])], value)
         for keys, value in groups
-        if keys.crossed == crossed
+        if keys.cross_attention == cross_attention
     ]
     seen = scores[:, 0] > torch.finfo(torch.float32).min / 2
     added = slow_bias((2, 4, 6, 9), {0, 2}, [{1, 4}, {0}], listed, seen)
@@ -213,27 +213,29 @@ def test_a_group_of_keys_acts_in_its_own_kind_of_layer(crossed):
     assert bias.acted == {1: 1}
 
 
-@pytest.mark.parametrize("crossed", [False, True])
-def test_without_keys_of_a_layers_kind_a_bias_does_nothing(crossed):
+@pytest.mark.parametrize("cross_attention", [False, True])
+def test_without_keys_of_a_layers_kind_a_bias_does_nothing(cross_attention):
     scores = torch.randn(1, 4, 6, 9)
-    bias = AttentionBias(HeadSet(["L1H0"]), Positions.everything(), Positions.of([1, 2], crossed=not crossed), 3.0)
-    assert bias(scores, Point(1, Place(0, 6, 0, 9, None, crossed))) is scores
+    bias = AttentionBias(
+        HeadSet(["L1H0"]), Positions.everything(), Positions.of([1, 2], cross_attention=not cross_attention), 3.0
+    )
+    assert bias(scores, Point(1, QueryKeyPositions(0, 6, 0, 9, None, cross_attention))) is scores
     assert bias.acted == {}
 
 
 def test_layers_of_both_kinds_may_take_turns():
     scores = torch.zeros(1, 4, 6, 6)
-    keys = (Positions.of([1], crossed=True), Positions.of([4]))
+    keys = (Positions.of([1], cross_attention=True), Positions.of([4]))
     bias = AttentionBias(HeadSet(["L0H0", "L1H0"]), Positions.everything(), keys, (3.0, 3.0))
     for _ in range(2):
         for layer in (0, 1):
-            found = bias(scores, Point(layer, Place(0, 6, 0, 6, None, layer == 1)))
+            found = bias(scores, Point(layer, QueryKeyPositions(0, 6, 0, 6, None, layer == 1)))
             assert found[0, 0].argmax(-1).tolist() == [1 if layer else 4] * 6
 
 
 def test_queries_are_never_crossed():
-    with pytest.raises(InputError, match="crossed=True for its queries"):
-        AttentionBias(HeadSet(["L1H0"]), Positions.of([1], crossed=True), Positions.of([1]), 3.0)
+    with pytest.raises(InputError, match="cross_attention=True for its queries"):
+        AttentionBias(HeadSet(["L1H0"]), Positions.of([1], cross_attention=True), Positions.of([1]), 3.0)
 
 
 def test_a_reader_gets_its_rows_and_a_crossed_place():
@@ -241,7 +243,7 @@ def test_a_reader_gets_its_rows_and_a_crossed_place():
     reader = RowReader(
         Positions.of([21]), lambda rows, positions, place, layer: got.append((rows, positions, place, layer))
     )
-    pattern, place = torch.rand(2, 4, 6, 9), Place(20, 6, 0, 9, None, True)
+    pattern, place = torch.rand(2, 4, 6, 9), QueryKeyPositions(20, 6, 0, 9, None, True)
     reader(pattern, Point(3, place, "hook_pattern"))
     assert torch.equal(got[0][0], pattern[:, :, [1]])
     assert got[0][1:] == ([21], place, 3)
@@ -366,7 +368,7 @@ def test_beams_keep_their_rows_target(model, batch, options):
 
 
 def test_knocking_out_the_image_changes_only_cross_layers(model, inputs):
-    keys = Positions.of(panel_keys(4)[0], crossed=True)
+    keys = Positions.of(panel_keys(4)[0], cross_attention=True)
     bias = AttentionBias(HeadSet(["L1H2"]), Positions.everything(), keys, -math.inf, layout=inputs.layout)
     found = captured(model, inputs, "hook_pattern", bias.hooks(), layers=[0, 1])
     usual = captured(model, inputs, "hook_pattern", layers=[0, 1])

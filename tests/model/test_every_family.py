@@ -136,7 +136,7 @@ def test_odd_sizes_make_as_many_tokens_as_the_prompt_has_placeholders(case):
         inputs = case.model.prepare(picture(*size), "look")
         (tokens,) = inputs.image_tokens
         placeholders = int((inputs.input_ids == case.model.config.image_token_id).sum())
-        assert placeholders == (1 if inputs.layout.crossed else len(tokens))
+        assert placeholders == (1 if inputs.layout.cross_attention else len(tokens))
         assert len(tokens) == len(inputs.layout.images[0])
         boxes = tokens.boxes[~tokens.boxes[:, 0].isnan()]
         assert (boxes[:, :2] >= 0).all()

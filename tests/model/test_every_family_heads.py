@@ -66,7 +66,7 @@ def silence(head, steps):
     """Set a head's pattern to 0 in the prefill, in decode steps, or in both."""
 
     def function(pattern, hook):
-        if gl.Place.of(pattern, hook).step in steps:
+        if gl.QueryKeyPositions.of(pattern, hook).step in steps:
             pattern[:, head] = 0
         return pattern
 

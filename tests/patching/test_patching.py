@@ -148,10 +148,10 @@ def test_cross_attention_has_keys_of_its_own(shelf):
     model = shelf.get("Mllama")[0]
     clean, corrupted = prepared(model, (0, 1)), prepared(model, (2, 3))
     result = sweep(model, clean, corrupted, what="v", positions=["panel 2", "last"])
-    crossed = [layer for layer in range(model.cfg.n_layers) if model.blocks[layer].attn.is_cross_attention]
+    cross_attention = [layer for layer in range(model.cfg.n_layers) if model.blocks[layer].attn.is_cross_attention]
     by_group = result.index_df.groupby("positions")["layer"].unique()
-    assert sorted(by_group["panel 2"]) == crossed
-    assert sorted(by_group["last"]) == sorted(set(range(model.cfg.n_layers)) - set(crossed))
+    assert sorted(by_group["panel 2"]) == cross_attention
+    assert sorted(by_group["last"]) == sorted(set(range(model.cfg.n_layers)) - set(cross_attention))
     for index, row in result.index_df.iterrows():
         positions = clean.region("panel 2").positions if row["positions"] == "panel 2" else rows_of(clean, "last")
         name = SITES["v"].hook_name(row["layer"])
@@ -160,7 +160,7 @@ def test_cross_attention_has_keys_of_its_own(shelf):
     with pytest.raises(RegionError, match="none of the positions .'panel 2'."):
         sweep(model, clean, corrupted, what="z", positions=["panel 2", "last"])
     with pytest.raises(RegionError, match=r"in layers \[0\]"):
-        sweep(model, clean, corrupted, what="k", positions="image", where=[0, crossed[0]])
+        sweep(model, clean, corrupted, what="k", positions="image", where=[0, cross_attention[0]])
 
 
 @pytest.mark.parametrize("what", [*STREAM, *BY_HEAD, "image"])
@@ -223,7 +223,7 @@ def by_parts(model, clean, corrupted):
     handle.remove()
 
     def enter(module, args, kwargs):  # noqa: ARG001
-        name = "cross_attention_states" if corrupted.layout.crossed else "inputs_embeds"
+        name = "cross_attention_states" if corrupted.layout.cross_attention else "inputs_embeds"
         mixed, images = kwargs[name].clone(), corrupted.layout.images
         levels = [level.clone() for level in kwargs.get("deepstack_visual_embeds") or ()]
         for row, positions in enumerate(corrupted.region("panel 2").positions):

@@ -98,11 +98,11 @@ def test_a_token_in_two_regions_counts_in_both(model, strip):
 def test_cross_attention_has_regions_as_columns_only_and_text_only_in_other_layers(shelf, strip):
     model = shelf.get("Mllama")[0]
     inputs = model.prepare(strip, "What is this?")
-    crossed = next(
+    cross_attention = next(
         layer for layer in range(model.cfg.n_layers) if layer in model.config.text_config.cross_attention_layers
     )
-    own = next(layer for layer in range(model.cfg.n_layers) if layer != crossed)
-    view = show.circuitsvis(model, inputs, [(crossed, 0), (own, 1)])
+    own = next(layer for layer in range(model.cfg.n_layers) if layer != cross_attention)
+    view = show.circuitsvis(model, inputs, [(cross_attention, 0), (own, 1)])
     n_regions = len(view.data["tokens"]) - len(inputs.text_positions[0])
     assert n_regions >= 3
     across, among = view.data["attention"]
@@ -111,7 +111,7 @@ def test_cross_attention_has_regions_as_columns_only_and_text_only_in_other_laye
     assert across[-1, :n_regions].sum() == pytest.approx(1, abs=1e-4)
     assert (among[:, :n_regions] == 0).all()
     np.testing.assert_allclose(among[n_regions:].sum(-1), 1, atol=1e-5)
-    masses = show.attention_map(model, inputs, [(crossed, 0)]).data["on_regions"][0]
+    masses = show.attention_map(model, inputs, [(cross_attention, 0)]).data["on_regions"][0]
     np.testing.assert_allclose(across[-1, :3], masses, atol=1e-5)
 
 

@@ -151,10 +151,10 @@ def test_several_images_lie_one_behind_the_other(model, strip):
 def test_an_image_reached_by_cross_attention(shelf, strip):
     model = shelf.get("Mllama")[0]
     inputs = model.prepare(strip, "What is this?")
-    crossed = next(layer for layer in range(model.cfg.n_layers) if model.blocks[layer].attn.is_cross_attention)
-    recording = record(model, inputs, [(crossed, 1), (0, 0)], max_new_tokens=3)
-    _, cache = model.run_with_cache(inputs, names_filter=f"blocks.{crossed}.attn.hook_pattern")
-    row = cache[f"blocks.{crossed}.attn.hook_pattern"][0, 1, -1, list(recording.keys)].numpy()
+    cross_attention = next(layer for layer in range(model.cfg.n_layers) if model.blocks[layer].attn.is_cross_attention)
+    recording = record(model, inputs, [(cross_attention, 1), (0, 0)], max_new_tokens=3)
+    _, cache = model.run_with_cache(inputs, names_filter=f"blocks.{cross_attention}.attn.hook_pattern")
+    row = cache[f"blocks.{cross_attention}.attn.hook_pattern"][0, 1, -1, list(recording.keys)].numpy()
     word = recording.queries.index(inputs.last_position)
     found = recording.attention()[:, word]
     np.testing.assert_allclose(np.sqrt(found[0] / row.max()), np.sqrt(row / row.max()), atol=1.5 / LEVELS)

@@ -45,16 +45,16 @@ def test_every_number_equals_a_slow_walk_over_full_patterns(shelf, family, weigh
     trajectory = gl.track(model, inputs, HEADS[family], weighted=weighted, **STEPS)
     generation = model.generate(inputs, names_filter=lambda name: name.endswith("hook_pattern"), **STEPS)
     assert torch.equal(trajectory.generation.tokens, generation.tokens)
-    image, crossed = inputs.layout.images[0], inputs.layout.crossed
+    image, cross_attention = inputs.layout.images[0], inputs.layout.cross_attention
     regions = [inputs.region(name).positions[0] for name in HALVES]
-    sink = min(set(range(inputs.layout.length)) - (set() if crossed else set(image)))
+    sink = min(set(range(inputs.layout.length)) - (set() if cross_attention else set(image)))
     for index, name in enumerate(HEADS[family]):
         layer, head = int(name[1]), int(name[3])
-        sees = model.blocks[layer].attn.is_cross_attention == crossed
+        sees = model.blocks[layer].attn.is_cross_attention == cross_attention
         norms = value_norms(plain, inputs, layer, head) if weighted and sees else torch.ones(10**4)
         for step in range(4):
             row = generation.activations[f"blocks.{layer}.attn.hook_pattern"][step][0, head, -1]
-            within = crossed and sees
+            within = cross_attention and sees
             first = 0 if within else inputs.layout.length + step - len(row)
             place = (image if sees else (), regions if sees else [(), ()], None if within else sink)
             numbers = trajectory.on_image, trajectory.entropy, trajectory.sink

@@ -66,7 +66,7 @@ def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) 
         "tokens": {"keys": recording.keys, **_tokens(tokens)},
         "images": [_image(picture, i, len(pictures)) for i, picture in enumerate(pictures)],
         "regions": [region for i, picture in enumerate(pictures) for region in _regions(picture, tokens[i], tokens, i)],
-        "crossed": inputs.layout.crossed,
+        "cross_attention": inputs.layout.cross_attention,
         "steering": None,
     }
 

@@ -32,7 +32,7 @@ class Recording:
     levels, scales: attention is `scales * levels ** 2`. Steps are fine where attention is small, as it mostly is, and
         each row's sum is exact.
     norms: of every image token's value vector, by which the attention is weighted; None where `unweighted` says why.
-    queries: the position whose row each word is. keys: the positions of the image tokens (crossed: their keys).
+    queries: the position whose row each word is. keys: the positions of the image tokens (cross_attention: their keys).
     answer: ids of the answer, generated or given. start: the position of its first token.
     """
 
@@ -110,7 +110,7 @@ def _check(model: Any, inputs: VLMInputs, heads: HeadSet, options: dict[str, Any
 
 def _first_image(inputs: VLMInputs) -> int:
     layout = inputs.layout
-    return min((layout.placeholders if layout.crossed else layout.images)[0])
+    return min((layout.placeholders if layout.cross_attention else layout.images)[0])
 
 
 def quantised(
@@ -128,12 +128,16 @@ class _Recorder:
 
     def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
         self.heads, self.by_layer = heads, heads.by_layer()
-        crossed = inputs.layout.crossed
+        cross_attention = inputs.layout.cross_attention
         self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
-        self.cut = KeyRows(heads, self.keys, torch.tensor(crossed).expand(len(self.keys)), self._quantise, REFUSAL)
+        self.cut = KeyRows(
+            heads, self.keys, torch.tensor(cross_attention).expand(len(self.keys)), self._quantise, REFUSAL
+        )
         self.rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {layer: {} for layer in self.by_layer}
         self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
-        self.blind = {layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != crossed}
+        self.blind = {
+            layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != cross_attention
+        }
         silent = self.norms.silent.items()
         self.unweighted = "; ".join(f"blocks.{layer}.attn.hook_v: {reason}" for layer, reason in silent)
 

@@ -661,7 +661,7 @@ class Viewer {
   }
 
   name(tokens) {
-    const what = this.header.crossed ? "image key" : "position";
+    const what = this.header.cross_attention ? "image key" : "position";
     if (tokens.length > 1) return `${tokens.length} image tokens`;
     return `the image token at ${what} ${this.header.tokens.keys[tokens[0]]}`;
   }

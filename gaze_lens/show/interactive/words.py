@@ -52,7 +52,7 @@ def words_of(inputs: VLMInputs, answer: Sequence[int], queries: Sequence[int]) -
 
 def _image_runs(inputs: VLMInputs) -> dict[int, str]:
     """For each position of an image, what the run that begins there is called; "" inside a run."""
-    if inputs.layout.crossed:
+    if inputs.layout.cross_attention:
         places = inputs.layout.placeholders[0]
         return {p: f"image {i + 1}" if len(places) > 1 else "image" for i, p in enumerate(places)}
     owners = {p: tokens.image for tokens in inputs.image_tokens for p in tokens.positions.tolist()}

@@ -1,0 +1,82 @@
+"""Old names that still work for one version, with a DeprecationWarning that says the new one.
+
+class Layout:
+    crossed = renamed_attribute("crossed", "cross_attention")
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MOVED = {  # modules that the documents of version 0.1 named -> where they are
+    "gaze_lens.cache": "gaze_lens.model.activation_cache",
+    "gaze_lens.capabilities": "gaze_lens.model.capabilities",
+    "gaze_lens.discovery": "gaze_lens.cli.discovery",
+    "gaze_lens.distributed": "gaze_lens.scoring.across_processes",
+    "gaze_lens.evaluation.run": "gaze_lens.evaluation.runner",
+    "gaze_lens.evaluation.sharing": "gaze_lens.evaluation.merge",
+    "gaze_lens.generation": "gaze_lens.model.generation",
+    "gaze_lens.images": "gaze_lens.regions.reading",
+    "gaze_lens.patching.changes": "gaze_lens.counterfactuals.changes",
+    "gaze_lens.patching.features": "gaze_lens.counterfactuals.feature_changes",
+    "gaze_lens.verdict": "gaze_lens.heads.verdict",
+    "gaze_lens.wording": "gaze_lens.text.caption_matching",
+}
+
+
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn that a name was used that will go; stacklevel 3 blames the caller of the function that calls this."""
+    warnings.warn(f"{old} is now called {new}; the old name goes in version 0.3.", DeprecationWarning, stacklevel)
+
+
+def renamed_attribute(old: str, new: str) -> property:
+    """A property under an attribute's old name."""
+
+    def read(self: Any) -> Any:
+        warn_renamed(f"{type(self).__name__}.{old}", new)
+        return getattr(self, new)
+
+    return property(read, doc=f"The old name of `{new}`.")
+
+
+def renamed_argument(old: str, new: str, given: Mapping[str, Any], value: Any) -> Any:
+    """The value of an argument that may have come under its old name, among the keyword arguments `given`."""
+    unknown = sorted(set(given) - {old})
+    if unknown:
+        raise TypeError(f"unexpected keyword arguments: {', '.join(unknown)}")
+    if old not in given:
+        return value
+    warn_renamed(f"{old}=", f"{new}=", stacklevel=4)
+    return given[old]
+
+
+def renamed_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` for names that it had: `__getattr__ = renamed_names(__name__, {"Place": "..."})`."""
+
+    def read(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn_renamed(f"{module}.{name}", names[name])
+        return getattr(sys.modules[module], names[name])
+
+    return read
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Imports of modules under their old names, of which Python's own finders know nothing."""
+
+    def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """A spec for a module that has moved; None for any other."""
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module with what stands in the new one."""
+        new = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is now {new}; the old name goes in version 0.3.", DeprecationWarning, 2)
+        content = vars(importlib.import_module(new))
+        vars(module).update({name: value for name, value in content.items() if not name.startswith("__")})
