@@ -13,7 +13,7 @@ from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.counterfactuals import changes
-from gaze_lens.deprecation import MovedModules, renamed_names
+from gaze_lens.deprecation import MovedModules, warn_renamed
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import Head, HeadSet
@@ -73,4 +73,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"gaze_lens.{name}")
     if name in ("evaluate", "rejudge"):
         return getattr(import_module("gaze_lens.evaluation"), name)
-    return renamed_names(__name__, RENAMED)(name)
+    if name in RENAMED:
+        warn_renamed(f"gaze_lens.{name}", RENAMED[name])
+        return globals()[RENAMED[name]]
+    raise AttributeError(f"module 'gaze_lens' has no attribute {name!r}")
