@@ -28,6 +28,12 @@ MOVED = {  # modules that the documents of version 0.1 named -> where they are
     "gaze_lens.wording": "gaze_lens.text.caption_matching",
 }
 
+PROGRAMS = {  # modules of version 0.1 that are no longer in the package -> the programs that took their place
+    "gaze_lens.tiny.evaluate": "training.evaluate",
+    "gaze_lens.tiny.train": "training.train",
+    "gaze_lens.tiny.zoo": "training.zoo",
+}
+
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     """Warn that a name was used that will go; stacklevel 3 blames the caller of the function that calls this."""
@@ -71,7 +77,13 @@ class MovedModules(MetaPathFinder, Loader):
     """Imports of modules under their old names, of which Python's own finders know nothing."""
 
     def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
-        """A spec for a module that has moved; None for any other."""
+        """A spec for a module that has moved; None for any other; ImportError for one that is now a program."""
+        if fullname in PROGRAMS:
+            raise ImportError(
+                f"{fullname} is not part of gaze_lens any more: run python -m {PROGRAMS[fullname]} in a checkout "
+                "of the repository; the wheel does not contain it.",
+                name=fullname,
+            )
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:

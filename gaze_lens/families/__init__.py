@@ -28,7 +28,7 @@ from gaze_lens.families import (
 from gaze_lens.families.adapters import register_adapters
 from gaze_lens.families.features import Features, Part, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
-from gaze_lens.families.nearest import nearest
+from gaze_lens.families.nearest import nearest_architecture
 
 __all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of", "register"]
 
@@ -157,7 +157,7 @@ def family_of(config: Any) -> Family:
     if not hasattr(config, "vision_config"):
         raise ModelError(f"{architecture} is a text-only model (its config has no vision). {works}")
     by_class = {name: family for family in families for name in family.architectures}
-    near = nearest(architecture, config, list(by_class))
+    near = nearest_architecture(architecture, config, list(by_class))
     raise ModelError(
         f"{architecture} is an unknown family; the nearest that is known is {by_class[near].name} ({near}). A new "
         f"family is described in some 20 lines and registered with gaze_lens.families.register: docs/new_family.md "

@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 PARTS = ("text_config", "vision_config")
 
 
-def nearest(architecture: str, config: Any, known: Sequence[str]) -> str:
+def nearest_architecture(architecture: str, config: Any, known: Sequence[str]) -> str:
     """Of the known architectures, the one whose name, and whose config's fields, are most like the given ones."""
     types = {name: kind for kind, name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()}
     fields = _fields(config)
