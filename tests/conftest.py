@@ -2,6 +2,7 @@
 
 import copy
 
+import browsers
 import measurements
 import pytest
 import torch
@@ -87,10 +88,8 @@ def strip():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window."""
-    from viewing import chromium
-
-    with chromium() as running:
+    """A headless Chromium; a test that needs one is skipped where there is none."""
+    with browsers.chromium() as running:
         yield running
 
 
@@ -132,6 +131,10 @@ def nothing_left_behind():
 
 def pytest_sessionfinish():
     measurements.write()
+
+
+def pytest_terminal_summary(terminalreporter):
+    browsers.report_skipped(terminalreporter)
 
 
 # Examples are as slow as the machine is busy; a slow one is no failure.

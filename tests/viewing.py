@@ -1,31 +1,16 @@
 """Pages of the image-attention viewer from made-up data, and a browser without a network to open them in."""
 
-import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from gaze_lens import HeadSet
 from gaze_lens.show.interactive.page import _data_address, packed, page
 from gaze_lens.show.interactive.recording import LEVELS, Recording, quantised
 
 CELL = 16  # pixels
-
-
-@contextmanager
-def chromium():
-    """Debian's chromium, headless."""
-    path = shutil.which("chromium")
-    assert path, "This test needs the program chromium: apt-get install -y chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @contextmanager
