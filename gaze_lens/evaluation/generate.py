@@ -1,8 +1,8 @@
-"""Running a protocol: every picture, every condition, every target; each answer written down at once.
+"""Run a protocol for every picture, condition and target; each answer is on disk before the next is generated.
 
     generations = generate_answers(model, strips, conditions, protocol=question(), path="out/generations.jsonl")
 
-A picture is the unit of work. Its image is encoded once, and conditions and targets are rows of one batch.
+The pictures run one after the other. An image is encoded once; conditions and targets are rows of its batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,13 +37,13 @@ def generate_answers(
     shard: tuple[int, int] = (0, 1),
     progress: bool = True,
 ) -> Generations:
-    """All answers of a run; those that its file holds already are not made again.
+    """All answers of a run. Answers that the file has already are not generated again.
 
-    path: a file of JSON lines; None keeps all in memory. resume: go on with it. seed: of random orders and places.
-    batch_size: answers that run together. shard: (i, n) takes every n-th picture, from the i-th.
-    A picture that cannot be read, and a target without an image token, are written down as skipped.
-    Raises InputError for no pictures, for conditions that share a name, for what is no condition or no protocol, and
-    for a file of another run, or of other pictures.
+    path: a file of JSON lines; None keeps everything in memory. resume: continue the file. seed: of random orders and
+    places. batch_size: answers at a time. shard: (i, n) takes every n-th picture, starting with the i-th, from 0.
+    Pictures that cannot be read, and targets without an image token, are recorded as skipped.
+    Raises InputError if there are no pictures, if two conditions share a name, for objects that are no condition or no
+    protocol, and for a file of another run or of other pictures.
     """
     conditions = without_repeats(conditions)
     if not isinstance(protocol, Protocol):
@@ -51,9 +51,9 @@ def generate_answers(
     todo = _shard(names_of(pictures), shard)
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
-    described = describe(model, pictures, protocol, conditions, seed=seed)
-    journal = Journal.open(path, header(KIND, described), resume=resume)
-    run = _Run(model, protocol, conditions, journal, Generations.of(described, journal.lines), seed, batch_size)
+    settings = describe(model, pictures, protocol, conditions, seed=seed)
+    journal = Journal.open(path, header(KIND, settings), resume=resume)
+    run = _Run(model, protocol, conditions, journal, Generations.of(settings, journal.lines), seed, batch_size)
     finished = run.generations.finished()
     for index, name in todo:
         if name in run.generations.pictures:
@@ -62,14 +62,14 @@ def generate_answers(
     with tqdm(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
         for index, name in todo:
             if name not in finished:
-                run.work(index, name, pictures)
+                run.answer_picture(index, name, pictures)
                 bar.update()
                 bar.set_postfix(answers=len(run.generations.records))
     return run.generations
 
 
 def _shard(names: Sequence[str], shard: tuple[int, int]) -> list[tuple[int, str]]:
-    """The (index, name) of the pictures to do, in order."""
+    """The (index, name) of the shard's pictures, in order."""
     first, number = check_shard(shard)
     if not names or len(set(names)) < len(names):
         raise InputError(f"{len(names)} pictures were given; give at least one, each with a name of its own.")
@@ -78,7 +78,7 @@ def _shard(names: Sequence[str], shard: tuple[int, int]) -> list[tuple[int, str]
 
 @dataclass(eq=False)
 class _Run:
-    """What working on a picture needs."""
+    """A run in progress."""
 
     model: Any
     protocol: Protocol
@@ -88,8 +88,8 @@ class _Run:
     seed: int
     batch_size: int
 
-    def work(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
-        """Make and write down the answers about one picture that are not there yet."""
+    def answer_picture(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
+        """Generate and write the answers about one picture that are missing."""
         try:
             picture = pictures[index]
             encoded = self.model.encode(self.model.prepare(picture, "?"))
@@ -100,44 +100,44 @@ class _Run:
         if name not in self.generations.pictures:
             self.write([picture_line(name, picture, len(rows))])
         rows = [row for row in rows if self.record(name, row).key not in self.generations.answered[name]]
-        reasons = {row: _why_not(row, encoded) for row in rows}
-        self.write([self.record(name, row, skipped=why).to_line() for row, why in reasons.items() if why])
-        good = [row for row in rows if not reasons[row]]
-        for start in range(0, len(good), self.batch_size):
-            chunk = good[start : start + self.batch_size]
-            found = self.answer(picture, chunk, encoded)
-            self.write([self.record(name, row, text).to_line() for row, text in zip(chunk, found, strict=True)])
+        reasons = {row: _reason_to_skip(row, encoded) for row in rows}
+        self.write([self.record(name, row, skipped=reason).to_line() for row, reason in reasons.items() if reason])
+        rows = [row for row in rows if not reasons[row]]
+        for start in range(0, len(rows), self.batch_size):
+            chunk = rows[start : start + self.batch_size]
+            texts = self.answer(picture, chunk, encoded)
+            self.write([self.record(name, row, text).to_line() for row, text in zip(chunk, texts, strict=True)])
 
     def answer(self, picture: Picture, rows: Sequence[Row], encoded: VLMInputs) -> list[Text]:
-        """The answers of some rows; those that nothing steers, and that are asked the same, run once."""
+        """The answers of some rows. Unsteered rows with the same prompt have one answer: it is generated once."""
         keys = [row if row.condition.heads is not None else row.prompt for row in rows]
         distinct = dict(zip(reversed(keys), reversed(rows), strict=True))
-        chosen = list(distinct.values())
-        inputs = self.model.prepare([picture] * len(chosen), [row.prompt for row in chosen])
+        batch = list(distinct.values())
+        inputs = self.model.prepare([picture] * len(batch), [row.prompt for row in batch])
         inputs = self.model.encode(inputs, reuse=encoded)
-        found = dict(zip(distinct, answers(self.model, self.protocol, inputs, chosen), strict=True))
-        return [found[key] for key in keys]
+        texts = dict(zip(distinct, answers(self.model, self.protocol, inputs, batch), strict=True))
+        return [texts[key] for key in keys]
 
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
-        """What is written down of an answer."""
-        condition, aims = row.condition, ()
-        if condition.elsewhere and None not in row.aims:
-            aims = tuple(astuple(aim) for aim in row.aims)
+        """The record of an answer, or of a row that was skipped."""
+        condition, boxes = row.condition, ()
+        if condition.elsewhere and None not in row.steered_to:
+            boxes = tuple(astuple(box) for box in row.steered_to)
         mode = () if condition.heads is None else astuple(condition.mode)
-        made = Record(
-            name, condition.name, condition.draw, row.targets, row.prompt, self.seed, condition.digest, mode, aims,
-            skipped=skipped,
+        answer = {} if text is None else vars(text)
+        return Record(
+            name, condition.name, condition.draw, row.targets, row.prompt, self.seed, condition.digest, mode, boxes,
+            skipped=skipped, **answer,
         )  # fmt: skip
-        return made if text is None else Record(**{**vars(made), **vars(text)})
 
     def write(self, lines: list[Line]) -> None:
-        """Put lines on the disk, then into the generations."""
+        """Write lines to the disk, then add them to the generations."""
         for line in self.journal.append(lines):
             self.generations.add(line)
 
 
 def plan(protocol: Protocol, picture: Picture, conditions: Sequence[Condition], *, seed: tuple[int, int]) -> list[Row]:
-    """The answers to be made about one picture, in an order that is always the same."""
+    """The answers to generate about one picture, in an order that is always the same."""
     return list(_rows(protocol, picture, conditions, seed))
 
 
@@ -146,20 +146,20 @@ def _rows(
 ) -> Iterator[Row]:
     for condition in conditions:
         for targets in protocol.targets(picture, seed=seed):
-            aims: tuple[Any, ...] = targets
+            places: tuple[Any, ...] = targets
             if condition.elsewhere:
                 names = list(picture.regions)
-                aims = tuple(elsewhere(picture, name, seed=(*seed, names.index(name))) for name in targets)
-            yield Row(condition, targets, protocol.prompt_for(picture, targets[0]), aims)
+                places = tuple(elsewhere(picture, name, seed=(*seed, names.index(name))) for name in targets)
+            yield Row(condition, targets, protocol.prompt_for(picture, targets[0]), places)
 
 
-def _why_not(row: Row, encoded: VLMInputs) -> str | None:
-    """Why a row cannot be answered: a target, or what it is steered to instead, holds no image token."""
-    if None in row.aims:
+def _reason_to_skip(row: Row, encoded: VLMInputs) -> str | None:
+    """Why a row cannot be steered (a target, or the place elsewhere, has no image token); None if it can."""
+    if None in row.steered_to:
         return "the target is too large: there is no place of its size elsewhere in the picture"
     try:
-        for where in (*row.targets, *row.aims):
-            encoded.positions_of(where)
+        for place in (*row.targets, *row.steered_to):
+            encoded.positions_of(place)
     except RegionError as error:
         return str(error)
     return None

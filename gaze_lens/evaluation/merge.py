@@ -1,7 +1,7 @@
-"""A run that several jobs share: each writes a file of its own, and the files are put together into one.
+"""Merge the files of a run that several jobs shared.
 
 generate_answers(model, pictures, conditions, protocol=question(), path="out/" + file_of((2, 8)), shard=(2, 8))
-merge_generations("out")                     # when all eight are done: out/generations.jsonl, as of one process
+merge_generations("out")        # when all eight are done: out/generations.jsonl, the file that one process would write
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from gaze_lens.runs.journal import Line, read, write
 from gaze_lens.runs.shards import Shard, refuse_unfinished
 
 FILE = "generations.jsonl"
-Part = tuple[Generations, list[str]]  # what a job wrote, and the pictures that it worked on, in order
+Part = tuple[Generations, list[str]]  # what one job wrote, and the names of its pictures, in order
 
 
 def file_of(shard: Shard) -> str:
-    """The name of a shard's file; that of the whole run where it is the only one."""
+    """The name of a shard's file. A single shard has the name of the merged file."""
     first, number = shard
     return FILE if number == 1 else f"generations-{first + 1}-of-{number}.jsonl"
 
 
 def merge_generations(out: str | Path) -> Generations:
-    """Put the files of all shards of a run together into generations.jsonl, in the order of one process.
+    """Merge the files of all shards into generations.jsonl, with the lines in the order of one process.
 
-    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    Raises InputError, with the names of the shards, if some are missing, not finished, or of different runs.
     """
     out, shards = Path(out), {}
     for path in sorted(out.glob("generations-*-of-*.jsonl")):
@@ -36,16 +36,20 @@ def merge_generations(out: str | Path) -> Generations:
     run, _ = read(next(iter(shards.values())), kind=KIND)
     parts = {shard: _part(run, read(path, kind=KIND, run=run)[1]) for shard, path in shards.items()}
     refuse_unfinished(out, {shard: _finished(part, shard) for shard, part in parts.items()})
-    lines = take_turns([parts[shard] for shard in sorted(parts)])
+    lines = interleave([parts[shard] for shard in sorted(parts)])
     write(out / FILE, run, lines, kind=KIND)
     return Generations.of(run, lines)
 
 
-def take_turns(parts: Sequence[Part]) -> list[Line]:
-    """The lines of all shards, given by number, as one process would have written them: picture after picture."""
+def interleave(parts: Sequence[Part]) -> list[Line]:
+    """The lines of all shards in the order of one process.
+
+    parts: in the order of their shards. Shard i of n has the pictures i, i + n, i + 2 n, ...; so the first pictures of
+    all shards come first, then their second ones, and so on.
+    """
     by_shard, number = [_by_picture(generations) for generations, _ in parts], len(parts)
-    turns = ((index % number, index // number) for index in range(sum(len(names) for _, names in parts)))
-    return [line for shard, turn in turns for line in by_shard[shard][parts[shard][1][turn]]]
+    places = ((index % number, index // number) for index in range(sum(len(names) for _, names in parts)))
+    return [line for shard, place in places for line in by_shard[shard][parts[shard][1][place]]]
 
 
 def _by_picture(generations: Generations) -> dict[str, list[Line]]:
@@ -53,8 +57,8 @@ def _by_picture(generations: Generations) -> dict[str, list[Line]]:
     lines = {name: [line] for name, line in generations.pictures.items()}
     for record in generations.records:
         lines[record.picture].append(record.to_line())
-    for name, why in generations.skipped.items():
-        lines.setdefault(name, []).append(skipped_line(name, why))
+    for name, reason in generations.skipped.items():
+        lines.setdefault(name, []).append(skipped_line(name, reason))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation writes down: every picture, and every answer, with all that judging it needs.
+"""The file of an evaluation: each picture and each answer, with all that a judge needs.
 
 run = describe(model, pictures, protocol, conditions, seed=0)
 generations = Generations.read("out/generations.jsonl")
@@ -6,7 +6,7 @@ generations.records[0].text, generations.pictures["strip 1"]["captions"]
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,20 @@ from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Line, read
 
 KIND = "generations"
+OLD_KEYS = {"aims": "steered_to"}  # version 0.1 wrote the first
 
 
 @dataclass(frozen=True)
 class Record:
     """One answer.
 
-    picture: its name. condition, draw: what was steered; see the run's conditions. heads: their digest. mode: the four
-    numbers. targets: the regions that the answer should be about, in turn. aims: where it was steered to, where that is
-    another place. pieces: the parts of the text, one for each target whose turn came. steps: where each begins, as
-    tokens. skipped: why there is no answer, or None.
+    picture: its name. condition, draw: one of the run's conditions. heads: a digest of the condition's heads. mode: its
+        four numbers.
+    targets: the regions that the answer should describe, one after the other. steered_to: the boxes that the heads
+        were steered to, if these are not the targets.
+    pieces: the text, cut where the target changes: one piece for each target that was reached. steps: the token at
+        which each piece begins.
+    skipped: why there is no answer, or None.
     """
 
     picture: str
@@ -39,7 +43,7 @@ class Record:
     seed: int
     heads: str = ""
     mode: tuple[float, ...] = ()
-    aims: tuple[Any, ...] = ()
+    steered_to: tuple[Any, ...] = ()
     text: str = ""
     pieces: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
@@ -47,7 +51,7 @@ class Record:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells it from the other answers of a run."""
+        """Unique among the answers of a run."""
         return self.picture, self.condition, self.draw, self.targets
 
     def to_line(self) -> Line:
@@ -57,17 +61,17 @@ class Record:
     @classmethod
     def from_line(cls, line: Line) -> "Record":
         """What `to_line` wrote."""
-        values = {each.name: line[each.name] for each in fields(cls)}
+        values = {OLD_KEYS.get(name, name): value for name, value in line.items() if name != "kind"}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(eq=False)
 class Generations:
-    """All that a run has written so far.
+    """Everything that a run has written so far.
 
-    run: its settings. records: the answers. pictures: name -> size, bounds of the regions, captions ("" where a region
-    has none), a digest, and how many answers there should be. answered: name -> keys of those that there are. skipped:
-    name -> why a picture could not be used.
+    run: its settings. records: the answers.
+    pictures: name -> size, bounds of the regions, captions ("" if a region has none), a digest, and the number of
+        answers when it is finished. answered: name -> keys of its answers. skipped: name -> why it could not be used.
     """
 
     run: Line
@@ -79,18 +83,18 @@ class Generations:
     @classmethod
     def of(cls, run: Line, lines: Sequence[Line]) -> "Generations":
         """From the lines of a journal."""
-        made = cls(run)
+        generations = cls(run)
         for line in lines:
-            made.add(line)
-        return made
+            generations.add(line)
+        return generations
 
     @classmethod
     def read(cls, path: str | Path) -> "Generations":
-        """From a file, which may still be growing. Raises InputError for a file that is none of `gl.evaluate`."""
+        """From a file, of a run that may not be finished. Raises InputError if `gl.evaluate` did not write it."""
         return cls.of(*read(path, kind=KIND))
 
     def add(self, line: Line) -> None:
-        """Take one more line in."""
+        """Add one line."""
         if line["kind"] == "answer":
             record = Record.from_line(line)
             self.records.append(record)
@@ -103,13 +107,13 @@ class Generations:
 
     @property
     def protocol(self) -> Protocol:
-        """What was asked."""
+        """The run's protocol."""
         return Protocol.from_dict(self.run["protocol"])
 
     @property
     def conditions(self) -> list[Condition]:
-        """What was steered."""
-        return [Condition.from_dict(given) for given in self.run["conditions"]]
+        """The run's conditions."""
+        return [Condition.from_dict(values) for values in self.run["conditions"]]
 
     def finished(self) -> set[str]:
         """The pictures that have all their answers."""
@@ -126,15 +130,15 @@ def picture_line(name: str, picture: Picture, answers: int) -> Line:
     }  # fmt: skip
 
 
-def skipped_line(name: str, why: str) -> Line:
+def skipped_line(name: str, reason: str) -> Line:
     """The line for a picture that cannot be used."""
-    return {"kind": "skipped", "picture": name, "why": why}
+    return {"kind": "skipped", "picture": name, "why": reason}
 
 
 def describe(
     model: Any, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
 ) -> Line:
-    """The settings of a run: two runs with the same ones give the same answers."""
+    """The settings of a run. Runs with equal settings give equal answers."""
     return {
         "model": model.cfg.model_name, "architecture": model.fingerprint, "weights": weights_digest(model),
         "protocol": protocol.to_dict(), "conditions": [condition.to_dict() for condition in conditions],
@@ -143,8 +147,8 @@ def describe(
 
 
 def check_picture(line: Line, picture: Picture) -> None:
-    """InputError where answers were made about another picture of the name."""
-    captions = {key: told for key, told in line["captions"].items() if told}
+    """Raises InputError if the run's picture of this name was another one."""
+    captions = {key: caption for key, caption in line["captions"].items() if caption}
     if line["digest"] != picture_digest(picture) or captions != picture.captions:
         raise InputError(
             f"The run was made on another picture of the name '{line['picture']}': its pixels, regions or captions "

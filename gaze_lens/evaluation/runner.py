@@ -15,7 +15,7 @@ from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
-from gaze_lens.evaluation.merge import FILE, file_of, merge_generations, take_turns
+from gaze_lens.evaluation.merge import FILE, file_of, interleave, merge_generations
 from gaze_lens.evaluation.protocols import Protocol, question
 from gaze_lens.evaluation.records import KIND, Generations
 from gaze_lens.evaluation.report_page import write_page
@@ -83,7 +83,7 @@ def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
 
 def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | None) -> Generations:
     """The answers of all ranks, in the order of one process; written down into `out`, if any."""
-    lines = take_turns(processes.gathered((generations, names)))
+    lines = interleave(processes.gathered((generations, names)))
     if out is not None:
         write(Path(out) / FILE, generations.run, lines, kind=KIND)
     return Generations.of(generations.run, lines)

@@ -135,7 +135,7 @@ def test_a_plan_names_every_condition_and_target_in_order(tiny_model, scores):
     made = conditions(tiny_model, GAZE, ["gaze", "none"], scores=scores)
     rows = plan(question("What?"), strip, made, seed=(0, 4))
     names = list(strip.regions)
-    assert [(row.condition.name, row.targets, row.aims, row.prompt) for row in rows] == [
+    assert [(row.condition.name, row.targets, row.steered_to, row.prompt) for row in rows] == [
         (name, (target,), (target,), "What?") for name in ("gaze", "none") for target in names
     ]
     moving = plan(dynamic_narration(), strip, made, seed=(0, 4))
@@ -158,8 +158,8 @@ def test_a_place_elsewhere_has_the_size_and_does_not_touch():
     assert len({place.x0 for place in places}) > 10, "on the left there is room for one place only"
     large = Picture(strip.image, {"most": Box(10, 0, 110, 32), **panels(2, *strip.image.size)})
     assert elsewhere(large, "most", seed=0) is None
-    aims = plan(regions(), large, [Condition("elsewhere", GAZE, elsewhere=True)], seed=(0, 0))[0].aims
-    assert aims == (None,)
+    places = plan(regions(), large, [Condition("elsewhere", GAZE, elsewhere=True)], seed=(0, 0))[0].steered_to
+    assert places == (None,)
 
 
 def test_what_a_protocol_refuses():

@@ -400,8 +400,8 @@ def test_objects_of_scenes_are_named_and_places_elsewhere_are_not_theirs(tiny_mo
     results = gl.evaluate(tiny_model, scenes, chosen, protocol=evaluation.regions(), progress=False)
     assert "NamesOnly" in results.judge
     assert results.accuracy("gaze").value > results.accuracy("elsewhere").value
-    aims = [record.aims for record in results.generations.records if record.condition == "elsewhere"]
-    assert all(len(aim) == 4 for (aim,) in aims)
+    boxes = [record.steered_to for record in results.generations.records if record.condition == "elsewhere"]
+    assert all(len(box) == 4 for (box,) in boxes)
 
 
 @pytest.mark.parametrize(

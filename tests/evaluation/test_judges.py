@@ -22,8 +22,8 @@ from gaze_lens.evaluation.judges import (
     LikelihoodJudge,
     NamesOnly,
 )
-from gaze_lens.evaluation.judges.crops import crop
-from gaze_lens.evaluation.judges.naming import named
+from gaze_lens.evaluation.judges.captions import named
+from gaze_lens.evaluation.judges.judge import crop
 from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.shapes import Box, Polygon
 from gaze_lens.text.caption_matching import best_match, repeats, rouge_l, similarities, token_f1, words

@@ -12,8 +12,8 @@ from stub_server import serving
 from gaze_lens.comics.generator import synthetic
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges import Description, Judgement, LanguageModelJudge
-from gaze_lens.evaluation.judges.crops import crop
-from gaze_lens.evaluation.judges.reply_cache import Replies, key_of
+from gaze_lens.evaluation.judges.judge import crop
+from gaze_lens.evaluation.judges.reply_cache import ReplyCache, key_of
 
 KEY = "a-key-that-nobody-may-see"
 (STRIP,) = synthetic(1, seed=3)
@@ -194,7 +194,7 @@ def test_answers_of_another_shape_are_errors(provider, answer):
 
 
 def everything_in(path):
-    return Replies(path)._run("select * from replies")
+    return ReplyCache(path)._run("select * from replies")
 
 
 def test_what_was_asked_once_is_not_asked_again(provider, tmp_path):

@@ -1,5 +1,11 @@
-"""Judges that compare a text with the captions of a picture's regions; they need no model."""
+"""Judges that compare a text with the captions of a picture's regions. They need no model.
 
+CaptionMatch()         the region whose caption is most similar to the text
+ExactDescription()     the text is a region's caption, word for word
+NamesOnly()            captions are names of categories, such as "dog"; the text holds one of them
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,14 +13,20 @@ from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
 from gaze_lens.text.caption_matching import SCORES, best_match, lead_of, plain, similarities
 
+IRREGULAR_PLURALS = {
+    "person": "people", "man": "men", "woman": "women", "child": "children", "mouse": "mice", "goose": "geese",
+    "foot": "feet", "tooth": "teeth", "knife": "knives", "wolf": "wolves", "calf": "calves", "leaf": "leaves",
+    "loaf": "loaves", "shelf": "shelves", "scarf": "scarves",
+}  # fmt: skip
+
 
 def captions_of(description: Description) -> Mapping[str, str]:
-    """The captions to choose from. Raises JudgeError where the target has none: it could never be right."""
+    """The captions to choose from. Raises JudgeError if the target has none, because it could never be right."""
     captions = description.picture.captions
     if description.target not in captions:
-        known = ", ".join(captions) or "no region"
+        names = ", ".join(captions) or "no region"
         raise JudgeError(
-            f"The picture has no caption for '{description.target}' (it has for {known}); give captions, or use a "
+            f"The picture has no caption for '{description.target}' (it has for {names}); give captions, or use a "
             "judge that looks at the picture."
         )
     return captions
@@ -22,16 +34,16 @@ def captions_of(description: Description) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class ExactDescription(Judge):
-    """Right is the target's whole caption and nothing else, but for case, spaces and the full stop.
+    """The text is right if it is the target's caption, apart from case, spaces and the full stop.
 
-    For synthetic strips, whose captions say all there is to say. The match is the first region whose caption it is.
+    For synthetic strips, whose captions are complete. The match is the first region with that caption.
     """
 
     def judge(self, description: Description) -> Judgement:
-        """Raises JudgeError where the target has no caption."""
-        captions, said = captions_of(description), plain(description.text)
-        correct = said == plain(captions[description.target])
-        same = [name for name, caption in captions.items() if plain(caption) == said]
+        """Raises JudgeError if the target has no caption."""
+        captions, text = captions_of(description), plain(description.text)
+        correct = text == plain(captions[description.target])
+        same = [name for name, caption in captions.items() if plain(caption) == text]
         return Judgement(description.target if correct else next(iter(same), None), correct)
 
 
@@ -39,8 +51,8 @@ class ExactDescription(Judge):
 class CaptionMatch(Judge):
     """Forced choice: the region whose caption fits the text best; see `gaze_lens.text.caption_matching.best_match`.
 
-    score: "shared words" (how many), "f1" (token F1) or "rouge-l" (F1 by the longest common subsequence).
-    margin: by how much, in that score, the best has to be ahead of the second; less is no match.
+    score: "shared words" (their number), "f1" (token F1) or "rouge-l" (F1 by the longest common subsequence).
+    margin: by how much, in that score, the best must be ahead of the second; with less there is no match.
     Raises InputError for another score, or a negative margin.
     """
 
@@ -55,8 +67,56 @@ class CaptionMatch(Judge):
             )
 
     def judge(self, description: Description) -> Judgement:
-        """The detail holds the score of every caption. Raises JudgeError where the target has no caption."""
+        """The detail holds the score of every caption. Raises JudgeError if the target has no caption."""
         captions = captions_of(description)
         scores = similarities(description.text, captions, self.score)
         match = best_match(description.text, captions, score=self.score, margin=self.margin)
         return Judgement(match, match == description.target, lead_of(scores), {self.score: scores})
+
+
+class NamesOnly(Judge):
+    """For photographs: the text is right if it names the target's category, such as "dog", and no other region's.
+
+    The captions are the names of the categories. They are found as complete words, in any case, singular or plural
+    ("people" is "person"). A name inside a longer one does not count: "teddy bear" is no "bear", if both are captions.
+    Regions with the same caption cannot be told apart: naming it is right for each of them.
+    """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def judge(self, description: Description) -> Judgement:
+        """The detail holds the names in the text. Raises JudgeError if the target has no caption."""
+        captions = captions_of(description)
+        names = named(description.text, set(captions.values()))
+        detail = {"named": names}
+        if names == [captions[description.target]]:
+            return Judgement(description.target, correct=True, detail=detail)
+        match = next((region for region, caption in captions.items() if [caption] == names), None)
+        return Judgement(match, correct=False, detail=detail)
+
+
+def named(text: str, names: set[str]) -> list[str]:
+    """The names that a text holds, in alphabetical order.
+
+    >>> named("Two Dogs and a teddy bear.", {"dog", "bear", "teddy bear", "cat"})
+    ['dog', 'teddy bear']
+    """
+    rest, matches = text.lower(), []
+    for name in sorted(names, key=lambda name: (-len(name), name)):  # longest first, and each is cut out of the text
+        *first, last = name.lower().rstrip(".").split()
+        pattern = r"\b" + r"\s+".join([*map(re.escape, first), _singular_or_plural(last)]) + r"\b"
+        if re.search(pattern, rest):
+            matches.append(name)
+            rest = re.sub(pattern, "|", rest)
+    return sorted(matches)
+
+
+def _singular_or_plural(word: str) -> str:
+    """A regular expression for both forms of a word."""
+    forms = [rf"{re.escape(word)}(?:e?s)?"]
+    if word in IRREGULAR_PLURALS:
+        forms.append(IRREGULAR_PLURALS[word])
+    if re.search("[^aeiou]y$", word):
+        forms.append(re.escape(word[:-1]) + "ies")
+    return f"(?:{'|'.join(forms)})"

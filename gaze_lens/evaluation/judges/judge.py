@@ -1,9 +1,11 @@
-"""What a judge is given, what it says, and how it is asked."""
+"""The protocol of judges: what a judge is given, and what it returns."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from PIL import Image
 from tqdm import tqdm
 
 from gaze_lens.errors import JudgeError
@@ -12,7 +14,7 @@ from gaze_lens.regions.picture import Picture
 
 @dataclass(frozen=True)
 class Description:
-    """A text, the region that it should be about, by name, and the picture, with the captions that it has."""
+    """A text, the name of the region that it should describe, and the picture, with its captions if any."""
 
     text: str
     target: str
@@ -21,13 +23,13 @@ class Description:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge says of a description.
+    """A judge's answer about one description.
 
-    match: the region that the text describes; None where it describes none, or several as well.
-    correct: whether that is the target; None where there was an error, which is no miss.
-    margin: by how much the match is ahead of the second, in the judge's own unit; None where it has none.
-    detail: what the judgement rests on (scores by region, a reason); what JSON can hold.
-    error: why there is no judgement; None where there is one.
+    match: the region that the text describes; None if it describes none, or several equally well.
+    correct: whether the match is the target; None if there was an error. An error is no miss.
+    margin: by how much the match is ahead of the second, in the judge's own unit; None if the judge has no unit.
+    detail: the reasons (scores by region, or a sentence); only what JSON can hold.
+    error: why there is no judgement; None if there is one.
     """
 
     match: str | None
@@ -43,17 +45,17 @@ class Judgement:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Says which region a text describes. Subclass it and write `judge`, or write both methods.
+    """Decides which region a text describes. Subclass it and write `judge`, or write both methods.
 
-    A judge whose `repr` tells it from all others keeps its judgements; one without a `__repr__` is asked anew.
+    The repr is the cache key: write a `__repr__` that names all settings. Without it, judgements are recomputed.
     """
 
     def judge(self, description: Description) -> Judgement:
-        """The judgement of one description. Raises JudgeError where it cannot be judged."""
+        """The judgement of one description. Raises JudgeError if it cannot be judged."""
         ...
 
     def judge_all(self, descriptions: Sequence[Description], *, progress: bool = True) -> list[Judgement]:
-        """A judgement for each description, in order; where one cannot be judged, its `error` says why."""
+        """One judgement for each description, in order. If one cannot be judged, its `error` says why."""
         return [attempt(self, description) for description in tqdm(descriptions, "judging", disable=not progress)]
 
 
@@ -63,3 +65,11 @@ def attempt(judge: Judge, description: Description) -> Judgement:
         return judge.judge(description)
     except JudgeError as error:
         return Judgement(None, None, error=str(error))
+
+
+def crop(picture: Picture, name: str) -> Image.Image:
+    """The part of the picture inside a region's bounds, rounded outwards to full pixels."""
+    box = picture.region(name).bounds
+    width, height = picture.image.size
+    left, upper = max(0, math.floor(box.x0)), max(0, math.floor(box.y0))
+    return picture.image.crop((left, upper, min(width, math.ceil(box.x1)), min(height, math.ceil(box.y1))))

@@ -1,4 +1,4 @@
-"""A language model behind an API as the judge; `pip install 'gaze-lens[judges]'`."""
+"""A judge that asks a language model through its API; needs `pip install 'gaze-lens[judges]'`."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,9 @@ from tqdm import tqdm
 
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.captions import captions_of
-from gaze_lens.evaluation.judges.crops import crop
-from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
+from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.evaluation.judges.providers import Malformed, Part, provider_of
-from gaze_lens.evaluation.judges.reply_cache import Replies, key_of
+from gaze_lens.evaluation.judges.reply_cache import ReplyCache, key_of
 
 INSTRUCTIONS = (
     "You are given a short text and several parts of one picture, each with its name. Somebody wrote the text about "
@@ -25,13 +24,13 @@ NONE = "none"
 class LanguageModelJudge(Judge):
     """`LanguageModelJudge("anthropic", model="...")`: forced choice by a language model, with a reason.
 
-    provider: "anthropic" or "openai"; the official client is used, and its key taken from where it looks for it
-        (ANTHROPIC_API_KEY, OPENAI_API_KEY). base_url: of any server that speaks the same protocol.
-    look: send the regions as pictures; else their captions.
-    cache: a file to keep replies in. The key is a hash of all that is sent; no API key is ever written.
-    instructions: what the model is told. attempts: how often to ask, where replies do not have the right shape.
-    workers: requests at a time.
-    client: for the official client (`max_retries`, `timeout`, ...). options: further fields of the request
+    provider: "anthropic" or "openai"; the official client is used. It takes the key from the environment
+        (ANTHROPIC_API_KEY, OPENAI_API_KEY). base_url: of another server with the same protocol.
+    look: send the regions as pictures; otherwise their captions.
+    cache: a file for the replies. Their key is a hash of all that is sent; the API key is never written.
+    instructions: the system prompt. attempts: how often to ask if replies do not have the right shape.
+    workers: requests at the same time.
+    client: settings of the official client (`max_retries`, `timeout`, ...). options: further fields of the request
         (`temperature`, ...).
     Raises InputError, before anything is sent, for unknown providers, a missing package or key, or no attempts.
     """
@@ -52,9 +51,9 @@ class LanguageModelJudge(Judge):
     ) -> None:
         if attempts < 1 or workers < 1:
             raise InputError(f"attempts={attempts}, workers={workers} was given; give 1 or more of each.")
-        told = {"max_retries": 4, "timeout": 60.0, **(client or {})}
-        self.provider = provider_of(provider, model, base_url, told, options or {})
-        self.replies, self.name, self.model = Replies(cache), provider, model
+        settings = {"max_retries": 4, "timeout": 60.0, **(client or {})}
+        self.provider = provider_of(provider, model, base_url, settings, options or {})
+        self.cache, self.name, self.model = ReplyCache(cache), provider, model
         self.look, self.instructions, self.attempts, self.workers = look, instructions, attempts, workers
 
     def __repr__(self) -> str:
@@ -63,49 +62,49 @@ class LanguageModelJudge(Judge):
         return f"{type(self).__name__}({about})"
 
     def judge(self, description: Description) -> Judgement:
-        """The detail holds the model's reason. Raises JudgeError where the service fails or talks nonsense."""
+        """The detail holds the model's reason. Raises JudgeError if the service fails or its replies are malformed."""
         if not description.text.strip():
             return Judgement(None, correct=False)
         names = list(description.picture.regions if self.look else captions_of(description))
         body = self.provider.body(self.instructions, self._parts(description, names), schema(names))
         key = key_of([self.name, self.provider.base_url, body, self.provider.options])
-        reply = self.replies.get(key)
+        reply = self.cache.get(key)
         if reply is None:
             reply = self._ask(body, names)
-            self.replies.put(key, reply)
+            self.cache.put(key, reply)
         match = None if reply["match"] == NONE else reply["match"]
         return Judgement(match, match == description.target, detail={"reason": reply["reason"]})
 
     def judge_all(self, descriptions: Sequence[Description], *, progress: bool = True) -> list[Judgement]:
-        """A judgement for each description, in order; several are asked about at a time."""
+        """One judgement for each description, in order; `workers` requests run at the same time."""
         with ThreadPoolExecutor(self.workers) as pool:
-            found = pool.map(lambda description: attempt(self, description), descriptions)
-            return list(tqdm(found, "judging", total=len(descriptions), disable=not progress))
+            judgements = pool.map(lambda description: attempt(self, description), descriptions)
+            return list(tqdm(judgements, "judging", total=len(descriptions), disable=not progress))
 
     def _parts(self, description: Description, names: Sequence[str]) -> list[Part]:
-        """What the model is shown: every region by name, then the text."""
+        """The parts of the message: every region with its name, then the text."""
         picture, parts = description.picture, []
         for name in names:
             parts += [f"{name}:", crop(picture, name)] if self.look else [f"{name}: {picture.captions[name]}"]
         return [*parts, f"The text: {description.text.strip()}"]
 
     def _ask(self, body: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-        """A reply that names one of the regions, or none."""
+        """The reply, which names one of the regions, or none. Raises JudgeError after `attempts` others."""
         for _ in range(self.attempts):
             try:
                 answer = self.provider.ask(body)
             except Malformed as error:
-                wrong = str(error)
+                problem = str(error)
                 continue
             match, reason = answer.get("match"), answer.get("reason")
             if match in (*names, NONE) and isinstance(reason, str):
                 return {"match": match, "reason": self.provider.without_secret(reason)}
-            wrong = f"The judge answered {self.provider.without_secret(str(answer))[:200]}."
-        raise JudgeError(f"No reply of {self.attempts} named one of {', '.join(names)}, or none. {wrong}")
+            problem = f"The judge answered {self.provider.without_secret(str(answer))[:200]}."
+        raise JudgeError(f"No reply of {self.attempts} named one of {', '.join(names)}, or none. {problem}")
 
 
 def schema(names: Sequence[str]) -> dict[str, Any]:
-    """The JSON schema of a reply: a reason first, then one of the names, or "none"."""
+    """The JSON schema of a reply: first a reason, then one of the names, or "none"."""
     reason = {"type": "string", "description": "One short sentence: what in the text points to that part."}
     match = {"type": "string", "enum": [*names, NONE]}
     fields = {"reason": reason, "match": match}

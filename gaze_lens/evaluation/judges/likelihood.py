@@ -1,4 +1,4 @@
-"""The model as its own judge: shown each region alone, how likely would it have written the text?"""
+"""The model itself as the judge: how likely is the text if it is shown one region only?"""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,42 +11,40 @@ from tqdm import tqdm
 
 from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import ImageError, InputError, JudgeError
-from gaze_lens.evaluation.judges.crops import crop
-from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt
+from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.text.caption_matching import is_junk, lead_of
 
-NOTHING = Judgement(None, correct=False)  # of a text without a word, and of junk
+NO_MATCH = Judgement(None, correct=False)  # of a text without a word, and of junk
 
 
 class LikelihoodJudge(Judge):
-    """`LikelihoodJudge(model)`: the region under which the model gives the text the largest probability.
+    """`LikelihoodJudge(model)`: the region with which the model gives the text the largest probability.
 
-    Every region is cut out and shown alone, with one question; the text is scored teacher-forced, as the answer. It
-    needs no captions, no key and no other model, and runs without hooks: what steering did to the model that wrote the
-    text does not touch it.
+    Each region is cut out and shown alone, with one question; the text is scored teacher-forced, as the answer. This
+    needs no captions, no key and no other model. It runs without hooks, so steering does not affect it.
 
-    model: a `HookedVLM`. prompt: the question. margin: nats by which the best must be ahead of the second; less is no
-    match, as between panels that look alike. batch_size: rows (regions x texts) that run together.
-    The images of a picture are encoded once for all texts about it that come one after the other.
+    model: a `HookedVLM`. prompt: the question. margin: nats by which the best region must be ahead of the second; with
+    less, as between panels that look the same, there is no match. batch_size: rows (regions x texts) at a time.
+    Give all texts about one picture one after the other: then its images are encoded once.
     """
 
     def __init__(self, model: Any, *, prompt: str = THIS, margin: float = 0.01, batch_size: int = 24) -> None:
         if margin < 0 or batch_size < 1:
             raise InputError(f"margin={margin}, batch_size={batch_size}: give a margin of 0 or more, 1 row or more.")
         self.model, self.prompt, self.margin, self.batch_size = model, prompt, margin, batch_size
-        self._seen: tuple[Picture, VLMInputs] | None = None
+        self._encoding: tuple[Picture, VLMInputs] | None = None  # of the last picture
 
     def __repr__(self) -> str:
         model = f"{self.model.cfg.model_name}, weights={weights_digest(self.model)[:8]!r}"
         return f"{type(self).__name__}({model}, prompt={self.prompt!r}, margin={self.margin:g})"
 
     def judge(self, description: Description) -> Judgement:
-        """The detail holds the log-probability of the text under every region, in nats.
+        """The detail holds the log-probability of the text for every region, in nats.
 
-        Raises JudgeError where the picture has fewer than two regions, or the model cannot read a region or the text.
+        Raises JudgeError if the picture has fewer than two regions, or the model cannot read a region or the text.
         """
         try:
             return self._judge([description])[0]
@@ -54,23 +52,23 @@ class LikelihoodJudge(Judge):
             raise JudgeError(f"The model cannot be shown this: {error}") from error
 
     def judge_all(self, descriptions: Sequence[Description], *, progress: bool = True) -> list[Judgement]:
-        """A judgement for each description, in order; give those of one picture one after the other."""
-        found: list[Judgement] = []
+        """One judgement for each description, in order."""
+        judgements: list[Judgement] = []
         with tqdm(total=len(descriptions), desc="judging", disable=not progress) as bar:
             for chunk in self._chunks(descriptions):
                 try:
-                    found += self._judge(chunk)
-                except (JudgeError, InputError, ImageError):  # of one of them: which?
-                    found += [attempt(self, description) for description in chunk]
+                    judgements += self._judge(chunk)
+                except (JudgeError, InputError, ImageError):  # one of the chunk failed: try each alone
+                    judgements += [attempt(self, description) for description in chunk]
                 bar.update(len(chunk))
-        return found
+        return judgements
 
     def _chunks(self, descriptions: Sequence[Description]) -> Iterator[list[Description]]:
-        """Descriptions of one picture, as many as fill a batch."""
+        """Descriptions of the same picture, at most as many as fill a batch."""
         for _, group in groupby(descriptions, key=lambda description: id(description.picture)):
-            together = list(group)
-            size = max(1, self.batch_size // max(1, len(together[0].picture.regions)))
-            yield from (together[start : start + size] for start in range(0, len(together), size))
+            same = list(group)
+            size = max(1, self.batch_size // max(1, len(same[0].picture.regions)))
+            yield from (same[start : start + size] for start in range(0, len(same), size))
 
     def _judge(self, descriptions: Sequence[Description]) -> list[Judgement]:
         """The judgements of descriptions of one picture."""
@@ -79,11 +77,11 @@ class LikelihoodJudge(Judge):
             raise JudgeError(f"The picture has {len(names)} named regions; a choice needs two or more.")
         said = [description.text.strip() for description in descriptions]
         said = ["" if is_junk(text) else text for text in said]
-        texts = list(dict.fromkeys(filter(None, said)))  # the same answer often comes again
+        texts = list(dict.fromkeys(filter(None, said)))  # many answers are equal; each text runs once
         rows = self.log_probabilities(descriptions[0].picture, texts).tolist() if texts else []
-        found = {text: dict(zip(names, row, strict=True)) for text, row in zip(texts, rows, strict=True)}
+        by_text = {text: dict(zip(names, row, strict=True)) for text, row in zip(texts, rows, strict=True)}
         return [
-            self._choose(found[text], description.target) if text else NOTHING
+            self._choose(by_text[text], description.target) if text else NO_MATCH
             for text, description in zip(said, descriptions, strict=True)
         ]
 
@@ -96,27 +94,27 @@ class LikelihoodJudge(Judge):
     def log_probabilities(self, picture: Picture, texts: Sequence[str]) -> Float[Tensor, "text region"]:
         """log p(text | region alone, prompt) in nats, summed over the text's tokens.
 
-        Raises InputError and ImageError as `model.prepare` does, and JudgeError where a probability is not a number.
+        Raises InputError and ImageError as `model.prepare` does, and JudgeError if a probability is not a number.
         """
         n_regions = len(picture.regions)
-        shown = self._encoded(picture)
-        crops = [image for (image,) in shown.pictures]
+        encoded = self._encoded(picture)
+        crops = [image for (image,) in encoded.pictures]
         answers = [text for text in texts for _ in range(n_regions)]
         inputs = self.model.prepare(crops * len(texts), self.prompt, answers=answers)
-        inputs = self.model.encode(inputs, reuse=shown)
+        inputs = self.model.encode(inputs, reuse=encoded)
         longest = inputs.layout.length - min(inputs.answers)
         logits = self.model(inputs, return_type="logits", logits_to_keep=longest + 1, use_cache=False)
-        found = torch.stack([_summed(row, ids) for row, ids in zip(logits, _answer_ids(inputs), strict=True)])
-        if found.isnan().any():
+        sums = torch.stack([_summed(row, ids) for row, ids in zip(logits, _answer_ids(inputs), strict=True)])
+        if sums.isnan().any():
             raise JudgeError("The model's probabilities are not numbers (NaN); try float32.")
-        return found.reshape(len(texts), n_regions).cpu()
+        return sums.reshape(len(texts), n_regions).cpu()
 
     def _encoded(self, picture: Picture) -> VLMInputs:
-        """The picture's regions, each alone, with their images encoded."""
-        if self._seen is None or self._seen[0] is not picture:
+        """Inputs that show each region alone, with their images encoded; of the last picture they are stored."""
+        if self._encoding is None or self._encoding[0] is not picture:
             crops = [crop(picture, name) for name in picture.regions]
-            self._seen = picture, self.model.encode(self.model.prepare(crops, self.prompt))
-        return self._seen[1]
+            self._encoding = picture, self.model.encode(self.model.prepare(crops, self.prompt))
+        return self._encoding[1]
 
 
 def _answer_ids(inputs: VLMInputs) -> list[Tensor]:
@@ -126,5 +124,5 @@ def _answer_ids(inputs: VLMInputs) -> list[Tensor]:
 
 def _summed(logits: Float[Tensor, "position vocabulary"], ids: Tensor) -> Float[Tensor, ""]:
     """The log-probability of the ids at the end of a row, each predicted one position earlier."""
-    found = logits[-1 - len(ids) : -1].float().log_softmax(-1)
-    return found.gather(-1, ids.to(found.device)[:, None]).sum()
+    log_probabilities = logits[-1 - len(ids) : -1].float().log_softmax(-1)
+    return log_probabilities.gather(-1, ids.to(logits.device)[:, None]).sum()

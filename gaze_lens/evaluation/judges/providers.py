@@ -1,7 +1,7 @@
-"""One question to a language model, with an answer of a fixed shape: the official clients, side by side.
+"""One question to a language model, with an answer of a given shape, through the official clients.
 
-A provider makes the request (`body`), sends it, and finds the answer in the reply. Keys come from the environment, as
-the clients look for them; requests that may succeed later (429, 5xx, no connection) the clients send again.
+A provider builds the request (`body`), sends it, and extracts the answer from the reply. The clients take their keys
+from the environment, and repeat requests that may succeed later (429, 5xx, no connection).
 """
 
 import base64
@@ -17,23 +17,23 @@ from gaze_lens.errors import InputError, JudgeError
 
 Part = str | Image.Image
 Schema = Mapping[str, Any]
-REPORT = "report"  # what the answer is called in requests
+REPORT = "report"  # the name of the answer in requests
 KEYLESS = {
     name: f"set the environment variable {name.upper()}_API_KEY, for a server that needs no key to any word."
     for name in ("anthropic", "openai")
 }
-SECRET = 8  # characters that a key has at least; what stands in for one on servers without keys is an ordinary word
+SECRET = 8  # characters that a key has at least; a placeholder for servers without keys is an ordinary, short word
 
 
 class Malformed(JudgeError):
-    """A reply without an answer of the shape asked for; asking again may help."""
+    """A reply whose answer does not have the requested shape; asking again may help."""
 
 
 class Provider(ABC):
     """An official client, and how its service writes requests and replies.
 
-    failures: the client's own errors. secret: the key, which must not be written anywhere. options: fields that every
-    request has beside those of `body`, or in their place.
+    failures: the client's error classes. secret: the key, which must not be written anywhere. options: fields of every
+    request, in addition to those of `body` or instead of them.
     """
 
     failures: tuple[type[Exception], ...]
@@ -51,15 +51,15 @@ class Provider(ABC):
 
     @abstractmethod
     def find(self, reply: Any) -> Any:
-        """The answer within a reply. KeyError, IndexError, TypeError or ValueError where there is none."""
+        """The answer in a reply. Raises KeyError, IndexError, TypeError or ValueError if there is none."""
 
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request; its answer. Raises JudgeError where the service fails, Malformed for another reply."""
+        """Send a request and return its answer. Raises JudgeError if the service fails, Malformed for another reply."""
         try:
             text = self.send(body)
         except self.failures as error:
-            told = f"{type(error).__name__}: {error}"
-            raise JudgeError(f"{self.base_url} gave no judgement: {self.without_secret(told)}") from error
+            message = self.without_secret(f"{type(error).__name__}: {error}")
+            raise JudgeError(f"{self.base_url} gave no judgement: {message}") from error
         try:
             answer = self.find(json.loads(text))
             if not isinstance(answer, dict):
@@ -69,12 +69,12 @@ class Provider(ABC):
         return answer
 
     def without_secret(self, text: str) -> str:
-        """The text with the key, should a service repeat it, taken out."""
+        """The text without the key, which a service may have repeated."""
         return text.replace(self.secret, "[key]") if len(self.secret) >= SECRET else text
 
 
 class Anthropic(Provider):
-    """The Messages API, with a tool that has to be used."""
+    """Anthropic's Messages API, with a tool that the model must use."""
 
     def __init__(self, model: str, base_url: str | None, client: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         anthropic = _import("anthropic")
@@ -113,7 +113,7 @@ class Anthropic(Provider):
 
 
 class OpenAI(Provider):
-    """The Chat Completions API with a JSON schema, which many local servers speak, too."""
+    """OpenAI's Chat Completions API with a JSON schema; many local servers support it."""
 
     def __init__(self, model: str, base_url: str | None, client: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         openai = _import("openai")

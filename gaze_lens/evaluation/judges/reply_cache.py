@@ -1,4 +1,4 @@
-"""Replies kept on disk, so that what was once asked of a language model is not asked, or paid for, again."""
+"""Replies of language models on disk, so that no question is sent, and paid for, twice."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from typing import Any
 from gaze_lens.errors import InputError
 
 TABLE = "create table if not exists replies (key text primary key, reply text not null)"
-PATIENCE = 60.0  # seconds to wait for another process that writes
+TIMEOUT = 60.0  # seconds to wait for another process that writes
 
 
-def key_of(sent: Any) -> str:
-    """A key for all that is sent, which JSON can hold: the same for the same, whatever the order of its names."""
-    return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()
+def key_of(request: Any) -> str:
+    """The key of a request that JSON can hold. It does not depend on the order of the names in it."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-class Replies:
-    """`Replies("judge.sqlite")`: replies by key; several threads and processes may use one file. None keeps nothing.
+class ReplyCache:
+    """`ReplyCache("judge.sqlite")`: replies by key. Threads and processes may share a file; None stores nothing.
 
-    Raises InputError for a file that is there and is something else.
+    Raises InputError if the file exists and is no such cache.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -36,13 +36,13 @@ class Replies:
         return json.loads(rows[0][0]) if rows else None
 
     def put(self, key: str, reply: dict[str, Any]) -> None:
-        """Keep a reply; it is on disk when this returns."""
+        """Store a reply; it is on disk when this returns."""
         if self.path:
             self._run("insert or replace into replies values (?, ?)", key, json.dumps(reply))
 
     def _run(self, statement: str, *values: str) -> list[tuple]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file, file:
+            with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as file, file:
                 return file.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise InputError(
