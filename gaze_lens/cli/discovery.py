@@ -30,6 +30,7 @@ from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
+from gaze_lens.scoring.across_processes import together
 from gaze_lens.scoring.gaze_score import score_strips
 
 Shape = tuple[int, ...]
@@ -243,7 +244,7 @@ def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], made: Map
     """The samples in files as scores, one read after another; under several ranks those of all of them."""
     rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in made)
     widest = max(made.values(), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
-    samples = processes.together(rows, len(names), widest)
+    samples = together(rows, len(names), widest)
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
     found = {"method": "gaze score", "at": "prompt", "strips": len(samples)}

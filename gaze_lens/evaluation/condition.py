@@ -123,7 +123,7 @@ def lowest(count: int, n_heads: int) -> float:
 
 
 def _check(model: Any, heads: HeadSet, names: Sequence[str], scores: HeadScores | None, draws: int) -> None:
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    HeadSet.of(heads, model)
     unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
     if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
         raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")

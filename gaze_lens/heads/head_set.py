@@ -104,6 +104,22 @@ class HeadSet:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of(cls, heads: Any, model: Any = None) -> "HeadSet":
+        """`HeadSet.of(["L3H5", (2, 1)], model)`: the heads that a function was given, as a checked set.
+
+        heads: a HeadSet, or what makes one. model: the `HookedVLM` that they are used with; without it only the set
+            itself is checked.
+        Raises HeadError for an empty set, for heads outside the model, and for heads of another architecture.
+        """
+        heads = heads if isinstance(heads, cls) else cls(heads)
+        if not len(heads):
+            raise HeadError("The set of heads is empty; choose at least one head, for example scores.top(10).")
+        if model is not None:
+            heads.check(model.cfg.n_layers, model.cfg.n_heads)
+            refuse_other("This set", heads, model=None, fingerprint=model.fingerprint)
+        return heads
+
     def __iter__(self) -> Iterator[Head]:
         return iter(self.heads)
 

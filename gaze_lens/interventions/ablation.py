@@ -19,7 +19,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.interventions.edits import Hooks, checked_heads, head_set, position_mask, row_means
+from gaze_lens.interventions.edits import Hooks, position_mask, row_means
 
 Heads = HeadSet | Sequence[Any]
 
@@ -29,7 +29,7 @@ def zero_ablate(heads: Heads, *, positions: Group | None = None) -> Hooks:
 
     positions: act at these positions of the prompt only.
     """
-    heads = head_set(heads)
+    heads = HeadSet.of(heads)
     return _hooks(heads, dict.fromkeys(heads.by_layer(), torch.zeros(())), positions)
 
 
@@ -48,7 +48,7 @@ def mean_ablate(
     positions: act at these positions of the prompt only. A mean for each kind of position:
         `mean_ablate(..., over="image", positions=group(inputs, "image")) + mean_ablate(..., over="text", ...)`.
     """
-    heads = checked_heads(model, heads)
+    heads = HeadSet.of(heads, model)
     batches = [reference] if isinstance(reference, VLMInputs) else list(reference)
     if not batches:
         raise InputError("There are no inputs to take a mean over; give at least one batch of model.prepare(...).")
@@ -71,7 +71,7 @@ def resample_ablate(
         take for generated tokens, and a decode step is an InputError.
     Raises InputError where a drawn row's image and text tokens lie elsewhere.
     """
-    heads, drawn = checked_heads(model, heads), _draw(inputs, others, seed)
+    heads, drawn = HeadSet.of(heads, model), _draw(inputs, others, seed)
     names = {layer: f"blocks.{layer}.attn.hook_z" for layer in heads.by_layer()}
     _, cache = model.run_with_cache(others, names_filter=list(names.values()))
     values = {layer: cache[names[layer]][drawn][:, :, list(chosen)] for layer, chosen in heads.by_layer().items()}

@@ -19,7 +19,6 @@ from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
-from gaze_lens.interventions.edits import head_set
 from gaze_lens.regions.layout import Region
 
 
@@ -64,7 +63,7 @@ def knockout(heads: HeadSet | Sequence[Any], queries: Any, keys: Any) -> list[tu
     if isinstance(keys, Group | Region) and layouts:
         keys.check(layouts[0])
     bias = Knockout(
-        head_set(heads), _positions(queries), _positions(keys), -math.inf, layout=layouts[0] if layouts else None
+        HeadSet.of(heads), _positions(queries), _positions(keys), -math.inf, layout=layouts[0] if layouts else None
     )
     return bias.hooks()
 

@@ -1,4 +1,4 @@
-"""What hooks that edit have in common: which heads are meant, and where a prompt's positions are in a forward."""
+"""What edits share: where the prompt's positions are in an activation, and means of activations over positions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,27 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.heads.head_set import HeadSet, refuse_other
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 
 Hooks = list[tuple[str, Callable]]
-
-
-def head_set(heads: HeadSet | Sequence[Any]) -> HeadSet:
-    """A HeadSet of what was given as heads; InputError where it is empty."""
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    if not len(heads):
-        raise InputError("The set of heads is empty; choose at least one head, for example scores.top(10).")
-    return heads
-
-
-def checked_heads(model: Any, heads: HeadSet | Sequence[Any]) -> HeadSet:
-    """As `head_set`; HeadError for heads outside the model, and for those of another one."""
-    heads = head_set(heads)
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
-    refuse_other("This set", heads, model=None, fingerprint=model.fingerprint)
-    return heads
 
 
 def position_mask(group: Group, tensor: Tensor) -> Bool[Tensor, "batch position"] | None:

@@ -95,13 +95,13 @@ def steer(
         target; in float32 the two differ by about 7e-4 relative.
     Where the image is reached by cross-attention, the first two numbers of `mode` act in the cross layers and the last
     two in the others. A head in a layer where the mode has nothing to act on is an error when the model runs.
-    Raises RegionError and InputError for regions of different prompts, schedules out of order or with entries that
-    `where` never lets act, unknown places, and modes without anything to act on. Heads outside the model, other
-    inputs, and a steering of which not even the first entry acted are errors when the model runs.
+    Raises HeadError for no heads; RegionError and InputError for regions of different prompts, schedules out of order
+    or with entries that `where` never lets act, unknown places, and modes without anything to act on. Heads outside
+    the model, other inputs, and a steering of which not even the first entry acted are errors when the model runs.
     """
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
+    heads = HeadSet.of(heads)
     entries = _entries(region, schedule)
-    _check(heads, entries, where)
+    _check(entries, where)
     mode = _mode(mode)
     acting = _acting(rows, entries[0][1].layout.n_rows)
     ends = [step for step, _ in entries[1:]] + [math.inf]
@@ -138,9 +138,7 @@ def _entries(region: Region | None, schedule: Schedule | None) -> list[tuple[int
     return entries
 
 
-def _check(heads: HeadSet, entries: list[tuple[int, Region]], where: Sequence[str]) -> None:
-    if not len(heads):
-        raise InputError("The set of heads is empty; choose at least one head, for example scores.top(10).")
+def _check(entries: list[tuple[int, Region]], where: Sequence[str]) -> None:
     for step, region in entries:
         if not isinstance(region, Region):
             raise RegionError(f"{region!r} is no region of a prompt; make one with inputs.region('panel 4').")

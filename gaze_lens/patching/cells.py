@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.heads.head_set import HeadSet, refuse_other
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.model.projections import n_heads_of
 from gaze_lens.patching.sites import Site, check_layer, layers_with
@@ -60,13 +60,11 @@ def _places(model: Any, site: Site, where: Any) -> list[tuple[int, Sequence[int 
         return [(layer, range(site.heads_in(model, layer)) if site.heads else [None]) for layer in sorted(set(where))]
     if not site.heads:
         raise InputError(f"what={site.what!r} has no heads; give where= a list of layers, or leave it out for all.")
-    return _heads(model, site, where if isinstance(where, HeadSet) else HeadSet(where))
+    return _heads(model, site, HeadSet.of(where, model))
 
 
 def _heads(model: Any, site: Site, heads: HeadSet) -> list[tuple[int, Sequence[int]]]:
     """The heads of a set, by layer; for keys and values the KV heads that they read."""
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
-    refuse_other("where", heads, model=None, fingerprint=model.fingerprint)
     chosen = sorted(heads.by_layer().items())
     for layer, _ in chosen:
         check_layer(model, site, layer)

@@ -25,7 +25,7 @@ from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.inputs.alignment import check_aligned
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.interventions.edits import Hooks, checked_heads, position_mask
+from gaze_lens.interventions.edits import Hooks, position_mask
 from gaze_lens.patching.sites import SITES, check_layer, layers_with
 
 LOGITS = "logits"
@@ -149,7 +149,7 @@ def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str |
         return (Reader(model.cfg.n_layers),)
     if not into or set(into) - set("qkv"):
         raise InputError(f"into={into!r} was given; expected 'q', 'k', 'v' or several of them, such as 'kv'.")
-    heads = checked_heads(model, receivers)
+    heads = HeadSet.of(receivers, model)
     return tuple(_reader(model, layer, letter, chosen) for layer, chosen in heads.by_layer().items() for letter in into)
 
 
@@ -195,7 +195,7 @@ def paths_between(
         z = SITES["z"]
         layers = [layer for layer in layers_with(model, z) if layer < last]
         senders = [(layer, head) for layer in layers for head in range(z.heads_in(model, layer))]
-    senders = checked_heads(model, senders)
+    senders = HeadSet.of(senders, model)
     late = HeadSet(head for head in senders if head.layer >= last)
     if len(late):
         raise InputError(f"No receiver comes after {late}, so there is no path; the last ones are in layer {last}.")

@@ -36,8 +36,7 @@ def serve(
     require_extra()
     from gaze_lens.serve.server import run
 
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
-    run(model, heads, host=host, port=port, names=names, limits=limits or Limits())
+    run(model, HeadSet.of(heads, model), host=host, port=port, names=names, limits=limits or Limits())
 
 
 def require_extra() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
-from gaze_lens.errors import HeadError, InputError, RegionError
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
@@ -86,10 +86,7 @@ def attention_map(
     Raises HeadError for no heads or heads outside the model, InputError for a position that is padding or outside
     the prompt, and for inputs without an image.
     """
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    if not len(heads):
-        raise HeadError("There are no heads to show: expected at least one, such as scores.top(4).")
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    heads = HeadSet.of(heads, model)
     position = _position(inputs, position, row)
     rows = read_rows(model, inputs, heads, position=position, fwd_hooks=fwd_hooks)[row]
     tokens = tuple(tokens for tokens in inputs.image_tokens if tokens.row == row)

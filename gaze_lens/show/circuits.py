@@ -111,13 +111,10 @@ def circuitsvis(
     Where a region is looked at, attention is summed over its tokens; where it looks, it is the mean over them. So a
     row adds up to 1 where all text is shown and no token lies in two regions. Patterns are pooled inside the hook, and
     none is kept.
-    Raises HeadError for heads outside the model, InputError for no heads, positions that are no text, and more than
-    100,000 cells, RegionError for regions without tokens.
+    Raises HeadError for no heads and for heads outside the model, InputError for positions that are no text, and for
+    more than 100,000 cells, RegionError for regions without tokens.
     """
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    if not len(heads):
-        raise InputError("There are no heads to show: expected at least one, such as scores.top(4).")
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    heads = HeadSet.of(heads, model)
     tokens = tokens_of(inputs, regions, positions, row)
     cells = len(heads) * len(tokens) ** 2
     if cells > MOST:

@@ -111,8 +111,8 @@ def matrices(scores: HeadScores, heads: Any) -> Plot:
     data: "matrix" [head, asked, attended], attention mass, 0-1, NaN for panels never seen together; "heads".
     Raises HeadError for no heads, too many, and heads outside the scores.
     """
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    if not 1 <= len(heads) <= MOST:
+    heads = HeadSet.of(heads)
+    if len(heads) > MOST:
         raise HeadError(f"{len(heads)} heads were given to show: expected 1 to {MOST}. Take some, such as heads[:8].")
     heads.check(*scores.matrix.shape[:2])
     matrix = np.stack([scores.matrix[head].numpy() for head in heads])

@@ -40,16 +40,13 @@ def track(
         of the vector that attention mixes, before the output projection.
     options: handed to `model.generate` (fwd_hooks, max_new_tokens, ...). Rows are read as other hooks leave them, and
         no whole pattern is built or kept.
-    Raises InputError for several rows, beams or return sequences, for no heads, and for inputs without regions;
-    HeadError for heads outside the model; HookError for layers without attention heads, and where `weighted` for
+    Raises InputError for several rows, beams or return sequences, and for inputs without regions; HeadError for no
+    heads, and for heads of another model; HookError for layers without attention heads, and where `weighted` for
     layers that take their values from an earlier one.
     """
     if not isinstance(inputs, VLMInputs):
         raise InputError(f"track takes what model.prepare returns, not {type(inputs).__name__}.")
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    if not len(heads):
-        raise InputError("The set of heads is empty; choose at least one head, for example scores.top(10).")
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
+    heads = HeadSet.of(heads, model)
     found = _regions(inputs, regions)
     norms = ValueNorms(model, heads.by_layer(), n_keys=inputs.layout.n_keys) if weighted else None
     recorder = _Recorder(inputs, heads, found, norms)

@@ -70,6 +70,8 @@ def test_too_few_heads_to_draw_from_are_an_error(tiny_model, scores):
 
 def test_large_models_draw_from_the_lowest_twentieth(scores):
     class Large:
+        fingerprint = None
+
         class cfg:
             n_layers, n_heads = 20, 20
 

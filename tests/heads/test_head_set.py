@@ -1,6 +1,7 @@
 """Head and HeadSet: forms, set operations, files."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_a_set_keeps_its_order():
     assert repr(HeadSet((0, i) for i in range(30))).endswith("L0H11, ... (30 in all)")
     with pytest.raises(AttributeError):
         heads.model = "other"
+
+
+def test_the_heads_that_a_function_takes():
+    model = SimpleNamespace(cfg=SimpleNamespace(n_layers=4, n_heads=8), fingerprint="4x8")
+    heads = HeadSet(["L3H7"], model="m", fingerprint="4x8")
+    assert HeadSet.of(heads, model) is heads
+    assert HeadSet.of(["L3H7"], model) == heads
+    assert HeadSet.of([(9, 9)]) == HeadSet(["L9H9"])
+    with pytest.raises(HeadError, match="set of heads is empty; choose at least one head"):
+        HeadSet.of([])
+    with pytest.raises(HeadError, match="L4H0 lie outside the model: expected layers 0 to 3 and heads 0 to 7"):
+        HeadSet.of([(4, 0)], model)
+    with pytest.raises(HeadError, match="heads of the architecture 9x9, expected 4x8"):
+        HeadSet.of(HeadSet(["L3H7"], fingerprint="9x9"), model)
 
 
 def test_a_set_refuses_repeats_and_single_heads():

@@ -95,7 +95,7 @@ def test_a_knockout_that_leaves_nothing_or_takes_nothing_is_said(shelf):
         model.run_with_hooks(inputs, fwd_hooks=gl.knockout(["L1H0"], image, last))
     with pytest.raises(InputError, match="expected a Group, a Region or Positions"):
         gl.knockout(["L1H0"], "last", image)
-    with pytest.raises(InputError, match="set of heads is empty"):
+    with pytest.raises(HeadError, match="set of heads is empty"):
         gl.knockout([], last, image)
     other = model.prepare(picture(64, 64), "else")
     with pytest.raises(RegionError, match="was made for"):

@@ -381,7 +381,7 @@ def test_the_same_hooks_serve_many_runs(model, inputs):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda r: gl.steer([], r), InputError, r"set of heads is empty; choose at least one head.*scores\.top"),
+        (lambda r: gl.steer([], r), HeadError, r"set of heads is empty; choose at least one head.*scores\.top"),
         (lambda r: gl.steer(HEADS), InputError, "a region or a schedule of .*exactly one of them"),
         (lambda r: gl.steer(HEADS, r, schedule=[(0, r)]), InputError, "exactly one of them"),
         (lambda r: gl.steer(HEADS, schedule=[]), InputError, "The schedule is empty; give at least one"),

@@ -179,12 +179,15 @@ def test_paths_that_are_none_are_refused(shelf):
         ([(0, 0), (2, 0)], [(2, 1)], "q", "No receiver comes after L2H0"),
         ([(0, 0)], [(2, 1)], "x", "into='x' was given"),
         ([(0, 0)], "unembed", "q", "expected heads, or 'logits'"),
-        ([], [(2, 1)], "q", "set of heads is empty"),
     ):
         with pytest.raises(InputError, match=words):
             path_hooks(model, clean, corrupted, senders, receivers, into=into)
-    with pytest.raises(HeadError, match="outside the model"):
-        path_hooks(model, clean, corrupted, [(0, 0)], [(2, 7)])
+    for senders, receivers, words in (
+        ([], [(2, 1)], "set of heads is empty"),
+        ([(0, 0)], [(2, 7)], "outside the model"),
+    ):
+        with pytest.raises(HeadError, match=words):
+            path_hooks(model, clean, corrupted, senders, receivers)
     other = model.prepare(picture(64, 64), "else")
     with pytest.raises(InputError):
         path_hooks(model, clean, other, [(0, 0)], [(2, 1)])

@@ -125,7 +125,7 @@ def test_steering_shows(model, strip):
 
 def test_what_cannot_be_shown_is_refused(model, strip):
     inputs = model.prepare(strip, "What?")
-    with pytest.raises(InputError, match="set of heads|no heads"):
+    with pytest.raises(HeadError, match="set of heads is empty"):
         show.circuitsvis(model, inputs, [])
     with pytest.raises(HeadError, match="L9H9 lie outside"):
         show.circuitsvis(model, inputs, ["L9H9"])

@@ -195,7 +195,7 @@ def test_a_row_without_attention_stays_empty():
 
 def test_what_cannot_be_shown_is_refused(model, strip, monkeypatch):
     inputs = model.prepare(strip, "What?")
-    with pytest.raises(HeadError, match="no heads"):
+    with pytest.raises(HeadError, match="set of heads is empty"):
         show.attention(model, inputs, [])
     with pytest.raises(HeadError, match="L9H9 lie outside"):
         show.attention(model, inputs, ["L9H9"])

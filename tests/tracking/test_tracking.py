@@ -178,7 +178,7 @@ def test_what_track_refuses(qwen):
     for options in ({"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}):
         with pytest.raises(InputError, match="follows one text, and 2 are generated together; leave out num_beams"):
             gl.track(qwen, inputs, HEADS, **STEPS, **options)
-    with pytest.raises(InputError, match="The set of heads is empty; choose at least one head"):
+    with pytest.raises(HeadError, match="The set of heads is empty; choose at least one head"):
         gl.track(qwen, inputs, [], **STEPS)
     with pytest.raises(HeadError, match="L4H0 lie outside the model"):
         gl.track(qwen, inputs, ["L4H0"], **STEPS)

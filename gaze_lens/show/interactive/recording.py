@@ -16,7 +16,7 @@ from torch import Tensor
 from gaze_lens.attention.key_rows import KeyRows
 from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.value_norms import ValueNorms
-from gaze_lens.errors import HeadError, InputError
+from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 
@@ -74,8 +74,8 @@ def record(
     Raises HeadError for no heads or heads outside the model; InputError for several rows, beams or return sequences,
     a prompt without an image, options beside a given answer, and more values than a browser can hold.
     """
-    heads = heads if isinstance(heads, HeadSet) else HeadSet(heads)
-    _check(model, inputs, heads, options)
+    _check(inputs, options)
+    heads = HeadSet.of(heads, model)
     start, recorder = inputs.answers[0], _Recorder(model, inputs, heads)
     before = [p for p in inputs.text_positions[0] if _first_image(inputs) < p < start]
     prompt = before[max(0, len(before) - prompt_words) :]
@@ -91,21 +91,18 @@ def record(
     return recorder.recording(tuple(answer.tolist()), start)
 
 
-def _check(model: Any, inputs: VLMInputs, heads: HeadSet, options: dict[str, Any]) -> None:
+def _check(inputs: VLMInputs, options: dict[str, Any]) -> None:
     if not isinstance(inputs, VLMInputs):
         raise InputError(f"The viewer takes what model.prepare returns, not {type(inputs).__name__}.")
     if inputs.n_rows != 1:
         raise InputError(f"The viewer shows one prompt; these inputs have {inputs.n_rows} rows. Prepare one prompt.")
     if not inputs.pictures[0]:
         raise InputError("This prompt has no image to show attention on: prepare it with one.")
-    if not len(heads):
-        raise HeadError("There are no heads to show: expected at least one, such as scores.top(4).")
     if options and inputs.answers[0] < inputs.layout.length:
         raise InputError(
             f"These inputs hold an answer, so nothing is generated, and {', '.join(options)} would do nothing. Leave "
             "it out, or prepare the prompt without answers=."
         )
-    heads.check(model.cfg.n_layers, model.cfg.n_heads)
 
 
 def _first_image(inputs: VLMInputs) -> int:
