@@ -5,8 +5,6 @@ view                                            # in Jupyter: hover over a head,
 view.save("heads.html")                         # one file, which loads nothing from anywhere
 """
 
-import html
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +26,12 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.runs.files import write_whole
+from gaze_lens.show.pages.templates import render
 from gaze_lens.show.pooled_tokens import Token, tokens_of
 
 CHUNK = 256  # query rows read at a time
 MOST = 100_000  # cells of all heads together: every one is an object in the browser
 BLANK = "\u2800"  # looks like a space and stays: CircuitsVis takes white space out of what it writes along axes
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-PAPER = "background:#fff;color:#222;font-family:system-ui,sans-serif;padding:8px 12px"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,23 +47,7 @@ class CircuitsView:
 
     def to_html(self) -> str:
         """`view.to_html()`: a part of a page. Tokens go in as data, so nothing that is in them becomes HTML."""
-        name = f"circuits-{uuid4().hex}"
-        attention = self.data["attention"]
-        props = {
-            "attention": attention.astype(float).round(4).tolist(),
-            "attentionHeadNames": list(self.data["heads"]),
-            "tokens": [label.replace(" ", BLANK) for label in self.data["tokens"]],
-            "maxValue": round(float(attention.max()), 4) or 1.0,
-            "maskUpperTri": False,  # image tokens lie row by row: a region sees some of the regions "behind" it
-        }
-        title = html.escape(self.text.splitlines()[0])
-        legend = html.escape("; ".join(self.text.splitlines()[1:4]))
-        heading = f'<h3 style="margin:0">{title}</h3><p style="margin:4px 0 10px">{legend}</p>'
-        return (
-            f'<div role="group" aria-label="{title}" style="{PAPER}">{heading}<div id="{name}"></div></div>\n'
-            f'<script type="module">{_source()}\n'
-            f'CircuitsVis.render("{name}", CircuitsVis.AttentionHeads, {_quoted(props)});</script>'
-        )
+        return render("circuits_view.html", **self._content())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """`view.save("heads.html")`: one file that loads nothing; complete or not there at all.
@@ -75,11 +56,20 @@ class CircuitsView:
         """
         if Path(path).suffix.lower() != ".html":
             raise InputError(f"{path} cannot be written: expected a name that ends in .html.")
-        head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        title = html.escape(self.text.splitlines()[0])
-        head = f'<!doctype html><html lang="en"><head>{head}<title>{title}</title></head>'
-        page = f"{head}<body>{self.to_html()}</body></html>"
-        write_whole(path, page.encode())
+        write_whole(path, render("circuits.html", **self._content()).encode())
+
+    def _content(self) -> dict[str, Any]:
+        """What the templates are filled with."""
+        attention, lines = self.data["attention"], self.text.splitlines()
+        props = {
+            "attention": attention.astype(float).round(4).tolist(),
+            "attentionHeadNames": list(self.data["heads"]),
+            "tokens": [label.replace(" ", BLANK) for label in self.data["tokens"]],
+            "maxValue": round(float(attention.max()), 4) or 1.0,
+            "maskUpperTri": False,  # image tokens lie row by row: a region sees some of the regions "behind" it
+        }
+        name = f"circuits-{uuid4().hex}"
+        return {"title": lines[0], "legend": "; ".join(lines[1:4]), "name": name, "props": props, "source": _source()}
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -189,11 +179,6 @@ def _strongest(
     for head, pattern in zip(heads, values, strict=True):
         best = pattern[-1].argsort()[::-1][:3]
         yield f"{head:>8}  {labels[-1]!r} looks at " + ", ".join(f"{labels[i]!r} {pattern[-1, i]:.2f}" for i in best)
-
-
-def _quoted(props: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script it stands in, whatever a token says."""
-    return json.dumps(props).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 @cache

@@ -51,6 +51,7 @@ def test_it_loads_nothing_from_anywhere():
     tags = parsed(report)
     assert all(link.startswith("data:image/png;base64,") for link in tags.links)
     assert not re.search(r"https?://", report.to_html())
+    assert "content=\"default-src 'none'; img-src data:;" in report.to_html()
     assert tags.images[0]["alt"] == "what it shows"
 
 

@@ -5,7 +5,6 @@ viewer                                          # in Jupyter: drag a box, and th
 viewer.save("attention.html")                   # one file, which loads nothing from anywhere
 """
 
-import html
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress, st
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.interactive.page import header_of, packed, page
 from gaze_lens.show.interactive.recording import Recording, record
+from gaze_lens.show.pages.templates import render
 from gaze_lens.text.token_texts import pieces
 
 STRENGTHS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 10_000.0)
@@ -170,9 +170,8 @@ class AttentionViewer:
         """The widget for Jupyter; where anywidget is not installed, the page in a frame, which cannot steer."""
         if importlib.util.find_spec("anywidget") is not None:
             return self.widget._repr_mimebundle_(**options)
-        note = "<p>Steering from here needs <code>pip install 'gaze-lens[notebooks]'</code>.</p>" * self.can_steer
-        frame = f'<iframe style="width:100%;height:46rem;border:0" srcdoc="{html.escape(self.to_html())}"></iframe>'
-        return {"text/plain": str(self), "text/html": frame + note}
+        frame = render("frame.html", page=self.to_html(), can_steer=self.can_steer)
+        return {"text/plain": str(self), "text/html": frame}
 
     def _display_(self) -> Any:
         """What marimo shows."""

@@ -5,9 +5,7 @@ page(header, arrays)
 """
 
 import base64
-import html
 import io
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,23 +22,12 @@ from gaze_lens.regions.outlines import outlines
 from gaze_lens.regions.picture import Picture
 from gaze_lens.show.interactive.recording import LEVELS, Recording
 from gaze_lens.show.interactive.words import words_of
+from gaze_lens.show.pages.templates import render
 
 FOLDER = Path(__file__).parent
 SCRIPT, STYLE = FOLDER / "viewer.js", FOLDER / "viewer.css"
 FINEST = 1400  # pixels a side of a picture in the page
 LIGHT = 400_000  # bytes: a PNG that is heavier becomes a JPEG
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 1rem auto; padding: 0 1rem; max-width: 72rem; }}
-{style}</style></head><body><main id="viewer"></main>
-<script type="application/json" id="header">{header}</script>
-<script type="application/octet-stream;base64" id="arrays">{arrays}</script>
-<script type="module">{script}
-mountPage(document);
-</script></body></html>
-"""
 
 
 def packed(recording: Recording) -> bytes:
@@ -129,13 +116,11 @@ def _regions(picture: Picture, own: ImageTokens, images: Sequence[ImageTokens], 
 
 def page(header: Mapping[str, Any], arrays: bytes, *, title: str) -> str:
     """The viewer as one HTML file, which is forbidden to load anything."""
-    # "<" would end the script; as an escape it is the same JSON.
-    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return PAGE.format(
-        policy=POLICY,
-        title=html.escape(title),
+    return render(
+        "viewer.html",
+        title=title,
         style=STYLE.read_text(encoding="utf-8"),
         script=SCRIPT.read_text(encoding="utf-8"),
-        header=content,
+        header=header,
         arrays=base64.b64encode(arrays).decode(),
     )
