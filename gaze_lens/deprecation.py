@@ -8,11 +8,13 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+Class = TypeVar("Class", bound=type)
 MOVED = {  # modules that the documents of version 0.1 named -> where they are
     "gaze_lens.cache": "gaze_lens.model.activation_cache",
     "gaze_lens.capabilities": "gaze_lens.model.capabilities",
@@ -48,6 +50,31 @@ def renamed_attribute(old: str, new: str) -> property:
         return getattr(self, new)
 
     return property(read, doc=f"The old name of `{new}`.")
+
+
+def renamed_fields(**names: str) -> Callable[[Class], Class]:
+    """A decorator of a dataclass whose fields had other names: `@renamed_fields(crossed="cross_attention")`.
+
+    An old name works as a keyword argument and as an attribute. Where both names are given, the old one counts:
+    `dataclasses.replace` gives them so.
+    """
+
+    def decorate(cls: Class) -> Class:
+        construct = cls.__init__
+
+        @wraps(construct)
+        def init(self: Any, *args: Any, **fields: Any) -> None:
+            for old in names.keys() & fields.keys():
+                warn_renamed(f"{cls.__name__}({old}=)", f"{names[old]}=")
+                fields[names[old]] = fields.pop(old)
+            construct(self, *args, **fields)
+
+        cls.__init__ = init
+        for old, new in names.items():
+            setattr(cls, old, renamed_attribute(old, new))
+        return cls
+
+    return decorate
 
 
 def renamed_argument(old: str, new: str, given: Mapping[str, Any], value: Any) -> Any:

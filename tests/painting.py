@@ -227,5 +227,5 @@ def encoded_difference(eyes, inputs, *, apart=False):
         parts.update(zip(kept, made, strict=True))
     rest = {name: tensor for name, tensor in inputs.tensors.items() if name not in eyes.family.pixel_names}
     counts = {"counts": [len(pictures) for pictures in inputs.pictures]} if eyes.family.cross_attention else {}
-    images = eyes.family.arrange([parts[index] for index in range(n_images)], **counts)
+    images = eyes.family.to_forward_kwargs([parts[index] for index in range(n_images)], **counts)
     return float((eyes.plain(**inputs.tensors).logits - eyes.plain(**rest, **images).logits).abs().max())

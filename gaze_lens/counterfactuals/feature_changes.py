@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.families.features import Part
+from gaze_lens.families.features import EncodedImage
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 
@@ -64,15 +64,15 @@ def change_features(
     """Encoded inputs with the changes made, one for each row, in one image of each. See `counterfactual`."""
     if inputs.features is None:
         raise InputError("Image features cannot be changed before the images are encoded; call model.encode(inputs).")
-    parts = list(inputs.features.parts)
+    parts = list(inputs.features.images)
     for index, tokens in enumerate(inputs.image_tokens):
         change = changes[tokens.row]
         if change is not None and image in (None, tokens.image):
             parts[index] = _changed(parts[index], change, inputs, tokens)
-    return replace(inputs, features=replace(inputs.features, parts=tuple(parts)))
+    return replace(inputs, features=replace(inputs.features, images=tuple(parts)))
 
 
-def _changed(part: Part, change: FeatureChange, inputs: VLMInputs, tokens: ImageTokens) -> Part:
+def _changed(part: EncodedImage, change: FeatureChange, inputs: VLMInputs, tokens: ImageTokens) -> EncodedImage:
     """One image's features with a region's rows changed, marked so that `model.encode(reuse=)` does not take them."""
     chosen = _chosen(inputs, tokens, change.region)
     levels = levels_of(part, tokens)
@@ -91,7 +91,7 @@ def _filled(rows: Rows, chosen: Bool[Tensor, " token"], new: Tensor) -> Rows:
     return rows
 
 
-def levels_of(part: Part, tokens: ImageTokens) -> list[Rows]:
+def levels_of(part: EncodedImage, tokens: ImageTokens) -> list[Rows]:
     """The features of one image, a row for each of its tokens: at the embedding, then DeepStack's."""
     levels = [rows.flatten(0, -2) for rows in (part["tokens"], *part.get("levels", ()))]
     strange = set(part) - KNOWN
@@ -122,7 +122,7 @@ def _others(inputs: VLMInputs, tokens: ImageTokens, over: Any, levels: Sequence[
         return [rows[taken.to(rows.device)] for rows in levels]
     if over.features is None:
         raise InputError("over= is inputs whose images are not encoded; call model.encode(over) first.")
-    images = zip(over.features.parts, over.image_tokens, strict=True)
+    images = zip(over.features.images, over.image_tokens, strict=True)
     found = [[rows[_covering(tokens).to(rows.device)] for rows in levels_of(part, tokens)] for part, tokens in images]
     joined = [torch.cat(level) for level in zip(*found, strict=True)]
     if [rows.shape[-1] for rows in joined] != [rows.shape[-1] for rows in levels]:

@@ -176,7 +176,7 @@ def _feature_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> li
         return []
     found = []
     for index, tokens in enumerate(clean.image_tokens):
-        parts = clean.features.parts[index], corrupted.features.parts[index]
+        parts = clean.features.images[index], corrupted.features.images[index]
         if tokens.row == row and any("edited" in part for part in parts):
             pairs = zip(*(levels_of(part, tokens) for part in parts), strict=True)
             changed = np.any([(a != b).any(-1).cpu().numpy() for a, b in pairs], axis=0).sum()

@@ -1,11 +1,11 @@
-"""TransformerLens adapters for the model families that it lacks: one class, and for each family the paths that differ.
+"""TransformerLens adapters for the model families that it lacks: one class, and module paths for each family.
 
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     bridge = build_bridge_from_module(hf_model, "InternVLForConditionalGeneration", hf_config=hf_model.config)
 
-Installing gaze_lens is enough for that: the adapters are registered by the entry points in pyproject.toml. What a text
-model may or may not have (norms of queries and keys, norms on both sides, experts, parallel blocks) is read from the
-model itself. `adapter_for` gives the name under which TransformerLens finds the adapter for a config.
+Installing gaze_lens is enough for that: the entry points in pyproject.toml register the adapters. An adapter reads from
+the model itself whether it has norms of queries and keys, norms on both sides, experts or parallel blocks.
+`adapter_for` gives the name under which TransformerLens finds the adapter for a config.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ AFTERWARDS = {"ln1_post": "input_layernorm", "ln2_post": "post_attention_layerno
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a family keeps its parts, in the Hugging Face model.
+    """The paths of the modules in a family's Hugging Face model.
 
     offset_norms: the norms multiply by 1 + weight.
     """
@@ -57,7 +57,7 @@ class SelfOrCrossBlockBridge(BlockBridge):
     """A block whose `attn` is its cross-attention where the layer has that instead of self-attention."""
 
     def set_original_component(self, layer: nn.Module) -> None:
-        """Choose the attention by what the layer has."""
+        """Take the cross-attention where the layer has one."""
         if hasattr(layer, "cross_attn"):
             self.submodules["attn"].name = "cross_attn"
             self.submodules["attn"].is_cross_attention = True
@@ -65,7 +65,7 @@ class SelfOrCrossBlockBridge(BlockBridge):
 
 
 class PathAdapter(ArchitectureAdapter):
-    """An adapter made of `paths`; the layers of the model decide which parts there are."""
+    """An adapter made from `paths` and from the layers of the model."""
 
     paths = Paths()
 
@@ -78,11 +78,11 @@ class PathAdapter(ArchitectureAdapter):
         self.weight_processing_conversions = self._qkvo_weight_conversions(include_biases=True)
 
     def prepare_model(self, hf_model: nn.Module) -> None:
-        """Describe the model that is to be bridged."""
+        """Describe the modules of the model that is to be bridged."""
         super().prepare_model(hf_model)
         paths, layers = self.paths, hf_model.get_submodule(self.paths.text).layers
         norms = _norm_names(layers[0])
-        self.cfg.uses_rms_norm = "RMSNorm" in type(layers[0].input_layernorm).__name__  # as TransformerLens tells them
+        self.cfg.uses_rms_norm = "RMSNorm" in type(layers[0].input_layernorm).__name__  # as in TransformerLens
         self.cfg.normalization_type = "RMS" if self.cfg.uses_rms_norm else "LN"
         self.cfg.parallel_attn_mlp = norms is PARALLEL
         experts = any(hasattr(layer.mlp, "experts") for layer in layers)
@@ -107,13 +107,13 @@ class PathAdapter(ArchitectureAdapter):
         return kind(name, self.cfg, use_native_layernorm_autograd=True, optional=optional)
 
     def _attention(self) -> AttentionBridge:
-        """Attention that Hugging Face computes."""
+        """Attention that Hugging Face's own code computes."""
         projections = {letter: LinearBridge(name=f"{letter}_proj") for letter in "qkvo"}
         norms = {name: self._norm(name, optional=True) for name in ("q_norm", "k_norm")}
         return AttentionBridge("self_attn", self.cfg, projections | norms, maintain_native_attention=True)
 
     def _experts(self) -> MoEBridge:
-        """A mixture of experts, and the dense layers before or between them."""
+        """A mixture of experts; also for the dense layers before or between the layers with experts."""
         routers = {name: GeneralizedComponent(name, optional=True) for name in ("gate", "router")}
         dense = {"dense_gate": "gate_proj", "dense_in": "up_proj", "dense_out": "down_proj"}
         projections = {role: LinearBridge(name, optional=True) for role, name in dense.items()}
@@ -121,7 +121,7 @@ class PathAdapter(ArchitectureAdapter):
 
 
 def _norm_names(layer: nn.Module) -> dict[str, str]:
-    """Which norm of a layer plays which part."""
+    """The role of each norm of a layer -> its name in Hugging Face's layer."""
     if getattr(layer, "norm_after", False):
         return AFTERWARDS
     return next(names for names in (SANDWICH, SEQUENTIAL, PARALLEL) if all(hasattr(layer, n) for n in names.values()))
@@ -167,7 +167,7 @@ class Molmo2Adapter(PathAdapter):
     """Molmo 2."""
 
 
-# pyproject.toml names the same; a test compares. Where TransformerLens has an adapter that fits, it is that one.
+# pyproject.toml has the same names; a test compares them. Adapters of TransformerLens are used where they fit.
 ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "Qwen2VLForConditionalGeneration": Qwen2VLAdapter,
     "InternVLForConditionalGeneration": InternVLAdapter,
@@ -184,18 +184,18 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
 
 @cache
 def register_adapters() -> None:
-    """Make TransformerLens know every adapter of gaze_lens, also where gaze_lens is not installed; once."""
-    ArchitectureAdapterFactory.discover_entry_points()  # first, as it warns of names that it finds taken
+    """Register every adapter of gaze_lens with TransformerLens, once; needed where gaze_lens is not installed."""
+    ArchitectureAdapterFactory.discover_entry_points()  # first, as it warns about names that are already registered
     for name, adapter in ADAPTERS.items():
         ArchitectureAdapterFactory.register_adapter(name, adapter)
 
 
 def adapter_for(architecture: str, config: Any) -> str:
-    """The name of the adapter for a config, with every adapter of gaze_lens registered.
+    """The name of the adapter for a config; registers every adapter of gaze_lens first.
 
-    TransformerLens builds LLaVA with a CLIP or SigLIP tower only; with a Pixtral tower, its adapter for Mistral 3 fits.
+    TransformerLens's adapter for LLaVA needs a CLIP or SigLIP tower; with a Pixtral tower, that for Mistral 3 fits.
     """
     register_adapters()
-    tower = getattr(getattr(config, "vision_config", None), "model_type", None)
-    pixtral = architecture == "LlavaForConditionalGeneration" and tower == "pixtral"
+    vision = getattr(getattr(config, "vision_config", None), "model_type", None)
+    pixtral = architecture == "LlavaForConditionalGeneration" and vision == "pixtral"
     return "Mistral3ForConditionalGeneration" if pixtral else architecture

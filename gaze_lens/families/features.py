@@ -1,4 +1,4 @@
-"""What a vision tower made of images, kept image by image, so that prompts about the same image can share it."""
+"""The vision tower's output, image by image, so that prompts about the same image can share it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,55 +7,61 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-Part = Mapping[str, Any]  # of one image: tensors, or lists of tensors, by name
+from gaze_lens.deprecation import renamed_fields, renamed_names
+
+EncodedImage = Mapping[str, Any]  # the features of one image: tensors, or lists of tensors, by name
+__getattr__ = renamed_names(__name__, {"Part": "EncodedImage"})
 
 
+@renamed_fields(parts="images", arrange="to_forward_kwargs")
 @dataclass(frozen=True, eq=False)
 class Features:
-    """parts: one per image, in the order of the inputs. arrange: makes of them what the model's forward takes.
+    """The encoded images of a batch.
 
-    counted: `arrange` is also told how many images each row has, `counts=`.
+    images: one per image, in the order of the inputs. to_forward_kwargs: the family's function of that name.
+    takes_counts: that function also takes the number of images in each row, `counts=`.
     """
 
-    parts: tuple[Part, ...]
-    arrange: Callable[..., dict[str, Any]]
-    counted: bool = False
+    images: tuple[EncodedImage, ...]
+    to_forward_kwargs: Callable[..., dict[str, Any]]
+    takes_counts: bool = False
 
     def arguments(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """The keyword arguments of the model's forward that stand for the pixels.
+        """The keyword arguments of the model's forward that replace the pixels.
 
-        rows: for each row to be run, which of the parts it shows.
+        rows: for each row of the forward, the indices of its images.
         """
-        parts = [self.parts[index] for row in rows for index in row]
-        return self.arrange(parts, counts=[len(row) for row in rows]) if self.counted else self.arrange(parts)
+        images = [self.images[index] for row in rows for index in row]
+        counts = {"counts": [len(row) for row in rows]} if self.takes_counts else {}
+        return self.to_forward_kwargs(images, **counts)
 
     def to(self, device: Any) -> "Features":
-        """The same on another device."""
-        return replace(self, parts=tuple(_moved(part, device) for part in self.parts))
+        """The same features on another device."""
+        return replace(self, images=tuple(_to_device(image, device) for image in self.images))
 
 
-def _moved(held: Any, device: Any) -> Any:
-    """Tensors in dicts, lists and tuples, on another device."""
-    if isinstance(held, Tensor):
-        return held.to(device)
-    if isinstance(held, Mapping):
-        return {name: _moved(part, device) for name, part in held.items()}
-    return type(held)(_moved(part, device) for part in held) if isinstance(held, list | tuple) else held
+def _to_device(value: Any, device: Any) -> Any:
+    """A value with its tensors, also those in dicts, lists and tuples, on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _to_device(item, device) for name, item in value.items()}
+    return type(value)(_to_device(item, device) for item in value) if isinstance(value, list | tuple) else value
 
 
-def image_by_image(parts: Sequence[Part]) -> dict[str, Any]:
-    """For models that take a sequence with one `[token, d_model]` per image, "tokens" of every part."""
-    pooled = tuple(part["tokens"] for part in parts)
+def image_by_image(images: Sequence[EncodedImage]) -> dict[str, Any]:
+    """A family's `to_forward_kwargs`, where the model takes one tensor `[token, d_model]` ("tokens") per image."""
+    pooled = tuple(image["tokens"] for image in images)
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
 
 
 def encode_each(
-    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int], **more: Any
-) -> list[Part]:
-    """The vision tower's output on the images `kept`, for models whose pixels come an image to a row.
+    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int], **options: Any
+) -> list[EncodedImage]:
+    """The vision tower's output for the images `selected`, where row i of `pixel_values` is image i.
 
-    more: further arguments of the model's `get_image_features`.
+    options: further arguments of the model's `get_image_features`.
     """
-    chosen = {name: tensors[name][list(kept)] for name in ("pixel_values", "image_sizes") if name in tensors}
-    made = model.model.get_image_features(**chosen, **more, return_dict=True)
-    return [{"tokens": tokens} for tokens in made.pooler_output]
+    rows = {name: tensors[name][list(selected)] for name in ("pixel_values", "image_sizes") if name in tensors}
+    output = model.model.get_image_features(**rows, **options, return_dict=True)
+    return [{"tokens": tokens} for tokens in output.pooler_output]

@@ -1,7 +1,7 @@
-"""Where each image token lies in the original picture, by shape of layout.
+"""Which part of the original picture each image token covers.
 
-A token map lists, for one image and in sequence order, what every image token covers. Boxes are nominal patch
-footprints: resampling and the vision tower's own attention reach a little beyond them.
+A token map lists that for the tokens of one image, in the order of the prompt. Boxes are nominal: resampling and the
+vision tower's own attention mix in pixels from a little beyond them.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Size = tuple[int, int]  # (width, height) in pixels
 
 @dataclass(frozen=True, eq=False)
 class Processed:
-    """What a processor made of a batch of prompts, and all that says where its image tokens lie.
+    """The processor's output for a batch of prompts, and everything that decides where image tokens lie.
 
     sizes: for each row of the batch, the original size of each of its images.
-    tensors: the processor's output. config: the model's.
+    tensors: the processor's output. config: the model's config.
     """
 
     sizes: tuple[tuple[Size, ...], ...]
@@ -34,18 +34,24 @@ class Processed:
         return [size for row in self.sizes for size in row]
 
     def setting(self, name: str) -> Any:
-        """A setting of the image processor as a call finds it: what the processor says goes before the image
-        processor's own (InternVL's processor cuts tiles, its image processor alone would not)."""
+        """A setting of the image processor, as a call of the processor uses it.
+
+        The processor's own defaults override those of its image processor: InternVL's processor cuts tiles, its image
+        processor alone does not.
+        """
         tokenizer = self.processor.tokenizer.init_kwargs
         merged = self.processor._merge_kwargs(self.processor.valid_processor_kwargs, tokenizer_init_kwargs=tokenizer)
-        said = merged["images_kwargs"]
-        return said[name] if name in said else getattr(self.processor.image_processor, name)
+        options = merged["images_kwargs"]
+        return options[name] if name in options else getattr(self.processor.image_processor, name)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenMap:
-    """boxes: x0, y0, x1, y1 in original pixels, NaN where a token covers nothing. cells: row and column in its view.
-    view: which crop of the image the token belongs to."""
+    """What the tokens of one image cover.
+
+    boxes: x0, y0, x1, y1 in original pixels, NaN where a token covers nothing. cells: row and column in its view.
+    view: the crop of the image that the token belongs to.
+    """
 
     boxes: Float[Tensor, "token 4"]
     cells: Int[Tensor, "token 2"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from gaze_lens.families.features import Part
+from gaze_lens.families.features import EncodedImage
 from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
 
 
@@ -21,12 +21,12 @@ def token_maps(processed: Processed) -> list[TokenMap]:
     ]
 
 
-def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
-    """The vision tower's output on the images `kept`, with DeepStack features where there are any."""
+def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
+    """The vision tower's output for the images `selected`, with DeepStack features where there are any."""
     grids = tensors["image_grid_thw"]
     chunks = tensors["pixel_values"].split(grids.prod(-1).tolist())
-    pixels = torch.cat([chunks[index] for index in kept])
-    output = model.model.get_image_features(pixels, grids[list(kept)], return_dict=True)
+    pixels = torch.cat([chunks[index] for index in selected])
+    output = model.model.get_image_features(pixels, grids[list(selected)], return_dict=True)
     levels = [_by_image(level, output.pooler_output) for level in output.get("deepstack_features") or ()]
     return [
         {"tokens": tokens, "levels": [level[index] for level in levels]}
@@ -34,13 +34,13 @@ def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Se
     ]
 
 
-def arrange(parts: Sequence[Part]) -> dict[str, Any]:
+def to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
     """One tensor per image, and for each DeepStack level one tensor per image."""
-    pooled = tuple(part["tokens"] for part in parts)
-    levels = [tuple(level) for level in zip(*(part["levels"] for part in parts), strict=True)]
+    pooled = tuple(image["tokens"] for image in images)
+    levels = [tuple(level) for level in zip(*(image["levels"] for image in images), strict=True)]
     if not levels:
         return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
-    # Imported here, as it takes long and the other families do without.
+    # Imported here because it is slow, and other families do not need it.
     from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
     output = BaseModelOutputWithDeepstackFeatures(pooler_output=pooled, deepstack_features=levels)
@@ -48,5 +48,5 @@ def arrange(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _by_image(level: Tensor | Sequence[Tensor], images: Sequence[Tensor]) -> Sequence[Tensor]:
-    """One DeepStack level, cut into images where it comes as one tensor."""
+    """One DeepStack level, split into images where it is one tensor."""
     return level.split([len(tokens) for tokens in images]) if isinstance(level, Tensor) else level

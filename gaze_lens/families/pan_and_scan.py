@@ -1,4 +1,4 @@
-"""Families that show the whole image first, then crops of a long one where the processor is told to (Gemma 3).
+"""Families that show the whole image first, then crops of a long image where "pan and scan" is on (Gemma 3).
 
 model.processor.images_kwargs = {**model.processor.images_kwargs, "do_pan_and_scan": True}
 """
@@ -10,7 +10,7 @@ from gaze_lens.families.tiles import Tile, View, patch_size, tile_side, token_ma
 
 
 def token_maps(processed: Processed) -> list[TokenMap]:
-    """One map per image: the whole, then the crops of "pan and scan", if any."""
+    """One map per image: the whole image, then the crops of "pan and scan", if any."""
     side, patch = tile_side(processed), patch_size(processed.config)
     pooled = side // patch // math.isqrt(processed.config.mm_tokens_per_image)
     tile = Tile.of(side, patch=patch, merge=pooled)
@@ -29,9 +29,10 @@ def _crops(processed: Processed, size: Size) -> list[View]:
 
 
 def crops(size: Size, *, least: int, most: int, ratio: float) -> list[View]:
-    """Crops along the long side, the last one possibly shorter; none of an image that is not long enough.
+    """Crops along the long side, the last one possibly shorter; none where the image is not long enough.
 
-    least: pixels that a crop must have to a side. most: how many. ratio: of the sides, from which on there are crops.
+    least: the smallest side of a crop, in pixels. most: the largest number of crops. ratio: the smallest ratio of the
+    long to the short side for which there are crops.
     """
     long, short = max(size), min(size)
     if long / short < ratio:

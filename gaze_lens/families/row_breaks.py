@@ -1,6 +1,6 @@
-"""Families that stretch an image onto a grid of its own aspect and write a break after each row (Pixtral, Mistral3).
+"""Families that stretch an image to a grid of its own aspect ratio, with a break after each row (Pixtral, Mistral3).
 
-The breaks are text tokens with ids of their own, so image tokens are the grid alone. `image_sizes` is the size of the
+The breaks are text tokens with their own ids, so the image tokens are the grid alone. `image_sizes` is the size of the
 resized image.
 """
 

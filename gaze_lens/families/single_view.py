@@ -1,4 +1,4 @@
-"""Families that see the whole image once, stretched: to one fixed size (PaliGemma), or near its own shape (Gemma 4)."""
+"""Families with one view of the whole image, stretched: to one size (PaliGemma), or near its aspect ratio (Gemma 4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.errors import InputError
-from gaze_lens.families.features import Part
+from gaze_lens.families.features import EncodedImage
 from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
 
 
 def fixed_maps(processed: Processed) -> list[TokenMap]:
-    """One map per image, all with the grid of the fixed size that the processor stretches images to."""
+    """One map per image, all with the same grid: the processor stretches images to one size."""
     if not processed.images:
         return []
     height, width = processed.tensors["pixel_values"].shape[-2:]
@@ -26,15 +26,17 @@ def fixed_maps(processed: Processed) -> list[TokenMap]:
     return [stretched_grid(size, height // patch, width // patch) for size in processed.images]
 
 
-def fixed_encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
-    """The vision tower's output on the images `kept`."""
-    output = model.model.get_image_features(tensors["pixel_values"][list(kept)], return_dict=True)
+def fixed_encode(
+    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]
+) -> list[EncodedImage]:
+    """The vision tower's output for the images `selected`."""
+    output = model.model.get_image_features(tensors["pixel_values"][list(selected)], return_dict=True)
     return [{"tokens": tokens} for tokens in output.pooler_output]
 
 
-def fixed_arrange(parts: Sequence[Part]) -> dict[str, Any]:
+def fixed_to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
     """One tensor, [image, token, d_model]."""
-    pooled = torch.stack([part["tokens"] for part in parts])
+    pooled = torch.stack([image["tokens"] for image in images])
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
 
 
@@ -50,8 +52,10 @@ def shaped_maps(processed: Processed) -> list[TokenMap]:
     ]
 
 
-def shaped_encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, kept: Sequence[int]) -> list[Part]:
-    """The vision tower's output on the images `kept`, without padding."""
-    pixels, places = (tensors[name][list(kept)] for name in ("pixel_values", "image_position_ids"))
-    output = model.model.get_image_features(pixels, places, return_dict=True)
+def shaped_encode(
+    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]
+) -> list[EncodedImage]:
+    """The vision tower's output for the images `selected`, without padding."""
+    pixels, patch_positions = (tensors[name][list(selected)] for name in ("pixel_values", "image_position_ids"))
+    output = model.model.get_image_features(pixels, patch_positions, return_dict=True)
     return [{"tokens": tokens} for tokens in output.pooler_output]

@@ -1,7 +1,7 @@
-"""Families that stretch an image onto a grid of square tiles, and add a view of the whole after them.
+"""Families that stretch an image to a grid of square tiles, followed by a view of the whole image.
 
-What differs is how the grid is chosen: by the closest aspect (InternVL, AyaVision), by the least upscaling
-(Cohere2Vision), or by the long side (Idefics3, SmolVLM), where the text names every tile's place.
+The grid is chosen by the closest aspect ratio (InternVL, AyaVision), by the least upscaling (Cohere2Vision), or by the
+long side (Idefics3, SmolVLM), where tokens in the text name the row and column of every tile.
 """
 
 import math
@@ -12,13 +12,13 @@ from gaze_lens.families.geometry import Processed, Size, TokenMap
 from gaze_lens.families.tiles import Tile, View, merged, patch_size, tile_side, token_map, whole
 
 Grid = tuple[int, int]  # columns, rows
-LARGEST = 4096  # pixels: Idefics3 and SmolVLM let no image be longer
-CONTEXT_KEY = re.compile(r"<row_(\d+)_col_(\d+)>")
+LARGEST = 4096  # pixels: the longest side of an image in Idefics3 and SmolVLM
+TILE_NAME = re.compile(r"<row_(\d+)_col_(\d+)>")
 WHOLE = "<global-img>"
 
 
 def tiled(size: Size, grid: Grid, tile: Tile) -> TokenMap:
-    """The tiles of an image in raster order, then the whole; a single tile is the whole."""
+    """The tiles of an image in raster order, then the whole image; only that where the grid is a single tile."""
     columns, rows = grid
     width, height = size
     views: list[View] = [
@@ -33,7 +33,7 @@ def tiled(size: Size, grid: Grid, tile: Tile) -> TokenMap:
 def token_maps(processed: Processed, *, choose: Callable[[Size, int, int, int], Grid], merge: str) -> list[TokenMap]:
     """One map per image, where `crop_to_patches` and limits on the number of tiles are settings of the processor.
 
-    choose: `closest_aspect` or `least_upscaling`. merge: the name in the config of what makes tokens of patches.
+    choose: `closest_aspect` or `least_upscaling`. merge: the config's name for the factor that merges patches.
     """
     side = tile_side(processed)
     tile = Tile.of(side, patch=patch_size(processed.config), merge=merged(getattr(processed.config, merge)))
@@ -44,9 +44,9 @@ def token_maps(processed: Processed, *, choose: Callable[[Size, int, int, int], 
 
 
 def closest_aspect(size: Size, side: int, least: int, most: int) -> Grid:
-    """The grid of `least` to `most` tiles whose aspect is closest to the image's.
+    """The grid of `least` to `most` tiles whose aspect ratio is closest to the image's.
 
-    Of two that are as close, the one with more tiles, if its area is less than twice the image's.
+    Of two that are equally close, the one with more tiles, if its area is less than twice the image's.
     """
     width, height = size
     best, gap = (1, 1), math.inf
@@ -58,8 +58,8 @@ def closest_aspect(size: Size, side: int, least: int, most: int) -> Grid:
 
 
 def least_upscaling(size: Size, side: int, _least: int, most: int) -> Grid:
-    """The grid of up to `most` tiles that holds the image with the least upscaling; with the least downscaling where
-    none holds it. The processor reads no lower limit."""
+    """The grid of up to `most` tiles with the least upscaling of the image or, where none holds the image at full size,
+    with the least downscaling. The processor has no lower limit."""
     width, height = size
     grids = _grids(1, most)
     scales = [min(columns * side / width, rows * side / height) for columns, rows in grids]
@@ -68,7 +68,7 @@ def least_upscaling(size: Size, side: int, _least: int, most: int) -> Grid:
 
 
 def _grids(least: int, most: int) -> list[Grid]:
-    """All grids of `least` to `most` tiles: by their number, then by their columns."""
+    """All grids of `least` to `most` tiles, sorted by the number of tiles, then of columns."""
     numbers = range(1, most + 1)
     return sorted(
         ((columns, rows) for columns in numbers for rows in numbers if least <= columns * rows <= most), key=math.prod
@@ -76,7 +76,7 @@ def _grids(least: int, most: int) -> list[Grid]:
 
 
 def named_token_maps(processed: Processed) -> list[TokenMap]:
-    """One map per image, where the text names the place of every tile."""
+    """One map per image, where tokens in the text name the row and column of every tile."""
     if not processed.images:
         return []
     side = processed.setting("max_image_size")["longest_edge"]
@@ -86,18 +86,18 @@ def named_token_maps(processed: Processed) -> list[TokenMap]:
 
 
 def named_grids(processed: Processed) -> list[Grid] | None:
-    """What the tokens before the runs of image tokens say; None where the tokenizer has none for places.
+    """The grids that the tokens before the runs of image tokens name; None where the tokenizer has no such tokens.
 
-    Of an image, the last place that is named is that of the lower right tile; the whole comes after it.
+    The last tile that is named for an image is its lower right one; the whole image comes after it.
     """
     ids = processed.tensors["input_ids"].flatten()
     is_image = ids == processed.config.image_token_id
     before = ids[:-1][is_image[1:] & ~is_image[:-1]].tolist()
     grids, last = [], (1, 1)
     for token in processed.processor.tokenizer.convert_ids_to_tokens(before):
-        place = CONTEXT_KEY.fullmatch(token)
-        if place:
-            last = int(place[2]), int(place[1])
+        tile = TILE_NAME.fullmatch(token)
+        if tile:
+            last = int(tile[2]), int(tile[1])
         elif token == WHOLE:
             grids.append(last)
             last = (1, 1)
@@ -107,7 +107,7 @@ def named_grids(processed: Processed) -> list[Grid] | None:
 
 
 def grid_by_long_side(processed: Processed, size: Size) -> Grid:
-    """The same from the image's size: its long side becomes a whole number of tiles, the short one follows."""
+    """An image's grid from its size: the long side is resized to a whole number of tiles, the short side follows."""
     if not processed.setting("do_image_splitting"):
         return (1, 1)
     side = processed.setting("max_image_size")["longest_edge"]
@@ -117,11 +117,11 @@ def grid_by_long_side(processed: Processed, size: Size) -> Grid:
 
 
 def _resized(processed: Processed, size: Size) -> Size:
-    """(width, height) after the first resize, to the processor's own longest edge."""
-    wanted = processed.setting("size")
-    longest = wanted.get("longest_edge")
+    """(width, height) after the first resize, to the processor's longest edge."""
+    setting = processed.setting("size")
+    longest = setting.get("longest_edge")
     if longest is None:
-        return wanted["width"], wanted["height"]
+        return setting["width"], setting["height"]
     width, height = _with_long_side(*size, longest)
     width, height = (width, height + height % 2) if size[0] >= size[1] else (width + width % 2, height)
     width, height = max(width, 1), max(height, 1)

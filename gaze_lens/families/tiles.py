@@ -1,7 +1,7 @@
-"""Images seen through square views (tiles, crops, the whole), each stretched onto as many pixels and tokens.
+"""Square views of an image (tiles, crops, the whole image), each stretched to the same number of pixels and tokens.
 
-Which views there are is told by `tile_grids` (a grid of tiles chosen by aspect), `crops` (along the long side) and
-`canvas` (tiles of a padded canvas); what tokens they make, and what the vision tower makes of them, is the same.
+`tile_grids` (a grid of tiles), `pan_and_scan` (crops along the long side) and `tile_canvas` (tiles of a padded canvas)
+choose the views. The token map of a view and the vision tower's call are the same for all, and are here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,22 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from gaze_lens.families.features import Part
+from gaze_lens.families.features import EncodedImage
 from gaze_lens.families.geometry import Processed, Size, TokenMap
 
-View = tuple[float, float, float, float]  # x0, y0, x1, y1: what a tile shows, in original pixels
+View = tuple[float, float, float, float]  # x0, y0, x1, y1 in original pixels: the part of the image in a tile
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A view as the vision tower sees it. side: of a token grid, in tokens. seen: the part of the tile's side that
-    tokens cover; the tower drops what makes no whole patch, or no whole token, at the right and lower ends."""
+    """The token grid of a view.
+
+    side: of the grid, in tokens. covered: the part of the tile's side that tokens cover. The vision tower drops pixels
+    at the right and lower ends that make no whole patch, or no whole token.
+    """
 
     side: int
-    seen: float
+    covered: float
 
     @classmethod
     def of(cls, pixels: int, *, patch: int, merge: int) -> "Tile":
@@ -36,7 +39,7 @@ class Tile:
 def token_map(size: Size, views: Sequence[View], tile: Tile) -> TokenMap:
     """The tokens of an image's views, one view after the other, each in raster order.
 
-    A view may reach beyond the image (padding): boxes end where the image does, and tokens beyond it have none.
+    A view may extend beyond the image (padding): boxes are clipped to the image, and tokens beyond it have none.
     """
     row = torch.arange(tile.side).repeat_interleave(tile.side)
     column = torch.arange(tile.side).repeat(tile.side)
@@ -47,7 +50,7 @@ def token_map(size: Size, views: Sequence[View], tile: Tile) -> TokenMap:
 
 def _boxes(size: Size, view: View, tile: Tile, row: Tensor, column: Tensor) -> Tensor:
     x0, y0, x1, y1 = view
-    parts = torch.arange(tile.side + 1).double() / tile.side * tile.seen
+    parts = torch.arange(tile.side + 1).double() / tile.side * tile.covered
     x = (x0 + (x1 - x0) * parts).clamp(0, size[0])
     y = (y0 + (y1 - y0) * parts).clamp(0, size[1])
     boxes = torch.stack([x[column], y[row], x[column + 1], y[row + 1]], dim=-1).float()
@@ -62,7 +65,7 @@ def patch_size(config: Any) -> int:
 
 
 def merged(factor: float) -> int:
-    """Patches to a token's side; `factor` says how many (2), or the part of the patches that is left (0.5)."""
+    """Patches to a token's side. factor: that number (2), or the part of the patches that remains (0.5)."""
     return round(1 / factor) if factor < 1 else int(factor)
 
 
@@ -72,7 +75,7 @@ def whole(size: Size) -> View:
 
 
 def n_views(token_map: TokenMap) -> int:
-    """How many tiles an image takes in `pixel_values`."""
+    """The number of tiles of an image in `pixel_values`."""
     return int(token_map.view.max()) + 1
 
 
@@ -80,40 +83,41 @@ def encode(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     maps: Sequence[TokenMap],
-    kept: Sequence[int],
+    selected: Sequence[int],
     *,
     output: str = "pooler_output",
-) -> list[Part]:
-    """What the vision tower hands on of the images `kept`: `[view, token, feature]` for each.
+) -> list[EncodedImage]:
+    """The vision tower's output for the images `selected`: `[view, token, feature]` for each.
 
     output: the field of the tower's output that the model's forward reads.
     """
     chunks = tensors["pixel_values"].split([n_views(token_map) for token_map in maps])
-    made = model.get_image_features(pixel_values=torch.cat([chunks[index] for index in kept]), return_dict=True)
-    return [{"tokens": tokens} for tokens in made[output].split([len(chunks[index]) for index in kept])]
+    pixels = torch.cat([chunks[index] for index in selected])
+    features = model.get_image_features(pixel_values=pixels, return_dict=True)[output]
+    return [{"tokens": tokens} for tokens in features.split([len(chunks[index]) for index in selected])]
 
 
-def arrange(parts: Sequence[Part], *, output: str = "pooler_output") -> dict[str, Any]:
+def to_forward_kwargs(images: Sequence[EncodedImage], *, output: str = "pooler_output") -> dict[str, Any]:
     """One tensor with the views of all images."""
-    views = torch.cat([part["tokens"] for part in parts])
+    views = torch.cat([image["tokens"] for image in images])
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(**{output: views})}}
 
 
 def encode_padded(
-    model: nn.Module, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], kept: Sequence[int]
-) -> list[Part]:
-    """As `encode`, where the processor gives every row as many tiles, missing ones all zero: `[token, feature]`."""
+    model: nn.Module, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+) -> list[EncodedImage]:
+    """As `encode`, where the processor pads rows with tiles that are all zero; `[token, feature]` for each image."""
     names = [name for name in ("pixel_values", "pixel_attention_mask") if name in tensors]
     pixels = tensors["pixel_values"]
-    given = pixels.flatten(2).ne(0).any(dim=-1)  # [row, tile]; what Hugging Face's forward takes for tiles, too
+    is_tile = pixels.flatten(2).ne(0).any(dim=-1)  # [row, tile]; the same test as in Hugging Face's forward
     counts = [n_views(token_map) for token_map in maps]
-    chunks = {name: tensors[name][given].split(counts) for name in names}
-    tiles = {name: torch.cat([chunk[index] for index in kept])[None] for name, chunk in chunks.items()}
+    chunks = {name: tensors[name][is_tile].split(counts) for name in names}
+    tiles = {name: torch.cat([chunk[index] for index in selected])[None] for name, chunk in chunks.items()}
     (features,) = model.get_image_features(**tiles, return_dict=True).pooler_output
-    return [{"tokens": tokens} for tokens in features.split([len(maps[index]) for index in kept])]
+    return [{"tokens": tokens} for tokens in features.split([len(maps[index]) for index in selected])]
 
 
 def tile_side(processed: Processed) -> int:
-    """The side of a tile in pixels, where the image processor calls it its size."""
+    """The side of a tile in pixels: the image processor's `size`."""
     size = processed.setting("size")
     return size["height"]

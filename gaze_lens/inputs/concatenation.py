@@ -1,6 +1,6 @@
-"""Inputs that were prepared one by one, as one batch.
+"""Inputs that were prepared one by one, concatenated into one batch.
 
-batch = joined([model.encode(model.prepare(strip, text)) for text in questions])
+batch = concatenated([model.encode(model.prepare(strip, text)) for text in questions])
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gaze_lens.families import Features
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Layout
 
 
-def joined(parts: Sequence[VLMInputs]) -> VLMInputs:
-    """The rows of all parts, padded on the left to one length; the parts are encoded, and of one model.
+def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
+    """The rows of all parts, padded on the left to the same length. The parts must be encoded inputs of one model.
 
-    So only one part's pixels are there at a time.
+    Preparing and encoding one part at a time keeps the pixels of only one part in memory.
     """
     length = max(part.layout.length for part in parts)
     shifts = [length - part.layout.length for part in parts]
@@ -27,10 +26,11 @@ def joined(parts: Sequence[VLMInputs]) -> VLMInputs:
         name: torch.cat([_padded(part, name, shift) for part, shift in zip(parts, shifts, strict=True)])
         for name in parts[0].tensors
     }
-    first = parts[0].features
+    encoded = tuple(image for part in parts for image in part.features.images)
     tokens, before = [], 0
     for part, shift in zip(parts, shifts, strict=True):
-        tokens += [_moved(held, 0 if part.layout.cross_attention else shift, before) for held in part.image_tokens]
+        columns = 0 if part.layout.cross_attention else shift
+        tokens += [_shifted(image, columns, before) for image in part.image_tokens]
         before += part.n_rows
     return replace(
         parts[0],
@@ -39,36 +39,37 @@ def joined(parts: Sequence[VLMInputs]) -> VLMInputs:
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         image_tokens=tuple(tokens),
         layout=_layout([part.layout for part in parts], shifts),
-        answers=tuple(at + shift for part, shift in zip(parts, shifts, strict=True) for at in part.answers),
+        answers=tuple(start + shift for part, shift in zip(parts, shifts, strict=True) for start in part.answers),
         maps=tuple(token_map for part in parts for token_map in part.maps),
-        features=Features(tuple(p for part in parts for p in part.features.parts), first.arrange, first.counted),
+        features=replace(parts[0].features, images=encoded),
     )
 
 
 def _padded(part: VLMInputs, name: str, shift: int) -> Tensor:
-    """A tensor of a part; one that goes by position gets columns on its left."""
+    """A tensor of a part, with columns of padding on its left where it has a value for each position."""
     tensor = part.tensors[name]
     if tensor.shape[:2] != part.shape:
         return tensor
-    filling = part.tokenizer.pad_token_id or 0 if name == "input_ids" else 0
-    return pad(tensor, (0, 0) * (tensor.ndim - 2) + (shift, 0), value=filling)
+    padding = part.tokenizer.pad_token_id or 0 if name == "input_ids" else 0
+    return pad(tensor, (0, 0) * (tensor.ndim - 2) + (shift, 0), value=padding)
 
 
-def _moved(tokens: ImageTokens, shift: int, rows: int) -> ImageTokens:
+def _shifted(tokens: ImageTokens, shift: int, rows: int) -> ImageTokens:
     return replace(tokens, positions=tokens.positions + shift, row=tokens.row + rows)
 
 
 def _layout(layouts: Sequence[Layout], shifts: Sequence[int]) -> Layout:
-    """All rows, their columns moved; keys of cross-attention stay what they are."""
+    """The layout of all rows, with shifted columns; keys of cross-attention are not shifted."""
+    cross_attention = layouts[0].cross_attention
 
-    def moved(name: str) -> tuple[tuple[int, ...], ...]:
-        still = name == "images" and layouts[0].cross_attention
+    def shifted(name: str) -> tuple[tuple[int, ...], ...]:
+        fixed = name == "images" and cross_attention
         return tuple(
-            tuple(at + (0 if still else shift) for at in row)
+            tuple(position + (0 if fixed else shift) for position in row)
             for layout, shift in zip(layouts, shifts, strict=True)
             for row in getattr(layout, name)
         )
 
     length = layouts[0].length + shifts[0]
     sizes = tuple(size for layout in layouts for size in layout.sizes)
-    return Layout(length, moved("images"), moved("text"), sizes, layouts[0].cross_attention, moved("placeholders"))
+    return Layout(length, shifted("images"), shifted("text"), sizes, cross_attention, shifted("placeholders"))

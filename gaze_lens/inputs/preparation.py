@@ -33,7 +33,7 @@ def prepare(
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
     prompts = [_written(processor, family, conversation) for conversation in conversations]
-    texts = _texts(processor.tokenizer, prompts, answers, suffixed=family.plain)
+    texts = _texts(processor.tokenizer, prompts, answers, suffixed=family.no_chat_template)
     tensors = _process(processor, texts, pictures)
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     maps = family.token_maps(Processed(sizes, tensors, processor, config))
@@ -49,12 +49,14 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
     """The text of one prompt, and of its answer where there is one, as `prepare` hands it to the processor."""
     conversation = _conversation(prompt, n_images)
     _refuse_placeholders(processor, conversation)
-    return _texts(processor.tokenizer, [_written(processor, family, conversation)], answer, suffixed=family.plain)[0]
+    return _texts(
+        processor.tokenizer, [_written(processor, family, conversation)], answer, suffixed=family.no_chat_template
+    )[0]
 
 
 def _written(processor: Any, family: Family, conversation: list[Message]) -> str:
     """The text of a conversation, by the processor's chat template; in a plain family, images and text as they come."""
-    if not family.plain or processor.chat_template is not None:
+    if not family.no_chat_template or processor.chat_template is not None:
         return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     parts = _parts(conversation)
     images = [part.get("type") == "image" for part in parts]

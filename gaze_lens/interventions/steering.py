@@ -170,7 +170,7 @@ def _queries(region: Region, start: int, end: float, where: Sequence[str]) -> Po
     if start == 0 and "prefill" in where:
         rows = (tuple(range(length)),)
     elif start == 0 and "after image" in where:
-        rows = tuple(tuple(range(behind, length)) for behind in region.layout.behind_images)
+        rows = tuple(tuple(range(start, length)) for start in region.layout.after_images)
     first, stop = length - 1 + max(start, 1), length - 1 + end
     decodes = "decode" in where and first < stop
     if not decodes and not any(rows):

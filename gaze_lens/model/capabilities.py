@@ -144,7 +144,7 @@ def capabilities(model: Any, size: tuple[int, int]) -> Capabilities:
         kv_heads=model.cfg.n_key_value_heads or model.cfg.n_heads,
         layers=layers,
         image=_image(model, size),
-        whole=model.family.whole,
+        whole=model.family.prefix_sharing_blocker,
         unsupported=(*_missing(model, layers), *ALWAYS_REFUSED),
     )
 

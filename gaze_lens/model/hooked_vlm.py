@@ -146,14 +146,15 @@ class HookedVLM(TransformerBridge):
             raise InputError("There is no image to encode in these inputs.")
         known = {}
         if reuse is not None and reuse.features is not None:
-            held = zip(pixel_keys(reuse), reuse.features.parts, strict=True)
+            held = zip(pixel_keys(reuse), reuse.features.images, strict=True)
             known = {key: part for key, part in held if "edited" not in part}  # not what a counterfactual changed
         new = [key for key in dict.fromkeys(keys) if key not in known]
         if new:
             kept = [keys.index(key) for key in new]
             parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
             known.update(zip(new, parts, strict=True))
-        features = Features(tuple(known[key] for key in keys), self.family.arrange, counted=self.family.cross_attention)
+        images = tuple(known[key] for key in keys)
+        features = Features(images, self.family.to_forward_kwargs, takes_counts=self.family.cross_attention)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 

@@ -65,7 +65,7 @@ def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> A
             f"{name} has a {type(processor).__name__} but no image processor. Save the model's full processor beside "
             "the weights: processor.save_pretrained(folder)."
         )
-    if not family.plain and getattr(processor, "chat_template", None) is None:
+    if not family.no_chat_template and getattr(processor, "chat_template", None) is None:
         raise ModelError(
             f"{name} has a processor without a chat template; prompts cannot be written as the model knows them. Put "
             "chat_template.jinja beside the weights."

@@ -3,8 +3,9 @@
     split = Split.of(inputs, 6, until=positions)   # None where the pictures are not before what differs
     split.run(model, inputs, readers)
 
-Exact where no token reads a later one, which `Family.whole` knows. What goes on are rows of short ends, padded on the
-right: causal attention never sees that padding, so that ends of different lengths need no mask of their own.
+Exact where no token reads a later one; `Family.prefix_sharing_blocker` says where one does. What goes on are rows of
+short ends, padded on the right: causal attention never sees that padding, so that ends of different lengths need no
+mask of their own.
 """
 
 import copy
@@ -31,7 +32,7 @@ def cannot_share(model: Any) -> str:
     """Why a model's prompts are run whole, though they begin alike; empty where they need not be."""
     if any(n_hooks(point) for point in model.hook_dict.values()):
         return "hooks are attached, which see whole prompts"
-    return model.family.whole
+    return model.family.prefix_sharing_blocker
 
 
 class Finished(Exception):

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from gaze_lens.deprecation import renamed_attribute, renamed_fields
 from gaze_lens.errors import RegionError
 
 Rows = tuple[tuple[int, ...], ...]  # for each batch row some positions: columns of the padded prompt
 
 
+@renamed_fields(crossed="cross_attention")
 @dataclass(frozen=True)
 class Layout:
     """Where everything lies in a batch of prompts. Compared by value. A position is a column of the padded prompt.
@@ -55,9 +57,11 @@ class Layout:
         return 1 + max((key for row in self.images for key in row), default=-1) if self.cross_attention else self.length
 
     @property
-    def behind_images(self) -> tuple[int, ...]:
-        """For each batch row, the position behind its last image; 0 where it has none."""
+    def after_images(self) -> tuple[int, ...]:
+        """For each batch row, the first position after its last image; 0 where it has no image."""
         return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.cross_attention else self.images))
+
+    behind_images = renamed_attribute("behind_images", "after_images")
 
     def __repr__(self) -> str:
         kind = "image keys" if self.cross_attention else "image tokens"
@@ -141,6 +145,7 @@ class Region:
         return f"Region '{self.name}': {len(self)} of {_count(self.layout.images)} image tokens{rows}"
 
 
+@renamed_fields(crossed="cross_attention")
 @dataclass(frozen=True, repr=False)
 class Group:
     """`inputs.span("fourth")`, `gl.patching.group(inputs, "last")`: some positions of every prompt in a batch.

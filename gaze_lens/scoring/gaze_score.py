@@ -20,8 +20,8 @@ from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.comics.questions import ask
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.inputs.concatenation import joined
-from gaze_lens.inputs.prompt_variants import each_about
+from gaze_lens.inputs.concatenation import concatenated
+from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import Split, cannot_share
 from gaze_lens.regions.picture import Picture
@@ -148,9 +148,9 @@ def _inputs(
         seen = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
     rows = []
     for strip, n in zip(strips, asked, strict=True):
-        found = each_about(model, strip, questions[: len(strip.regions)], captions(strip), reuse=seen)
+        found = prepare_variants(model, strip, questions[: len(strip.regions)], captions(strip), reuse=seen)
         rows += found + found[-1:] * (n - len(found))
-    return joined(rows)
+    return concatenated(rows)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def test_every_row_can_have_a_change_and_an_answer_of_its_own(tiny_model, strip)
     with tower_runs(tiny_model) as runs:
         encoded = pair.encoded(tiny_model)
     assert len(runs) == 2  # the clean picture, then the two changed ones together
-    assert encoded.corrupted.features.parts[1] is encoded.clean.features.parts[1]
+    assert encoded.corrupted.features.images[1] is encoded.clean.features.images[1]
     assert torch.equal(tiny_model(pair.corrupted), tiny_model(encoded.corrupted))
 
 

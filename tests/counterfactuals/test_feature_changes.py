@@ -88,7 +88,7 @@ def test_deepstacks_additions_change_with_the_features(name, shelf):
 def test_means_over_other_inputs_and_over_a_region(tiny_model, strip):
     others = tiny_model.encode(tiny_model.prepare(synthetic(3, seed=9), "What?"))
     pair = gl.counterfactual(tiny_model, strip, ask(3), changes.mean("panel 4", over=others, space="features"))
-    slow = torch.stack([row for part in others.features.parts for row in part["tokens"]]).mean(0)
+    slow = torch.stack([row for part in others.features.images for row in part["tokens"]]).mean(0)
     positions = list(pair.clean.positions_of("panel 4"))
     assert torch.allclose(entering(tiny_model, pair.corrupted)[0, positions], slow.expand(4, -1), atol=1e-6)
     pair = gl.counterfactual(tiny_model, strip, ask(3), changes.mean("panel 4", over="panel 2", space="features"))

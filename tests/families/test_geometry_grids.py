@@ -54,8 +54,8 @@ def test_the_parts_of_encoded_images_are_each_images_own(eyes):
     parts = eyes.family.encode(eyes.plain, inputs.tensors, inputs.maps, [0, 1])
     rest = {name: tensor for name, tensor in inputs.tensors.items() if name not in eyes.family.pixel_names}
     with torch.no_grad():
-        right = eyes.plain(**rest, **eyes.family.arrange(parts)).logits
-        wrong = eyes.plain(**rest, **eyes.family.arrange(parts[::-1])).logits
+        right = eyes.plain(**rest, **eyes.family.to_forward_kwargs(parts)).logits
+        wrong = eyes.plain(**rest, **eyes.family.to_forward_kwargs(parts[::-1])).logits
         pixels = eyes.plain(**inputs.tensors).logits
     assert torch.equal(right, pixels)
     assert (wrong - pixels).abs().max() > 0.1
@@ -101,7 +101,7 @@ def test_an_image_size_that_patches_do_not_divide_is_refused(monkeypatch):
 
 def test_text_alone_has_no_maps(eyes):
     assert eyes.family.token_maps(Processed(((),), {}, eyes.processor, eyes.plain.config)) == []
-    if not eyes.family.plain:
+    if not eyes.family.no_chat_template:
         assert eyes.prepare([[]], "no picture").image_tokens == ()
 
 

@@ -68,7 +68,7 @@ def test_mllama_keys_are_those_of_the_cross_layers(size):
     assert inputs.layout.text == tuple(tuple(torch.nonzero(row)[:, 0].tolist()) for row in attended)
     stands = inputs.input_ids == eyes.plain.config.image_token_id
     assert inputs.layout.placeholders == tuple(tuple(torch.nonzero(row)[:, 0].tolist()) for row in stands)
-    assert inputs.layout.behind_images == tuple(row[-1] + 1 for row in inputs.layout.placeholders)
+    assert inputs.layout.after_images == tuple(row[-1] + 1 for row in inputs.layout.placeholders)
 
 
 def checkpoint(name):
@@ -159,7 +159,7 @@ def test_mllama_rows_of_different_lengths_need_their_padding_encoded():
         for part in eyes.family.encode(eyes.plain, inputs.tensors, inputs.maps, [0])
     ]
     with pytest.raises(InputError, match="different numbers of images.*Encode these inputs without reuse"):
-        eyes.family.arrange(parts, counts=[1, 2])
+        eyes.family.to_forward_kwargs(parts, counts=[1, 2])
 
 
 def test_mllama_rows_without_an_image_beside_others_are_refused():

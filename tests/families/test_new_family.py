@@ -1,6 +1,7 @@
 """A family that gaze_lens does not know: refused with directions; described as docs/new_family.md says, it runs."""
 
 import copy
+import dataclasses
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from transformers import (
 import gaze_lens as gl
 from gaze_lens import families, testing
 from gaze_lens.errors import ModelError
+from gaze_lens.families import features
 from gaze_lens.regions.picture import Picture, panels
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "new_family.md"
@@ -117,7 +119,7 @@ def test_a_described_family_is_scored_and_steered(star, described):
 
 def test_registering_again_replaces_and_a_built_in_name_is_refused(star, described):
     (first,) = families.REGISTERED
-    again = families.Family("Star-VL", first.architectures, first.token_maps, first.encode, first.arrange)
+    again = families.Family("Star-VL", first.architectures, first.token_maps, first.encode, first.to_forward_kwargs)
     families.register(again)
     (only,) = families.REGISTERED
     assert only is again
@@ -130,3 +132,35 @@ def test_the_first_model_of_a_process_is_wrapped_without_a_warning():
     code = "import gaze_lens as gl; gl.HookedVLM.wrap(*gl.testing.tiny('Qwen2-VL', num_hidden_layers=1))"
     quiet = "error::UserWarning:transformer_lens.factories.architecture_adapter_factory"
     subprocess.run([sys.executable, "-W", quiet, "-c", code], check=True, timeout=300)
+
+
+OLD_NAMES = {
+    "arrange": ("to_forward_kwargs", list),
+    "crossed": ("cross_attention", True),
+    "tower": ("vision_model_type", "clip"),
+    "plain": ("no_chat_template", True),
+    "whole": ("prefix_sharing_blocker", "why"),
+}
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_a_family_described_with_an_old_name_works_and_warns(old):
+    new, value = OLD_NAMES[old]
+    fields = {"name": "Star-VL", "architectures": (), "token_maps": list, "encode": list, "to_forward_kwargs": tuple}
+    expected = families.Family(**{**fields, new: value})
+    fields.pop(new, None)
+    with pytest.warns(DeprecationWarning, match=rf"Family\({old}=\) is now called {new}=; the old name goes in"):
+        family = families.Family(**fields, **{old: value})
+    assert family == expected
+    with pytest.warns(DeprecationWarning, match=f"Family.{old} is now called {new}"):
+        assert getattr(family, old) == value
+    with pytest.warns(DeprecationWarning, match=old):
+        assert dataclasses.replace(expected, **{old: value}) == expected
+
+
+def test_encoded_images_have_their_old_names_too():
+    encoded = features.Features(({"tokens": 1},), list)
+    with pytest.warns(DeprecationWarning, match="Features.parts is now called images"):
+        assert encoded.parts == encoded.images
+    with pytest.warns(DeprecationWarning, match=r"features\.Part is now called EncodedImage"):
+        assert features.Part is features.EncodedImage

@@ -331,5 +331,5 @@ def test_encoded_inputs_move_to_another_device(shelf):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
     encoded = model.encode(model.prepare(picture, "What?")).to("meta")
     assert encoded.device.type == "meta"
-    held = [held for part in encoded.features.parts for held in (part["tokens"], *part["levels"])]
+    held = [held for part in encoded.features.images for held in (part["tokens"], *part["levels"])]
     assert {part.device.type for level in held for part in (level if isinstance(level, tuple) else [level])} == {"meta"}

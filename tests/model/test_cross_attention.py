@@ -137,11 +137,11 @@ def test_a_region_is_its_keys(inputs, batch):
 def test_a_layout_counts_keys_and_columns_apart():
     layout = Layout(5, ((0, 1, 2, 60), (0, 1)), ((0, 1, 2), (1, 2)), (((9, 9),),) * 2, True, ((1,), (2,)))
     assert layout.n_keys == 61
-    assert layout.behind_images == (2, 3)
+    assert layout.after_images == (2, 3)
     assert "6 image keys" in repr(layout)
     plain = Layout(5, ((1, 2), (3,)), ((0,), (4,)), (((9, 9),),) * 2)
     assert plain.n_keys == 5
-    assert plain.behind_images == (3, 4)
+    assert plain.after_images == (3, 4)
     assert layout != Layout(5, ((0, 1, 2, 60), (0, 1)), ((0, 1, 2), (1, 2)), (((9, 9),),) * 2, True, ((1,), (1,)))
     with pytest.raises(RegionError, match="Positions 7 lie outside a prompt of 5 columns"):
         Layout(5, ((0,),), ((1,),), (((9, 9),),), True, ((7,),))
@@ -436,7 +436,7 @@ def test_encoded_images_give_the_same_logits_and_text(model, plain, batch):
     assert "pixel_values" not in encoded.tensors
     assert torch.equal(model(batch), model(encoded))
     again = model.encode(model.prepare([picture(), [picture(seed=1), picture(seed=2)]], ["A", "B"]), reuse=encoded)
-    assert torch.equal(again.features.parts[2]["tokens"], encoded.features.parts[2]["tokens"])
+    assert torch.equal(again.features.images[2]["tokens"], encoded.features.images[2]["tokens"])
     for options in ({}, {"num_beams": 2}, {"use_cache": False}, {"num_beams": 2, "num_return_sequences": 2}):
         expected = plain.generate(**batch.tensors, **STEPS, do_sample=False, **options)
         assert torch.equal(model.generate(batch, **STEPS, **options).sequences, expected)

@@ -10,7 +10,7 @@ from reference import SLIDING, picture
 import gaze_lens as gl
 from gaze_lens.attention.backend import Seam
 from gaze_lens.families import FAMILIES
-from gaze_lens.inputs.concatenation import joined
+from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.model import shared_prefix
 from gaze_lens.model.shared_prefix import Split, cannot_share
 from gaze_lens.regions.picture import Picture, panels
@@ -85,10 +85,10 @@ def test_where_image_tokens_read_the_question_sharing_would_be_wrong(shelf, monk
 
 
 def test_a_family_that_says_nothing_is_run_whole():
-    assert {family.name for family in FAMILIES if family.whole} == {"PaliGemma", "Mllama"}
+    assert {family.name for family in FAMILIES if family.prefix_sharing_blocker} == {"PaliGemma", "Mllama"}
     known = FAMILIES[0]
-    bare = gl.families.Family("Star-VL", (), known.token_maps, known.encode, known.arrange)
-    assert "it is not known" in bare.whole
+    bare = gl.families.Family("Star-VL", (), known.token_maps, known.encode, known.to_forward_kwargs)
+    assert "it is not known" in bare.prefix_sharing_blocker
 
 
 def test_questions_before_the_picture_are_run_whole(shelf):
@@ -169,7 +169,7 @@ def test_rows_that_are_joined_are_those_prepared_together(case):
     texts = ["What?", "a longer question"]
     together = case.model.encode(case.model.prepare(pictures, texts))
     parts = [case.model.encode(case.model.prepare(one, text)) for one, text in zip(pictures, texts, strict=True)]
-    ours = joined(parts)
+    ours = concatenated(parts)
     assert ours.layout == together.layout
     assert (ours.prompts, ours.answers) == (together.prompts, together.answers)
     assert ours.tensors.keys() == together.tensors.keys()

@@ -105,7 +105,7 @@ def test_descriptions_are_a_row_for_each_caption_and_the_image_is_encoded_once(t
     with tower_runs(tiny_model) as runs:
         inputs = metrics.descriptions(tiny_model, [first, second], gl.comics.ask(0))
     assert len(runs) == 1
-    assert len({id(part) for part in inputs.features.parts}) == 2
+    assert len({id(part) for part in inputs.features.images}) == 2
     said = [inputs.tokenizer.decode(inputs.input_ids[row, start:]) for row, start in enumerate(inputs.answers)]
     assert said == [*first.captions.values(), *second.captions.values()]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gaze_lens.errors import RegionError
-from gaze_lens.regions.layout import Layout, Region
+from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Union, as_shape
 
@@ -223,3 +223,14 @@ def test_layout_refuses_disagreement():
         Layout(5, ((1,),), ((0,), (0,)), (((1, 1),),))
     with pytest.raises(RegionError, match="Positions 5 lie outside a prompt of 5 columns"):
         Layout(5, ((1, 5),), ((0,),), (((1, 1),),))
+
+
+def test_old_names_of_layouts_and_groups_work_and_warn():
+    crossed = Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), cross_attention=True, placeholders=((1,),))
+    with pytest.warns(DeprecationWarning, match=r"Layout\(crossed=\) is now called cross_attention="):
+        assert Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), crossed=True, placeholders=((1,),)) == crossed
+    for owner in (crossed, Group("image", ((0,),), crossed, cross_attention=True)):
+        with pytest.warns(DeprecationWarning, match=rf"{type(owner).__name__}.crossed is now called cross_attention"):
+            assert owner.crossed is True
+    with pytest.warns(DeprecationWarning, match="Layout.behind_images is now called after_images"):
+        assert crossed.behind_images == crossed.after_images == (2,)

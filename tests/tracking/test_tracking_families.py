@@ -71,7 +71,7 @@ def test_the_sink_is_the_first_text_token_also_behind_an_image(shelf):
     assert inputs.layout.images[0][0] == 0
     generation = model.generate(inputs, names_filter="blocks.1.attn.hook_pattern", **STEPS)
     rows = [pattern[0, 1, -1] for pattern in generation.activations["blocks.1.attn.hook_pattern"]]
-    expected = torch.stack([row[inputs.layout.behind_images[0]] for row in rows])
+    expected = torch.stack([row[inputs.layout.after_images[0]] for row in rows])
     torch.testing.assert_close(gl.track(model, inputs, ["L1H1"], **STEPS).sink[:, 0], expected, atol=1e-6, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Which known family an unknown model is most like, for the error that refuses it."""
+"""The supported architecture that is most like an unknown one, for the error message about it."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -10,23 +10,23 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 PARTS = ("text_config", "vision_config")
 
 
-def nearest_architecture(architecture: str, config: Any, known: Sequence[str]) -> str:
-    """Of the known architectures, the one whose name, and whose config's fields, are most like the given ones."""
+def nearest_architecture(architecture: str, config: Any, supported: Sequence[str]) -> str:
+    """The one of `supported` whose name and config fields are most like those of an unknown architecture."""
     types = {name: kind for kind, name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()}
     fields = _fields(config)
 
-    def likeness(name: str) -> float:
-        likeness = SequenceMatcher(None, architecture.lower(), name.lower()).ratio()
+    def similarity(name: str) -> float:
+        by_name = SequenceMatcher(None, architecture.lower(), name.lower()).ratio()
         if name not in types:  # a registered family
-            return likeness
+            return by_name
         others = _fields(AutoConfig.for_model(types[name]))
-        return likeness + len(fields & others) / len(fields | others)
+        return by_name + len(fields & others) / len(fields | others)
 
-    return max(known, key=likeness)
+    return max(supported, key=similarity)
 
 
 def _fields(config: Any) -> set[str]:
-    """What a config has beyond what every config has, its parts' fields under their names."""
+    """The fields that not every config has; those of a part as "vision_config.patch_size"."""
     common, fields = set(PretrainedConfig().to_dict()), set()
     for name, value in config.to_dict().items():
         fields |= {name} - common
