@@ -1,8 +1,8 @@
-"""All that is claimed of the embedded model, measured: `python -m training.evaluate --out evaluation.json`.
+"""Measure what the documentation claims about the embedded model: `python -m training.evaluate --out evaluation.json`.
 
 Strips and scenes come from seeds that training never uses. Every share has a bootstrap interval over pictures.
-Without `--folder` the shipped checkpoint is measured. 200 strips take about half an hour on one CPU core, `--strips 24`
-some minutes. The file is written part by part; the same command goes on with the parts that it lacks.
+Without `--folder`, the shipped checkpoint is measured. 200 strips take about half an hour on one CPU core, 24 a few
+minutes. The file is written after each part; the same command continues with the missing parts.
 """
 
 import hashlib
@@ -16,18 +16,12 @@ import torch
 import typer
 from tqdm import tqdm
 
+import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation import (
-    Answer,
-    accuracy,
-    ask_every_panel,
-    judge_pieces,
-    random_order,
-    steer_to_every_panel,
-    switch_at_panel_ends,
-)
-from gaze_lens.evaluation.answers import answer
+from gaze_lens.evaluation import Condition, Protocol, asking, question, random_order, switch_at_panel_ends
+from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription
+from gaze_lens.evaluation.statistics import Estimate, mean
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress, max_suppress_all, suppress_all, suppress_image
@@ -74,40 +68,66 @@ class Bench:
         """Numbers of heads to steer with."""
         return [k for k in (1, 2, 3, 4, 5, 6, 8, 12) if k <= self.scores.score.numel()]
 
-    def steered(self, heads: HeadSet | None, *, pictures: Sequence[Picture] | None = None, **options: Any) -> Figures:
-        """The open question, with every panel as target."""
-        chosen = self.strips if pictures is None else pictures
-        options = {"batch_size": self.batch_size, "progress": False, **options}
-        return both(steer_to_every_panel(self.model, chosen, heads, **options))
+    def steered(
+        self,
+        heads: HeadSet | None,
+        *,
+        pictures: Sequence[Picture] | None = None,
+        mode: Mode | None = None,
+        protocol: Protocol | None = None,
+    ) -> Figures:
+        """One question, the open one by default, steered to each region of each picture."""
+        condition = Condition("steered" if heads else "none", heads, mode or boost_and_suppress())
+        return self.evaluated(self.strips if pictures is None else pictures, condition, protocol or question())
+
+    def evaluated(self, pictures: Sequence[Picture], condition: Condition, protocol: Protocol) -> Figures:
+        """Forced choice and exact match of the answers in one condition, each with its interval."""
+        options = {"protocol": protocol, "batch_size": self.batch_size, "progress": False}
+        results = gl.evaluate(self.model, pictures, [condition], **options)
+        exact = gl.rejudge(results.generations, ExactDescription(), progress=False)
+        name = condition.name
+        return {"forced choice": share(results.accuracy(name)), "exact": share(exact.accuracy(name))}
 
 
-def both(answers: Sequence[Answer]) -> Figures:
-    """Forced choice and exact match, each with its interval."""
-    return {"forced choice": accuracy(answers).to_dict(), "exact": accuracy(answers, exact=True).to_dict()}
+def share(estimate: Estimate) -> Figures:
+    """A share with its interval, for JSON."""
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def both(texts: Sequence[Description], strips: Sequence[int]) -> Figures:
+    """Forced choice and exact match of texts, each with its interval. strips: the index of each text's strip."""
+    judges = {"forced choice": CaptionMatch(), "exact": ExactDescription()}
+    judgements = {kind: judge.judge_all(texts, progress=False) for kind, judge in judges.items()}
+    return {kind: share(mean([one.correct for one in found], strips)) for kind, found in judgements.items()}
 
 
 def answering(bench: Bench) -> Figures:
-    """Questions about the k-th panel; narration in order, panel by panel; places of scenes."""
-    asked = ask_every_panel(bench.model, bench.strips, batch_size=bench.batch_size, progress=False)
+    """Unsteered: questions about the k-th panel, a narration in order, and the open question."""
     return {
-        "k-th panel": both(asked),
-        "narration in order": both(narrate(bench)),
+        "k-th panel": bench.evaluated(bench.strips, Condition("none"), asking()),
+        "narration in order": narrate(bench),
         "open question, unsteered, every panel as target": bench.steered(None),
     }
 
 
-def narrate(bench: Bench) -> list[Answer]:
+def narrate(bench: Bench) -> Figures:
     """Each panel's sentence of the narration in order against its caption; markers ("Panel 2:") are cut off."""
-    found = []
+    texts, strips = [], []
     for start in range(0, len(bench.strips), bench.batch_size):
         group = bench.strips[start : start + bench.batch_size]
         inputs = bench.model.encode(bench.model.prepare(group, comics.NARRATE))
-        texts = bench.model.generate(inputs, max_new_tokens=100).texts
-        for index, (picture, text) in enumerate(zip(group, texts, strict=True), start):
+        narrations = bench.model.generate(inputs, max_new_tokens=100).texts
+        for index, (picture, text) in enumerate(zip(group, narrations, strict=True), start):
             pieces = [without_marker(piece) + "." for piece in text.split(".") if piece.strip()]
-            pieces += [""] * (len(picture.regions) - len(pieces))
-            found += [answer(index, picture, name, piece) for name, piece in zip(picture.regions, pieces, strict=False)]
-    return found
+            texts += described(picture, list(picture.regions), pieces)
+            strips += [index] * len(picture.regions)
+    return both(texts, strips)
+
+
+def described(picture: Picture, order: Sequence[str], pieces: Sequence[str]) -> list[Description]:
+    """The pieces of a narration, each with the region that it should describe; a missing piece is an empty text."""
+    padded = [*pieces, *[""] * len(order)]
+    return [Description(piece, name, picture) for name, piece in zip(order, padded, strict=False)]
 
 
 def without_marker(piece: str) -> str:
@@ -159,19 +179,20 @@ def dynamic(prompt: str, *, on_all: bool = False) -> Callable[[Bench], Figures]:
     """The target switched at panel ends, in a random order in which none keeps its place."""
 
     def measure(bench: Bench) -> Figures:
-        found = []
+        texts, strips = [], []
         for index, picture in enumerate(bench.strips if on_all else bench.few):
             order = random_order(picture, seed=index)
             _, _, pieces = switch_at_panel_ends(bench.model, picture, bench.heads, order, end=".", prompt=prompt)
-            found += judge_pieces(index, picture, order, [without_marker(piece) for piece in pieces])
-        return both(found)
+            texts += described(picture, order, [without_marker(piece) for piece in pieces])
+            strips += [index] * len(order)
+        return both(texts, strips)
 
     return measure
 
 
 def objects(bench: Bench) -> Figures:
     """A box around every object of a scene in turn: does the answer name it? With heads found on the strips."""
-    options = {"pictures": bench.scenes, "prompt": comics.ONE_THING, "max_new_tokens": 8}
+    options = {"pictures": bench.scenes, "protocol": question(comics.ONE_THING, max_new_tokens=8)}
     return {str(k): bench.steered(bench.scores.top(k), **options)["exact"] for k in bench.counts}
 
 

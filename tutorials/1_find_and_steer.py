@@ -151,20 +151,20 @@ for head in scores.top(4):
 # How many heads does it take to steer? In the paper, 100 of the 1,152 heads of Qwen3-VL-8B. Too few leave the model a
 # choice; too many and heads are bent that have other work to do. So try, on a few strips that serve for nothing else:
 # one open question, each panel the target once. An answer *describes* the target where its words match the target's
-# caption better than any other panel's; chance is one in six. `gl.steer`, which does the work, is explained below.
+# caption better than any other panel's; chance is one in six. `gl.rejudge` judges the same answers more strictly: are
+# they the caption, word for word? `gl.steer`, which does the work, is explained below.
 
 # %%
-from gaze_lens.evaluation import accuracy, steer_to_every_panel
+from gaze_lens.evaluation.judges import ExactDescription
 
-tried = {}
-for k in (1, 2, 3, 4, 6, 8, 12):
-    found = steer_to_every_panel(model, to_choose, scores.top(k), progress=False)
-    tried[k] = accuracy(found).value + accuracy(found, exact=True).value
-    print(f"{k:>2} heads: {accuracy(found)} describe the target, {accuracy(found, exact=True)} word for word")
+candidates = gl.evaluation.head_counts(scores, [1, 2, 3, 4, 6, 8, 12])
+results = gl.evaluate(model, to_choose, candidates, progress=False)
+word_for_word = gl.rejudge(results.generations, ExactDescription(), progress=False)
+print(results, word_for_word, sep="\n\n")
 
-n_heads = model.cfg.n_layers * model.cfg.n_heads
-heads = scores.top(max(tried, key=tried.get))
-print(f"\n{len(heads)} of {n_heads} heads: {heads}")
+sums = {len(c.heads): results.accuracy(c.name).value + word_for_word.accuracy(c.name).value for c in candidates}
+heads = scores.top(max(sums, key=sums.get))
+print(f"\n{len(heads)} of {model.cfg.n_layers * model.cfg.n_heads} heads: {heads}")
 
 # %% [markdown]
 # ## Watch them
@@ -211,15 +211,14 @@ gl.show.steering(strip, baseline, answers)
 # target once, and compare with as many random heads of the lower half, with all heads, and with none.
 
 # %%
-conditions = {
-    "gaze heads": heads,
-    "random heads": scores.controls(len(heads), seed=0),
-    "all heads": scores.top(n_heads),
-    "no heads": None,
-}
-for name, chosen in conditions.items():
-    found = steer_to_every_panel(model, to_test, chosen, progress=False)
-    print(f"{name:>12}: {accuracy(found)} describe the target; for example {found[3].text!r}")
+names = ["gaze", "random", "all", "none"]
+conditions = gl.evaluation.conditions(model, heads, names, scores=scores, draws=1)
+results = gl.evaluate(model, to_test, conditions, progress=False)
+print(results)
+
+examples = results.answers[(results.answers.picture == "0") & (results.answers.target == "panel 4")]
+for row in examples.itertuples():
+    print(f"{row.condition:>8}, steered to panel 4: {row.text!r}")
 
 # %% [markdown]
 # ## Steer while it talks

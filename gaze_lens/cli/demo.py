@@ -3,7 +3,7 @@
 run_demo(Path("demo"), seed=0)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,9 @@ import gaze_lens as gl
 from gaze_lens import show
 from gaze_lens.comics.generator import synthetic
 from gaze_lens.comics.questions import NARRATE_FREELY, OPEN
-from gaze_lens.evaluation import (
-    Accuracy,
-    Answer,
-    accuracy,
-    ask_every_panel,
-    judge_pieces,
-    random_order,
-    steer_to_every_panel,
-    switch_at_panel_ends,
-)
+from gaze_lens.evaluation import Condition, Results, asking, random_order, switch_at_panel_ends
+from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription
+from gaze_lens.evaluation.statistics import Estimate
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.picture import Picture
@@ -116,15 +109,15 @@ def measure(
     """Steering accuracy with controls, by forced choice."""
     _title(f"3. How often does it work? ({len(strips)} strips x {len(strips[0].regions)} targets)")
     every = HeadSet([(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)])
-    conditions = {
-        f"gaze heads ({len(heads)} of {len(every)})": heads,
-        f"random heads ({len(heads)})": scores.controls(len(heads), seed=seed),
-        f"all heads ({len(every)})": every,
-        "no heads": None,
-    }
-    answers = {name: steer_to_every_panel(model, strips, chosen) for name, chosen in conditions.items()}
-    asked = ask_every_panel(model, strips)
-    rows = _rows({**answers, "asked about the panel instead": asked})
+    conditions = [
+        Condition(f"gaze heads ({len(heads)} of {len(every)})", heads),
+        Condition(f"random heads ({len(heads)})", scores.controls(len(heads), seed=seed)),
+        Condition(f"all heads ({len(every)})", every),
+        Condition("no heads"),
+    ]
+    steered = gl.evaluate(model, strips, conditions)
+    asked = gl.evaluate(model, strips, [Condition("asked about the panel instead")], protocol=asking())
+    rows = [*_rows(steered), *_rows(asked)]
     typer.echo(_table(("condition", "describes the target", "word for word"), rows))
     chance = 1 / len(strips[0].regions)
     report.section(
@@ -133,8 +126,7 @@ def measure(
         f"target's description best among the strip's panels (chance {100 * chance:.1f} %). Random heads are drawn "
         "from the half with the lowest scores. Intervals are bootstrapped over strips, 95 %.",
     )
-    values = [accuracy(found) for found in answers.values()]
-    report.facts([(f"{100 * value.value:.0f} %", name) for name, value in zip(answers, values, strict=True)])
+    report.facts([(f"{100 * steered.accuracy(name).value:.0f} %", name) for name in steered.names])
     report.table(("condition", "describes the target", "word for word"), rows)
 
 
@@ -143,8 +135,12 @@ def schedule(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pa
     order = random_order(strip, seed=seed)
     _title(f"4. Steering while it talks: the target moves {' > '.join(order)}")
     generation, switches, pieces = switch_at_panel_ends(model, strip, heads, order, end=".", prompt=NARRATE_FREELY)
-    judged = judge_pieces(0, strip, order, pieces)
-    rows = [(str(step), a.target, a.text, a.chosen or "none") for step, a in zip(switches, judged, strict=False)]
+    said = [Description(piece, name, strip) for name, piece in zip(order, pieces, strict=False)]
+    judgements = CaptionMatch().judge_all(said, progress=False)
+    rows = [
+        (str(step), one.target, one.text, judgement.match or "none")
+        for step, one, judgement in zip(switches, said, judgements, strict=True)
+    ]
     typer.echo(_table(("step", "target", "text", "describes"), rows))
     inputs = model.encode(model.prepare(strip, NARRATE_FREELY))
     targets = list(zip(switches, order, strict=False))
@@ -157,7 +153,7 @@ def schedule(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pa
         f"The request is {NARRATE_FREELY!r} Whenever the model ends a sentence, the target moves on, in a random "
         "order. The last column says which panel each sentence describes.",
     )
-    report.table(("step", "target", "text", "describes"), rows, [a.hit for a in judged[: len(rows)]])
+    report.table(("step", "target", "text", "describes"), rows, [judgement.correct for judgement in judgements])
     for name, plot, caption in (
         ("staircase_free.png", show.staircase(free), f"Unsteered, the model says: {free}"),
         ("staircase_steered.png", show.staircase(steered, schedule=targets), f"Steered, it says: {steered}"),
@@ -166,12 +162,13 @@ def schedule(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pa
         report.figure(plot, caption)
 
 
-def _rows(answers: Mapping[str, Sequence[Answer]]) -> list[tuple[str, str, str]]:
-    return [(name, _percent(accuracy(found)), _percent(accuracy(found, exact=True))) for name, found in answers.items()]
+def _rows(results: Results) -> list[tuple[str, str, str]]:
+    exact = gl.rejudge(results.generations, ExactDescription(), progress=False)
+    return [(name, _percent(results.accuracy(name)), _percent(exact.accuracy(name))) for name in results.names]
 
 
-def _percent(value: Accuracy) -> str:
-    return f"{100 * value.value:.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> str:

@@ -1,12 +1,10 @@
-"""Measuring: does steering make the model describe the region that was chosen?
+"""Measure whether steering makes the model describe the target.
 
 results = gl.evaluate(model, strips, conditions(model, heads, scores=scores), out="out")
 results = gl.rejudge("out", judges.CaptionMatch(score="f1"))
 """
 
 from gaze_lens.evaluation import judges
-from gaze_lens.evaluation.accuracy import Accuracy, accuracy
-from gaze_lens.evaluation.answers import Answer, answer
 from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judging import rejudge
@@ -19,11 +17,19 @@ from gaze_lens.evaluation.protocols import (
     regions,
     static_narration,
 )
-from gaze_lens.evaluation.quick import ask_every_panel, steer_to_every_panel
+from gaze_lens.evaluation.quick import (
+    Accuracy,
+    Answer,
+    accuracy,
+    answer,
+    ask_every_panel,
+    judge_pieces,
+    steer_to_every_panel,
+    switch_at_panel_ends,
+)
 from gaze_lens.evaluation.records import Generations, Record
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.runner import evaluate
-from gaze_lens.evaluation.schedules import judge_pieces, switch_at_panel_ends
 
 __all__ = [
     "Accuracy", "Answer", "Condition", "Generations", "Protocol", "Record", "Results", "accuracy", "answer",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gaze_lens.deprecation import renamed_attribute
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
@@ -48,6 +49,8 @@ class Record:
     pieces: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
     skipped: str | None = None
+
+    aims = renamed_attribute("aims", "steered_to")
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from gaze_lens import HookedVLM, testing
 from gaze_lens.comics.generator import synthetic
 from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import InputError, JudgeError
-from gaze_lens.evaluation import ask_every_panel
+from gaze_lens.evaluation import Condition, asking, generate_answers
 from gaze_lens.evaluation.judges import (
     CaptionMatch,
     Description,
@@ -196,8 +196,8 @@ def likelihood(tiny_model):
 def test_the_likelihood_judge_agrees_with_the_exact_judge(tiny_model, likelihood, strips):
     """On clear cases: every caption, and what the model itself says of every panel, where that is a caption."""
     said = [Description(strip.captions[name], name, strip) for strip in strips for name in strip.regions]
-    answers = ask_every_panel(tiny_model, strips, progress=False)
-    said += [Description(found.text, found.target, strips[found.picture]) for found in answers]
+    records = generate_answers(tiny_model, strips, [Condition("none")], protocol=asking(), progress=False).records
+    said += [Description(record.text, record.targets[0], strips[int(record.picture)]) for record in records]
     exact = ExactDescription().judge_all(said, progress=False)
     own = likelihood.judge_all(said, progress=False)
     clear = [pair for pair in zip(exact, own, strict=True) if pair[0].match]

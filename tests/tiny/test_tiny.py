@@ -11,7 +11,8 @@ import pytest
 import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.errors import InputError
-from gaze_lens.evaluation import accuracy, ask_every_panel, steer_to_every_panel
+from gaze_lens.evaluation import Condition, asking
+from gaze_lens.evaluation.judges import ExactDescription
 from gaze_lens.tiny import FOLDER, HEADS
 from training.evaluate import PARTS, evaluate
 
@@ -42,15 +43,19 @@ def test_pictures_land_on_the_token_grid_as_they_are(tiny_model):
         assert (boxes[:, 2:] - boxes[:, :2] == 16).all()
 
 
+def share_of_panels_read(model, strips):
+    """How often the answer to the question about a panel is its caption."""
+    options = {"protocol": asking(), "judge": ExactDescription(), "progress": False}
+    return gl.evaluate(model, strips, [Condition("none")], **options).accuracy("none").value
+
+
 def test_it_reads_panels(tiny_model):
-    answers = ask_every_panel(tiny_model, STRIPS, progress=False)
-    assert accuracy(answers, exact=True).value >= 0.9
+    assert share_of_panels_read(tiny_model, STRIPS) >= 0.9
 
 
 def test_it_reads_strips_of_other_lengths_and_places_of_scenes(tiny_model):
     for panels in (1, 3, 8):
-        answers = ask_every_panel(tiny_model, comics.synthetic(4, seed=11, panels=panels), progress=False)
-        assert accuracy(answers, exact=True).value >= 0.7, panels
+        assert share_of_panels_read(tiny_model, comics.synthetic(4, seed=11, panels=panels)) >= 0.7, panels
     scene = comics.scenes(1, seed=5)[0]
     text = str(tiny_model.generate(tiny_model.prepare(scene, comics.LIST_THINGS), max_new_tokens=30))
     assert sum(caption.removesuffix(".") in text for caption in scene.captions.values()) >= len(scene.captions) - 1
@@ -60,10 +65,10 @@ def test_few_heads_look_and_steer(tiny_model):
     scores = gl.score_heads(tiny_model, STRIPS, batch_size=8, progress=False)
     assert scores.contrast.max() >= 0.6
     assert (scores.score > 0.1).float().mean() <= 0.25
-    steered = steer_to_every_panel(tiny_model, STRIPS, scores.top(HEADS), progress=False)
-    assert accuracy(steered).value >= 0.831
-    everything = steer_to_every_panel(tiny_model, STRIPS, scores.top(scores.score.numel()), progress=False)
-    assert accuracy(everything).value <= 0.15
+    conditions = [Condition("few", scores.top(HEADS)), Condition("all", scores.top(scores.score.numel()))]
+    results = gl.evaluate(tiny_model, STRIPS, conditions, progress=False)
+    assert results.accuracy("few").value >= 0.831
+    assert results.accuracy("all").value <= 0.15
 
 
 def test_an_evaluation_goes_on_with_the_parts_that_its_file_lacks(tmp_path, monkeypatch):
