@@ -98,7 +98,7 @@ def test_the_table_tells_what_was_measured():
 
 
 def test_a_report_on_nothing_says_how_to_make_something(tmp_path):
-    with pytest.raises(InputError, match="no measured member.*tiny.zoo --out"):
+    with pytest.raises(InputError, match="no measured member.*training.zoo --out"):
         write_report(tmp_path, zoo.MEMBERS)
 
 
