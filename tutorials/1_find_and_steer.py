@@ -266,7 +266,7 @@ gl.show.scores(scores).save(out / "scores.png")
 gl.show.staircase(guided, schedule=schedule).save(out / "staircase.pdf")
 
 same = gl.HeadSet.load(out / "heads.json", model=model.cfg.model_name, fingerprint=model.fingerprint)
-print(repr(same), "-", same.found)
+print(repr(same), "-", same.provenance)
 print(sorted(path.name for path in out.iterdir()))
 
 # %% [markdown]

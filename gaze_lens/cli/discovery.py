@@ -6,7 +6,6 @@ sample_strips(model, strips, Path("out"), shard=(2, 8))                       # 
 merge_samples(Path("out"), top=100)                                           # when all eight are done
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +21,13 @@ from tqdm import tqdm
 from gaze_lens import show
 from gaze_lens.comics.questions import ask
 from gaze_lens.data import Pictures
+from gaze_lens.data.picture_digests import picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model.weights_digest import weights_digest
-from gaze_lens.regions.digest import picture_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
+from gaze_lens.runs.digests import digest
 from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
 from gaze_lens.scoring.across_processes import together
@@ -123,10 +123,9 @@ def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str
 def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
     """What a run is of; a resumed run, and every shard, must agree in all of it."""
     questions = [ask(index) for index in range(2)]
-    digest = hashlib.sha256(repr(strips.names).encode()).hexdigest()
     return {
         "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
-        "strips": len(strips), "digest": digest, "questions": questions,
+        "strips": len(strips), "digest": digest(repr(strips.names)), "questions": questions,
     }  # fmt: skip
 
 
@@ -225,7 +224,7 @@ def _sample(model: Any, name: str, strip: Picture, partial: Path) -> Shape:
 
 
 def _path(partial: Path, name: str) -> Path:
-    return partial / (hashlib.sha256(name.encode()).hexdigest()[:16] + ".safetensors")
+    return partial / (digest(name)[:16] + ".safetensors")
 
 
 def _shape(partial: Path, name: str) -> Shape:
@@ -247,5 +246,5 @@ def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], made: Map
     samples = together(rows, len(names), widest)
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
-    found = {"method": "gaze score", "at": "prompt", "strips": len(samples)}
-    return HeadScores(samples, model=run["model"], fingerprint=run["fingerprint"], found=found)
+    provenance = {"method": "gaze score", "at": "prompt", "strips": len(samples)}
+    return HeadScores(samples, model=run["model"], fingerprint=run["fingerprint"], provenance=provenance)

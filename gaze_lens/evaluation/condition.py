@@ -8,7 +8,6 @@ A condition steers a set of heads with one mode, on every picture and target ali
 heads, as many random heads of the lowest scores, and all heads.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
+from gaze_lens.runs.digests import digest
 
 NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
 LARGE = 400  # heads: smaller models draw random heads from the lower half, whatever their number
@@ -55,7 +55,7 @@ class Condition:
     @property
     def digest(self) -> str:
         """A short fingerprint of its heads, "" without heads."""
-        return "" if self.heads is None else hashlib.sha256(str(self.heads).encode()).hexdigest()[:12]
+        return "" if self.heads is None else digest(str(self.heads))[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

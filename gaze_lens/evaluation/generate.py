@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gaze_lens.data.picture_digests import names_of
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.condition import Condition, without_repeats
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import KIND, Generations, Record, check_picture, describe, picture_line, skipped_line
 from gaze_lens.evaluation.steered_rows import Row, Text, answers
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.regions.digest import names_of
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Journal, Line, header
 from gaze_lens.runs.shards import check_shard

@@ -6,7 +6,6 @@
 Judgements go into a file beside the generations, one line for each answer, and are kept; errors are tried again.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -18,15 +17,16 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from gaze_lens.data.picture_digests import names_of, pictures_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, NamesOnly
 from gaze_lens.evaluation.merge import FILE
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.evaluation.records import Generations, Record, check_picture
 from gaze_lens.evaluation.results import Results
-from gaze_lens.regions.digest import names_of, pictures_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.shapes import Box
+from gaze_lens.runs.digests import digest
 from gaze_lens.runs.journal import Journal, Line, header
 
 BLIND = CaptionMatch | ExactDescription | NamesOnly
@@ -56,8 +56,7 @@ def rejudge(
     path = None if folder is None else folder / f"judgements-{slug(name_of(judge))}.jsonl"
     if path is not None and not _known_by_name(judge):
         path.unlink(missing_ok=True)
-    digest = hashlib.sha256(json.dumps(source.run, sort_keys=True).encode()).hexdigest()[:16]
-    run = {"judge": name_of(judge), "generations": digest}
+    run = {"judge": name_of(judge), "generations": digest(json.dumps(source.run, sort_keys=True))[:16]}
     journal = Journal.open(path, header("judgements", run), resume=True)
     judged = dict(map(_entry, journal.lines))
     records = [record for record in source.records if not record.skipped]
@@ -108,7 +107,7 @@ def _known_by_name(judge: Judge) -> bool:
 def slug(name: str) -> str:
     """A judge's name (`name_of`) for a file: another judge, or other settings, another name."""
     kind = "".join(re.findall(r"\w+", name.partition("(")[0])).lower()
-    return f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return f"{kind}-{digest(name)[:6]}"
 
 
 def _entry(line: Line) -> tuple[tuple[Any, ...], list[dict[str, Any]]]:

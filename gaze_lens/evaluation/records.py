@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gaze_lens.data.picture_digests import picture_digest, pictures_digest
 from gaze_lens.deprecation import renamed_attribute
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.model.weights_digest import weights_digest
-from gaze_lens.regions.digest import picture_digest, pictures_digest
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Line, read
 

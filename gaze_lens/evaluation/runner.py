@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gaze_lens.data.picture_digests import names_of
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import Judge
@@ -20,7 +21,6 @@ from gaze_lens.evaluation.protocols import Protocol, question
 from gaze_lens.evaluation.records import KIND, Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
-from gaze_lens.regions.digest import names_of
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole

@@ -14,7 +14,6 @@ the whole image whatever is asked scores up to one over the number of panels; th
 from one that looks where it is asked to.
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,18 +24,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_set import Head, HeadSet, refuse_other
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
 from gaze_lens.runs.files import to_json, write_whole
+from gaze_lens.runs.tensor_files import TensorFile
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = "gaze_lens head scores 1"
+FILE = TensorFile("gaze_lens head scores 1", kind="head scores", writer="HeadScores.save(path)", error=HeadError)
 
 
+@renamed_fields(found="provenance")
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadScores:
     """`gl.score_heads(model, strips)`: where every head looked, for every strip and every panel asked about.
@@ -45,14 +47,14 @@ class HeadScores:
         while panel `asked` was asked about; not renormalised. NaN where a strip has fewer panels than the widest;
         every statistic leaves these out. Kept on the CPU, in float32 at least.
     model, fingerprint: the model that the heads belong to, if known.
-    found: how they were found (method, strips, at, seed ...); anything JSON can hold.
+    provenance: how they were made (method, strips, at, seed ...); anything JSON can hold.
     Raises HeadError for no strips, fewer than two panels, infinities, and NaN in some heads only (broken weights).
     """
 
     samples: Float[Tensor, "strip layer head asked attended"]
     model: str | None = None
     fingerprint: str | None = None
-    found: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         samples = self.samples.detach().cpu()
@@ -134,10 +136,9 @@ class HeadScores:
         """
         if not 0 < level < 1:
             raise HeadError(f"level={level}: expected a share of false discoveries between 0 and 1, such as 0.05.")
-        told = judge_samples(self.samples, level=level, least=least, seed=seed)
-        marked = told.pop("found")
-        heads = [head for head in self.ranked("contrast") if marked[head]]
-        return Verdict(self._set(heads, {"verdict": "contrast", "level": level, "least": least}), **told)
+        tracks, figures = judge_samples(self.samples, level=level, least=least, seed=seed)
+        heads = [head for head in self.ranked("contrast") if tracks[head]]
+        return Verdict(self._set(heads, {"verdict": "contrast", "level": level, "least": least}), **figures)
 
     def ranked(self, by: str = "score") -> list[Head]:
         """`scores.ranked("contrast")`: all heads, best first; ties by layer and head."""
@@ -194,7 +195,8 @@ class HeadScores:
         return self._set(chosen, how)
 
     def _set(self, heads: list[Head], how: dict[str, Any]) -> HeadSet:
-        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, found={**self.found, **how})
+        provenance = {**self.provenance, **how}
+        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, provenance=provenance)
 
     def table(self, by: str = "score") -> "DataFrame":
         """`scores.table()`: a pandas DataFrame with a row for each head, best first.
@@ -225,11 +227,8 @@ class HeadScores:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """`scores.save("scores.safetensors")`: samples, and in the header all else; complete or not there at all."""
-        from safetensors.torch import save
-
-        about = {"model": self.model, "fingerprint": self.fingerprint, "found": self.found}
-        header = {"format": FORMAT, "about": to_json(about)}
-        write_whole(path, save({"samples": self.samples.contiguous()}, metadata=header))
+        about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
+        FILE.write(path, {"samples": self.samples}, about)
 
     @classmethod
     def load(
@@ -245,17 +244,9 @@ class HeadScores:
         model, fingerprint: of the model that the scores are for; another one's are refused unless `force`.
         Raises HeadError for a file that cannot be read, or that belongs to another model.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                samples = file.get_tensor("samples")
-            scores = cls(samples, about["model"], about["fingerprint"], about["found"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise HeadError(
-                f"{path} cannot be read as head scores ({error}): expected a file written by HeadScores.save(path)."
-            ) from error
+        with FILE.reading(path) as (tensors, about):
+            provenance = about["found" if "found" in about else "provenance"]  # version 0.1 wrote the first
+            scores = cls(tensors["samples"], about["model"], about["fingerprint"], provenance)
         if not force:
             refuse_other(os.fspath(path), scores, model=model, fingerprint=fingerprint)
         return scores

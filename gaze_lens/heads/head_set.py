@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.runs.files import to_json, write_whole
 
@@ -65,6 +66,7 @@ class Head(NamedTuple):
         return cls(*numbers)
 
 
+@renamed_fields(found="provenance")
 @dataclass(frozen=True, init=False, repr=False)
 class HeadSet:
     """`HeadSet(["L1H0", (1, 3)])`: heads in the order given (best first, where they were ranked), none twice.
@@ -72,7 +74,7 @@ class HeadSet:
     heads: of `Head`; anything that `Head.parse` reads may be given.
     model: name of the model that they belong to, if known.
     fingerprint: of that model's architecture, if known.
-    found: how they were found (method, strips, rank_by, seed ...); anything JSON can hold.
+    provenance: how they were found (method, strips, rank_by, seed ...); anything JSON can hold.
     Two sets are equal where their heads are, in the same order. Set operations keep the order of the left side, and
     refuse heads of two models. Raises HeadError for something that is no head, and for a head given twice.
     """
@@ -80,7 +82,7 @@ class HeadSet:
     heads: tuple[Head, ...]
     model: str | None = field(default=None, compare=False)
     fingerprint: str | None = field(default=None, compare=False)
-    found: dict[str, Any] = field(default_factory=dict, compare=False)
+    provenance: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class HeadSet:
         *,
         model: str | None = None,
         fingerprint: str | None = None,
-        found: dict[str, Any] | None = None,
+        provenance: dict[str, Any] | None = None,
     ) -> None:
         if isinstance(heads, str | Head):
             raise HeadError(
@@ -100,8 +102,8 @@ class HeadSet:
         twice = sorted({head for head in parsed if parsed.count(head) > 1}) if len(set(parsed)) < len(parsed) else []
         if twice:
             raise HeadError(f"{_names(twice)} given more than once: expected every head once. Leave the repeats out.")
-        values = {"heads": parsed, "model": model, "fingerprint": fingerprint, "found": dict(found or {})}
-        for name, value in values.items():
+        about = {"model": model, "fingerprint": fingerprint, "provenance": dict(provenance or {})}
+        for name, value in {"heads": parsed, **about}.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -131,7 +133,8 @@ class HeadSet:
 
     def __getitem__(self, index: int | slice) -> "Head | HeadSet":
         if isinstance(index, slice):
-            return HeadSet(self.heads[index], model=self.model, fingerprint=self.fingerprint, found=self.found)
+            about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
+            return HeadSet(self.heads[index], **about)
         return self.heads[index]
 
     def __or__(self, other: "HeadSet") -> "HeadSet":
@@ -146,9 +149,10 @@ class HeadSet:
     def _combine(self, other: "HeadSet", sign: str, heads: list[Head]) -> "HeadSet":
         """The heads with the metadata of both sides, which must not belong to two models."""
         refuse_other("The right side of " + sign, other, model=self.model, fingerprint=self.fingerprint)
-        found = self.found if self.found == other.found else {"operation": sign, "of": [self.found, other.found]}
-        model, fingerprint = self.model or other.model, self.fingerprint or other.fingerprint
-        return HeadSet(heads, model=model, fingerprint=fingerprint, found=found)
+        about = {"model": self.model or other.model, "fingerprint": self.fingerprint or other.fingerprint}
+        both = [self.provenance, other.provenance]
+        provenance = both[0] if both[0] == both[1] else {"operation": sign, "of": both}
+        return HeadSet(heads, **about, provenance=provenance)
 
     def by_layer(self) -> dict[int, tuple[int, ...]]:
         """`heads.by_layer()[20]`: for each layer, ascending, its heads, ascending."""
@@ -175,11 +179,10 @@ class HeadSet:
     def save(self, path: str | os.PathLike[str]) -> None:
         """`heads.save("heads.json")`: JSON to read and edit; the file is complete or not there at all.
 
-        Raises HeadError where `found` holds something that JSON cannot.
+        Raises HeadError where `provenance` holds something that JSON cannot.
         """
-        entries = [str(head) for head in self]
-        content = {"format": FORMAT, "model": self.model, "fingerprint": self.fingerprint, "found": self.found}
-        write_whole(path, to_json({**content, "heads": entries}).encode())
+        about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
+        write_whole(path, to_json({"format": FORMAT, **about, "heads": [str(head) for head in self]}).encode())
 
     @classmethod
     def load(
@@ -202,21 +205,22 @@ class HeadSet:
         entries = content
         if isinstance(content, dict):
             entries = next((content[key] for key in LISTS if key in content), None)
-        about = content if isinstance(content, dict) else {}
-        found, owner = about.get("found", {"file": Path(path).name}), (about.get("model"), about.get("fingerprint"))
+        about = {"provenance": {"file": Path(path).name}} | (content if isinstance(content, dict) else {})
+        owner, provenance = (about.get("model"), about.get("fingerprint")), about.get("found", about["provenance"])
         named = all(name is None or isinstance(name, str) for name in owner)
-        if not (isinstance(entries, list) and isinstance(found, dict) and named):
+        if not (isinstance(entries, list) and isinstance(provenance, dict) and named):
             raise HeadError(
                 f"{path} holds no heads: expected a list of heads, alone or under one of the keys {', '.join(LISTS)}, "
                 "with model and fingerprint as text. Write one with HeadSet.save(path)."
             )
         try:
             heads = [_entry(entry) for entry in entries]
-            heads = cls(heads, model=owner[0], fingerprint=owner[1], found=found)
+            heads = cls(heads, model=owner[0], fingerprint=owner[1], provenance=provenance)
         except HeadError as error:
             raise HeadError(f"{path} cannot be read as heads: {error}") from error
         if force:
-            return cls(heads, model=model or heads.model, fingerprint=fingerprint or heads.fingerprint, found=found)
+            owner = {"model": model or heads.model, "fingerprint": fingerprint or heads.fingerprint}
+            return cls(heads, **owner, provenance=provenance)
         refuse_other(os.fspath(path), heads, model=model, fingerprint=fingerprint)
         return heads
 

@@ -182,16 +182,16 @@ def split_half(samples: Float[Tensor, "strip layer head asked attended"], *, see
 
 def judge_samples(
     samples: Float[Tensor, "strip layer head asked attended"], *, level: float, least: float, seed: int
-) -> dict[str, Any]:
-    """The fields of a Verdict, with `found` [layer, head] in place of its heads."""
+) -> tuple[Bool[Tensor, "layer head"], dict[str, Any]]:
+    """Which heads track the region asked about, and the other fields of a Verdict."""
     matrix = samples.nanmean(0)
     values, orders = contrast(matrix), labellings(matrix.shape[-1], seed=seed)
     tolerance = ROUNDING * matrix.abs().amax((-1, -2))
-    found, p = tracking(values - tolerance, relabelled(matrix, orders), level=level, least=least)
+    tracks, p = tracking(values - tolerance, relabelled(matrix, orders), level=level, least=least)
     share, effective = concentration(values)
     floor = 1 / (1 + len(orders) * values.shape[1])  # the smallest p-value there can be
-    return {
-        "found": found, "p": p, "n_heads": values.numel(), "n_strips": len(samples), "n_regions": matrix.shape[-1],
+    return tracks, {
+        "p": p, "n_heads": values.numel(), "n_strips": len(samples), "n_regions": matrix.shape[-1],
         "level": level, "least": least, "largest": float(values.max()), "share": share, "effective": effective,
         "stability": split_half(samples, seed=seed), "fewest": max(1, math.ceil(floor * values.numel() / level)),
     }  # fmt: skip

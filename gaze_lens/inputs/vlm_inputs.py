@@ -5,7 +5,6 @@ inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1)
 model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(model, inputs, cache, metric)
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.shapes import Box
+from gaze_lens.runs.digests import digest
 from gaze_lens.text.spans import span_of
 
 
@@ -267,6 +267,6 @@ def pixel_keys(inputs: VLMInputs) -> list[str]:
     """
     images = [picture.image for pictures in inputs.pictures for picture in pictures]
     return [
-        hashlib.sha256(repr(image.size).encode() + image.tobytes() + token_map.boxes.numpy().tobytes()).hexdigest()
+        digest(repr(image.size), image.tobytes(), token_map.boxes.numpy().tobytes())
         for image, token_map in zip(images, inputs.maps, strict=True)
     ]

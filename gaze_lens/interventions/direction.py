@@ -8,41 +8,40 @@ The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; b
 2026, "Reading direction". A layer's vector is added to `hook_resid_pre`, the stream that the layer reads.
 """
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.edits import Hooks, position_mask, row_means
-from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.tensor_files import TensorFile
 
-FORMAT = "gaze_lens direction 1"
+FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction.save(path)", error=ModelError)
 
 
+@renamed_fields(found="provenance")
 @dataclass(frozen=True, eq=False)
 class Direction:
     """A vector for each of some layers. `direction.hooks(20)` adds it; `direction.save("reading.safetensors")`.
 
     vectors: one for each of `layers`, in the units of the residual stream.
-    fingerprint: of the architecture that it belongs to, if known. found: how it was made; anything JSON can hold.
+    fingerprint: of the architecture that it belongs to, if known. provenance: how it was made; anything JSON
+        can hold.
     """
 
     vectors: Float[Tensor, "layer d_model"]
     layers: tuple[int, ...]
     fingerprint: str | None = None
-    found: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.layers) != len(self.vectors) or len(set(self.layers)) < len(self.layers) or not self.layers:
@@ -90,9 +89,8 @@ class Direction:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """`direction.save("reading.safetensors")`: the file is complete or not there at all."""
-        about = {"layers": list(self.layers), "fingerprint": self.fingerprint, "found": self.found}
-        metadata = {"format": FORMAT, "about": json.dumps(about)}
-        write_whole(path, save({"vectors": self.vectors.contiguous().cpu()}, metadata))
+        about = {"layers": self.layers, "fingerprint": self.fingerprint, "provenance": self.provenance}
+        FILE.write(path, {"vectors": self.vectors}, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, fingerprint: str | None = None) -> "Direction":
@@ -100,22 +98,15 @@ class Direction:
 
         Raises ModelError for a file that holds none, or one of another architecture.
         """
-        try:
-            with safe_open(Path(path), framework="pt") as file:
-                metadata, vectors = file.metadata() or {}, file.get_tensor("vectors")
-        except (OSError, SafetensorError) as error:
+        with FILE.reading(path) as (tensors, about):
+            provenance = about["found" if "found" in about else "provenance"]  # version 0.1 wrote the first
+            direction = cls(tensors["vectors"], tuple(about["layers"]), about["fingerprint"], provenance)
+        if fingerprint is not None and direction.fingerprint not in (None, fingerprint):
             raise ModelError(
-                f"{path} cannot be read as a direction ({error}). Write one with Direction.save."
-            ) from error
-        if metadata.get("format") != FORMAT:
-            raise ModelError(f"{path} holds no direction of this library; write one with Direction.save.")
-        about = json.loads(metadata["about"])
-        if fingerprint is not None and about["fingerprint"] not in (None, fingerprint):
-            raise ModelError(
-                f"{path} holds a direction of {about['fingerprint']}, and {fingerprint} is asked for, which has an"
-                "other stream. Make a direction of this model."
+                f"{path} holds a direction of {direction.fingerprint}, and {fingerprint} is asked for, which has "
+                "another residual stream. Make a direction of this model."
             )
-        return cls(vectors, tuple(about["layers"]), about["fingerprint"], about["found"])
+        return direction
 
 
 def _add(
@@ -151,8 +142,8 @@ def mean_difference(
     chosen = range(model.cfg.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
     names = [f"blocks.{layer}.hook_resid_pre" for layer in chosen]
     means = [_mean(model, inputs, names, positions) for inputs in (a, b)]
-    found = {"method": "mean difference", "positions": getattr(positions, "name", str(positions))}
-    return Direction((means[0] - means[1]).float(), tuple(chosen), model.fingerprint, found)
+    provenance = {"method": "mean difference", "positions": getattr(positions, "name", str(positions))}
+    return Direction((means[0] - means[1]).float(), tuple(chosen), model.fingerprint, provenance)
 
 
 def _mean(

@@ -1,6 +1,5 @@
 """Sweeps of a direction over bands of layers: which layers does it act in?"""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ from gaze_lens.interventions.direction import Direction
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.result import PatchResult
 from gaze_lens.patching.sweep import Sweep, check_inputs, digests
+from gaze_lens.runs.digests import digest
 
 
 class Band(NamedTuple):
@@ -102,8 +102,8 @@ class _Bands:
     def described(self) -> dict[str, Any]:
         """What tells these edits from others."""
         vectors = self.direction.vectors.float().cpu().contiguous().numpy().tobytes()
-        digest = hashlib.sha256(repr(self.direction.layers).encode() + vectors).hexdigest()
-        return {"direction": digest, "scale": self.scale, "positions": None if self.where is None else self.where.rows}
+        positions = None if self.where is None else self.where.rows
+        return {"direction": digest(repr(self.direction.layers), vectors), "scale": self.scale, "positions": positions}
 
 
 def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:

@@ -85,12 +85,12 @@ class PatchResult(PatchingResult):
         cells, recovery = self._at(positions)
         best = recovery.argsort(descending=True, stable=True)[:k].tolist()
         heads = [(int(cells["layer"].iloc[i]), int(cells["head"].iloc[i])) for i in best]
-        found = {
+        provenance = {
             "method": f"patching {self.what}",
             "positions": cells["positions"].iloc[0],
             "metric": self.metric_names[0],
         }
-        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, found=found)
+        return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, provenance=provenance)
 
     def grid(self, positions: str | None = None) -> Float[Tensor, " layer *head"]:
         """`result.grid("last")`: the recovery by layer and head, or by layer; NaN where nothing was patched.

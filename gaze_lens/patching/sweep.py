@@ -7,7 +7,6 @@ The corrupted inputs are run with one activation replaced by that of the clean r
 every group of positions. Wang et al. 2023 (interpretability in the wild), Zhang and Nanda 2024 (best practices).
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,6 +32,7 @@ from gaze_lens.patching.from_layer import cannot_resume, keeping, resuming
 from gaze_lens.patching.measuring import Measure
 from gaze_lens.patching.result import PatchResult, result_of
 from gaze_lens.patching.sites import Site, site_of
+from gaze_lens.runs.digests import digest
 
 Pairs = Sequence[tuple[Group, Group]]
 
@@ -231,7 +231,7 @@ def digests(clean: VLMInputs, corrupted: VLMInputs) -> dict[str, str]:
     """For both, something that is the same for inputs of equal tokens and pictures."""
     seen = {"clean inputs": clean, "corrupted inputs": corrupted}
     texts = {name: repr((inputs.input_ids.tolist(), pixel_keys(inputs))) for name, inputs in seen.items()}
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return {name: digest(text) for name, text in texts.items()}
 
 
 def _result(site: Site, cells: Sequence[Cell], values: Sequence[Tensor], sweep: Sweep) -> PatchResult:

@@ -14,8 +14,8 @@ def to_json(content: Any) -> str:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise HeadError(
-            f"This cannot be written as JSON ({error}): expected text, finite numbers, lists and dicts in `found`. "
-            "Turn paths into str and arrays into lists."
+            f"This cannot be written as JSON ({error}): expected text, finite numbers, lists and dicts, as in "
+            "provenance=. Turn paths into str and arrays into lists."
         ) from error
 
 

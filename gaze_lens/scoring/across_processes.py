@@ -57,6 +57,6 @@ def score_heads(
         samples = score_strips(model, batch, at=at, batch_size=batch_size, progress=False, **options)
         rows += [(start + k, sample) for k, sample in enumerate(samples)]
     shape = max((sample.shape for _, sample in rows), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
-    found = {"method": "gaze score", "at": at, "strips": len(strips)}
+    provenance = {"method": "gaze score", "at": at, "strips": len(strips)}
     samples = together(rows, len(strips), shape)
-    return HeadScores(samples, model=model.cfg.model_name, fingerprint=model.fingerprint, found=found)
+    return HeadScores(samples, model=model.cfg.model_name, fingerprint=model.fingerprint, provenance=provenance)

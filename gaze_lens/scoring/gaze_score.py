@@ -65,8 +65,8 @@ def collect_scores(model: Any, samples: Sequence[Float[Tensor, "layer head _ _"]
     for row, sample in zip(filled, samples, strict=True):
         n_panels = sample.shape[-1]
         row[:, :, :n_panels, :n_panels] = sample
-    found = {"method": "gaze score", "at": at, "strips": len(samples)}
-    return HeadScores(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, found=found)
+    provenance = {"method": "gaze score", "at": at, "strips": len(samples)}
+    return HeadScores(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, provenance=provenance)
 
 
 def score_strips(

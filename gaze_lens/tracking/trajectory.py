@@ -6,7 +6,6 @@ trajectory.agreement(told); trajectory.stretches(told)
 trajectory.table(); trajectory.to_csv("steps.csv"); trajectory.save("trajectory.safetensors")
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +13,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gaze_lens.errors import GazeLensError, InputError
+from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model.generation import Generation
-from gaze_lens.runs.files import to_json, write_whole
+from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.tensor_files import TensorFile
 from gaze_lens.tracking import described, schedule_agreement
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = "gaze_lens trajectory 1"
+FILE = TensorFile("gaze_lens trajectory 1", kind="a trajectory", writer="Trajectory.save(path)", error=InputError)
 NUMBERS, IDS = ("mass", "on_image", "entropy", "sink"), ("tokens", "sequences")
 
 
@@ -165,11 +164,9 @@ class Trajectory:
 
         Of the generation, its texts, tokens and sequences are kept; captured activations are not.
         """
-        from safetensors.torch import save
-
-        heads = {"heads": list(map(str, self.heads)), "model": self.heads.model, "found": self.heads.found}
+        heads = {name: getattr(self.heads, name) for name in ("model", "fingerprint", "provenance")}
         about = {
-            "heads": heads | {"fingerprint": self.heads.fingerprint},
+            "heads": {"heads": list(map(str, self.heads)), **heads},
             "regions": self.regions,
             "tokens": self.tokens,
             "texts": self.generation.texts,
@@ -178,28 +175,21 @@ class Trajectory:
         }
         tensors = {name: getattr(self, name) for name in NUMBERS}
         tensors |= {f"generation.{name}": getattr(self.generation, name) for name in IDS}
-        apart = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-        write_whole(path, save(apart, metadata={"format": FORMAT, "about": to_json(about)}))
+        FILE.write(path, {name: tensor.clone() for name, tensor in tensors.items()}, about)  # they may share memory
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Trajectory":
         """`Trajectory.load("trajectory.safetensors")`: what `save` wrote. Raises InputError for any other file."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["about"])
-                numbers = {name: file.get_tensor(name) for name in NUMBERS}
-                ids = {name: file.get_tensor(f"generation.{name}") for name in IDS}
-            heads = HeadSet(about["heads"].pop("heads"), **about["heads"])
+        with FILE.reading(path) as (tensors, about):
+            numbers = {name: tensors[name] for name in NUMBERS}
+            ids = {name: tensors[f"generation.{name}"] for name in IDS}
+            heads = about["heads"]
+            if "found" in heads:  # version 0.1
+                heads["provenance"] = heads.pop("found")
             texts = {name: tuple(about[name]) for name in ("regions", "tokens")}
             generation = Generation(tuple(about["texts"]), **ids)
             rest = {name: about[name] for name in ("weighted", "captions")}
-            return cls(**numbers, **texts, **rest, heads=heads, generation=generation)
-        except (OSError, SafetensorError, GazeLensError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} cannot be read as a trajectory ({error}): expected a file written by Trajectory.save(path)."
-            ) from error
+            return cls(**numbers, **texts, **rest, heads=HeadSet(heads.pop("heads"), **heads), generation=generation)
 
     def __str__(self) -> str:
         return str(self.generation)

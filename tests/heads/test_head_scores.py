@@ -151,7 +151,7 @@ def test_an_even_head_has_no_contrast():
 
 def scores_with_values(values: list[list[float]]) -> HeadScores:
     """A score for each [layer, head], with nothing off the diagonal."""
-    return HeadScores(torch.tensor(values)[None, :, :, None, None] * torch.eye(3), model="m", found={"strips": 1})
+    return HeadScores(torch.tensor(values)[None, :, :, None, None] * torch.eye(3), model="m", provenance={"strips": 1})
 
 
 def test_ranking_top_and_ties():
@@ -160,8 +160,8 @@ def test_ranking_top_and_ties():
     top = scores.top(2)
     assert top == HeadSet(["L1H0", "L0H1"])
     assert top.model == "m"
-    assert top.found == {"strips": 1, "rank_by": "score", "top": 2}
-    assert scores.top(6, "contrast").found["rank_by"] == "contrast"
+    assert top.provenance == {"strips": 1, "rank_by": "score", "top": 2}
+    assert scores.top(6, "contrast").provenance["rank_by"] == "contrast"
     for k in (0, 7):
         with pytest.raises(HeadError, match=rf"The {k} best heads.*1 to 6"):
             scores.top(k)
@@ -177,7 +177,7 @@ def test_controls_come_from_below():
     assert len(drawn) == 10
     assert drawn == scores.controls(10, seed=4)
     assert drawn != scores.controls(10, seed=5)
-    assert drawn.found == {"strips": 1, "rank_by": "score", "controls": 10, "seed": 4, "below": 50.0}
+    assert drawn.provenance == {"strips": 1, "rank_by": "score", "controls": 10, "seed": 4, "below": 50.0}
     assert set(scores.controls(24, seed=0)) == lower
     assert not set(scores.controls(24, seed=0)) & set(scores.top(24))
     with pytest.raises(HeadError, match=r"25 control heads .* 24 of 48 heads .* percentile 50 .* raise below="):
@@ -263,7 +263,7 @@ def test_files_round_trip(tmp_path):
     scores.save(path)
     back = HeadScores.load(path, model="m", fingerprint="f")
     assert torch.equal(back.samples.nan_to_num(-1), scores.samples.nan_to_num(-1))
-    assert (back.model, back.fingerprint, back.found) == (scores.model, scores.fingerprint, scores.found)
+    assert (back.model, back.fingerprint, back.provenance) == (scores.model, scores.fingerprint, scores.provenance)
     with pytest.raises(HeadError, match="of the model m, expected other"):
         HeadScores.load(path, model="other")
     assert HeadScores.load(path, model="other", force=True).model == "m"
@@ -289,7 +289,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_failed_save_leaves_nothing(tmp_path):
-    scores = HeadScores(random_samples(), found={"score": math.nan})
+    scores = HeadScores(random_samples(), provenance={"score": math.nan})
     with pytest.raises(HeadError, match="cannot be written as JSON"):
         scores.save(tmp_path / "scores.safetensors")
     assert not list(tmp_path.iterdir())

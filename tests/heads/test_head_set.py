@@ -11,7 +11,7 @@ from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.runs.files import write_whole
 
-FOUND = {"method": "gaze score", "strips": 20, "rank_by": "score", "seed": 0}
+PROVENANCE = {"method": "gaze score", "strips": 20, "rank_by": "score", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_other_forms_are_refused(given):
 
 
 def test_a_set_keeps_its_order():
-    heads = HeadSet(["L5H1", (2, 7), "2.0"], model="m", fingerprint="f", found=FOUND)
+    heads = HeadSet(["L5H1", (2, 7), "2.0"], model="m", fingerprint="f", provenance=PROVENANCE)
     assert [str(head) for head in heads] == ["L5H1", "L2H7", "L2H0"]
     assert len(heads) == 3
     assert heads[0] == Head(5, 1)
@@ -43,7 +43,7 @@ def test_a_set_keeps_its_order():
     assert heads.by_layer() == {2: (0, 7), 5: (1,)}
     assert isinstance(heads[:2], HeadSet)
     assert str(heads[:2]) == "L5H1, L2H7"
-    assert (heads[:2].model, heads[:2].fingerprint, heads[:2].found) == ("m", "f", FOUND)
+    assert (heads[:2].model, heads[:2].fingerprint, heads[:2].provenance) == ("m", "f", PROVENANCE)
     assert heads == HeadSet([(5, 1), (2, 7), (2, 0)])
     assert heads != HeadSet([(2, 7), (5, 1), (2, 0)])
     assert len({heads, HeadSet(heads)}) == 1
@@ -89,10 +89,11 @@ def test_set_operations_against_pythons_sets():
 
 
 def test_set_operations_keep_what_is_known():
-    a, b = HeadSet(["L1H0"], model="m", found={"seed": 1}), HeadSet(["L2H0"], fingerprint="f", found={"seed": 2})
+    a = HeadSet(["L1H0"], model="m", provenance={"seed": 1})
+    b = HeadSet(["L2H0"], fingerprint="f", provenance={"seed": 2})
     assert ((a | b).model, (a | b).fingerprint) == ("m", "f")
-    assert (a | b).found == {"operation": "|", "of": [{"seed": 1}, {"seed": 2}]}
-    assert (a | a).found == {"seed": 1}
+    assert (a | b).provenance == {"operation": "|", "of": [{"seed": 1}, {"seed": 2}]}
+    assert (a | a).provenance == {"seed": 1}
     with pytest.raises(HeadError, match="of the model other, expected m"):
         a | HeadSet(["L1H1"], model="other")
 
@@ -105,12 +106,12 @@ def test_check_names_heads_and_ranges():
 
 
 def test_files_round_trip(tmp_path):
-    heads = HeadSet(["L5H1", "L2H7"], model="Qwen/x", fingerprint="28x16", found=FOUND)
+    heads = HeadSet(["L5H1", "L2H7"], model="Qwen/x", fingerprint="28x16", provenance=PROVENANCE)
     path = tmp_path / "new" / "heads.json"
     heads.save(path)
     back = HeadSet.load(path, model="Qwen/x", fingerprint="28x16")
     assert back == heads
-    assert (back.model, back.fingerprint, back.found) == ("Qwen/x", "28x16", FOUND)
+    assert (back.model, back.fingerprint, back.provenance) == ("Qwen/x", "28x16", PROVENANCE)
     assert json.loads(path.read_text())["heads"] == ["L5H1", "L2H7"]
     assert [file.name for file in path.parent.iterdir()] == ["heads.json"]
 
@@ -142,7 +143,7 @@ def test_rankings_of_others_are_read(tmp_path, entries, key):
     heads = HeadSet.load(path, model="any", fingerprint="any")
     assert str(heads) == "L5H10, L0H14"
     assert heads.model is None
-    assert heads.found == {"file": "gaze_head_ranking.json"}
+    assert heads.provenance == {"file": "gaze_head_ranking.json"}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,12 @@ def test_rankings_of_others_are_read(tmp_path, entries, key):
         "[[1, 2], [1, 2]]",
         "[[1, 2, 3, 4]]",
     ]
-    + ['{"heads": [[1, 2]], "model": 3}', '{"heads": [[1, 2]], "found": []}', "[null]"],
+    + [
+        '{"heads": [[1, 2]], "model": 3}',
+        '{"heads": [[1, 2]], "found": []}',
+        '{"heads": [[1, 2]], "provenance": 1}',
+        "[null]",
+    ],
 )
 def test_malformed_files(tmp_path, text):
     path = tmp_path / "heads.json"
@@ -182,7 +188,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     HeadSet(["L5H1"]).save(path)
     for bad in ({"score": float("nan")}, {"path": tmp_path}):
         with pytest.raises(HeadError, match="cannot be written as JSON"):
-            HeadSet(["L1H1"], found=bad).save(path)
+            HeadSet(["L1H1"], provenance=bad).save(path)
 
     def interrupted(*_):
         raise KeyboardInterrupt

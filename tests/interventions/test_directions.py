@@ -112,8 +112,8 @@ def test_saved_and_loaded(shelf, tmp_path):
     direction.save(tmp_path / "one.safetensors")
     loaded = gl.Direction.load(tmp_path / "one.safetensors", fingerprint=model.fingerprint)
     assert torch.equal(loaded.vectors, direction.vectors)
-    assert (loaded.layers, loaded.found) == (direction.layers, direction.found)
-    with pytest.raises(ModelError, match="other stream"):
+    assert (loaded.layers, loaded.provenance) == (direction.layers, direction.provenance)
+    with pytest.raises(ModelError, match="another residual stream"):
         gl.Direction.load(tmp_path / "one.safetensors", fingerprint="other-1x1x1x1")
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     for name in ("bad", "missing"):

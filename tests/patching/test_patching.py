@@ -350,7 +350,7 @@ def test_top_and_grid(qwen, pair):
     top = result.top(3, positions="last")
     assert list(top) == [(row.layer, row.head) for row in best.itertuples()]
     assert top.fingerprint == qwen.fingerprint
-    assert top.found == {"method": "patching z", "positions": "last", "metric": "metric"}
+    assert top.provenance == {"method": "patching z", "positions": "last", "metric": "metric"}
     grid = result.grid("last")
     assert grid.isnan().all(1).tolist() == [True, False, False, True]
     assert grid[top[0]] == grid[1:3].max()

@@ -14,6 +14,7 @@ from gaze_lens.cli import discovery
 from gaze_lens.data import Pictures
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.runs import processes
+from gaze_lens.scoring import across_processes
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def strips():
 
 
 def same(one, other):
-    return torch.equal(one.samples.nan_to_num(-1), other.samples.nan_to_num(-1)) and one.found == other.found
+    return torch.equal(one.samples.nan_to_num(-1), other.samples.nan_to_num(-1)) and one.provenance == other.provenance
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -38,16 +39,16 @@ def test_scores_of_two_ranks_are_those_of_one_process(tiny_model, strips, tmp_pa
     expected = gl.score_heads(tiny_model, strips, batch_size=batch_size, progress=False)
 
     def work(rank):
-        scores = processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False)
-        return scores.samples.numpy(), scores.found
+        scores = across_processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False)
+        return scores.samples.numpy(), scores.provenance
 
-    found = [gl.HeadScores(torch.from_numpy(samples), found=told) for samples, told in on_ranks(work, tmp_path)]
+    found = [gl.HeadScores(torch.from_numpy(samples), provenance=told) for samples, told in on_ranks(work, tmp_path)]
     assert all(same(scores, expected) for scores in found)
-    assert same(processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False), expected)
+    assert same(across_processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False), expected)
 
 
 def test_a_rank_without_strips_gets_the_scores_of_the_others(tiny_model, strips, tmp_path):
-    work = lambda rank: processes.score_heads(tiny_model, strips[:1], progress=False).samples.numpy()  # noqa: E731
+    work = lambda rank: across_processes.score_heads(tiny_model, strips[:1], progress=False).samples.numpy()  # noqa: E731
     first, second = on_ranks(work, tmp_path)
     assert (first == second).all()
     assert len(first) == 1
@@ -64,7 +65,7 @@ def test_discovery_by_two_ranks_writes_what_one_process_writes(tiny_model, strip
     assert "heads.json" in names
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-    assert expected.found["strips"] == 5, "one cannot be read"
+    assert expected.provenance["strips"] == 5, "one cannot be read"
 
 
 def killed_after(monkeypatch, number):

@@ -86,7 +86,7 @@ def test_batches_of_unequal_strips_equal_single_strips(pair, at):
         gl.score_heads(model, strips, prompts=question, at=at, batch_size=size, progress=False) for size in (1, 3)
     )
     torch.testing.assert_close(three.samples, one.samples, atol=1e-5, rtol=0, equal_nan=True)
-    assert one.found == {"method": "gaze score", "at": at, "strips": 4}
+    assert one.provenance == {"method": "gaze score", "at": at, "strips": 4}
     assert one.fingerprint == model.fingerprint
     assert one.samples.shape == (4, model.cfg.n_layers, model.cfg.n_heads, 4, 4)
 

@@ -38,7 +38,7 @@ def made(mass, tokens=None, regions=REGIONS, **rest):
     n_steps, n_heads, _ = mass.shape
     tokens = tuple(f" {i}" for i in range(n_steps)) if tokens is None else tokens
     ids = torch.arange(n_steps)[None]
-    heads = HeadSet([(i, 2 * i) for i in range(n_heads)], model="some/model", found={"seed": 3})
+    heads = HeadSet([(i, 2 * i) for i in range(n_heads)], model="some/model", provenance={"seed": 3})
     generation = Generation(("".join(tokens),), ids[:, 1:], ids)
     others = torch.rand(3, n_steps, n_heads, generator=torch.Generator().manual_seed(1))
     return gl.Trajectory(mass, *others, heads, regions, tokens, generation, **rest)
@@ -204,7 +204,7 @@ def test_a_saved_trajectory_is_the_same_when_loaded(trajectory, tmp_path):
     assert path.stat().st_size < 4096
     loaded = gl.Trajectory.load(path)
     pandas.testing.assert_frame_equal(loaded.table(), trajectory.table())
-    assert (loaded.heads, loaded.heads.model, loaded.heads.found) == (trajectory.heads, "some/model", {"seed": 3})
+    assert (loaded.heads, loaded.heads.model, loaded.heads.provenance) == (trajectory.heads, "some/model", {"seed": 3})
     for name in ("regions", "tokens", "weighted", "captions"):
         assert getattr(loaded, name) == getattr(trajectory, name)
     assert str(loaded) == str(trajectory)

@@ -1,6 +1,5 @@
 """Replies of language models on disk, so that no question is sent, and paid for, twice."""
 
-import hashlib
 import json
 import sqlite3
 from contextlib import closing
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError
+from gaze_lens.runs.digests import digest
 
 TABLE = "create table if not exists replies (key text primary key, reply text not null)"
 TIMEOUT = 60.0  # seconds to wait for another process that writes
@@ -15,7 +15,7 @@ TIMEOUT = 60.0  # seconds to wait for another process that writes
 
 def key_of(request: Any) -> str:
     """The key of a request that JSON can hold. It does not depend on the order of the names in it."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(request, sort_keys=True))
 
 
 class ReplyCache:

@@ -1,9 +1,9 @@
 """Fingerprints of pictures, by which a run that goes on knows that they are the same."""
 
-import hashlib
 from collections.abc import Sequence
 
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.digests import digest
 
 
 def names_of(pictures: Sequence[Picture]) -> list[str]:
@@ -13,15 +13,10 @@ def names_of(pictures: Sequence[Picture]) -> list[str]:
 
 def pictures_digest(pictures: Sequence[Picture]) -> str:
     """A fingerprint of the names of pictures; of the pictures themselves where they have no names."""
-    digest = hashlib.sha256(repr(names_of(pictures)).encode())
-    if not hasattr(pictures, "names"):
-        for picture in pictures:
-            digest.update(f"{picture_digest(picture)} {picture.captions}".encode())
-    return digest.hexdigest()[:16]
+    contents = () if hasattr(pictures, "names") else (f"{picture_digest(one)} {one.captions}" for one in pictures)
+    return digest(repr(names_of(pictures)), *contents)[:16]
 
 
 def picture_digest(picture: Picture) -> str:
     """A fingerprint of a picture: its pixels and its regions."""
-    digest = hashlib.sha256(f"{picture.image.size} {picture.regions}".encode())
-    digest.update(picture.image.tobytes())
-    return digest.hexdigest()[:16]
+    return digest(f"{picture.image.size} {picture.regions}", picture.image.tobytes())[:16]

@@ -1,0 +1,58 @@
+"""Safetensors files whose header says, as JSON, what the tensors are.
+
+FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction.save(path)", error=ModelError)
+FILE.write("reading.safetensors", {"vectors": vectors}, {"layers": [3, 4]})
+with FILE.reading("reading.safetensors") as (tensors, about):
+    direction = Direction(tensors["vectors"], tuple(about["layers"]))
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gaze_lens.errors import GazeLensError
+from gaze_lens.runs.files import to_json, write_whole
+
+UNREADABLE = (OSError, SafetensorError, GazeLensError, KeyError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A kind of file. format: its name in the header, with a version. kind, writer: for messages. error: their type."""
+
+    format: str
+    kind: str
+    writer: str
+    error: type[GazeLensError]
+
+    def write(self, path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Write tensors, and what JSON can hold of them in the header; the file is complete or not there at all."""
+        header = {"format": self.format, "about": to_json(about)}
+        write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
+
+    @contextmanager
+    def reading(self, path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """The tensors and the header of a file.
+
+        Where the file cannot be read, or its content does not fit what is made of it inside the `with`, that is an
+        error of this kind of file.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != self.format:
+                    raise ValueError(f"its format is {header.get('format')!r}, not {self.format!r}")
+                about = json.loads(header["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
+            yield tensors, about
+        except UNREADABLE as error:
+            raise self.error(
+                f"{path} cannot be read as {self.kind} ({error}): expected a file written by {self.writer}."
+            ) from error
