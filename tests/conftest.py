@@ -40,7 +40,7 @@ def _state(model):
     counts = {name: sum(len(getattr(point, kind)) for kind in kinds) for name, point in points.items()}
     return {
         "hooks": {name: count for name, count in counts.items() if count},
-        "layout": model.seam.layout,
+        "layout": model.attention_backend.layout,
         "attention": model.config.get_text_config()._attn_implementation,
         "flags": (model.cfg.use_attn_result, model.cfg.use_split_qkv_input, model.cfg.use_attn_in),
     }

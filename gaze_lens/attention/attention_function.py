@@ -1,38 +1,38 @@
-"""The attention seam: Hugging Face computes queries, keys and values; scores, softmax and hook points are ours.
+"""The attention function under the model: Hugging Face computes queries, keys and values; the rest is ours.
 
-    seam = Seam.attach(text_model, {module: bridge for each attention layer})
-    ...
-    seam.layout = inputs.layout            # what `HookedVLM` does around every forward
-
-`transformers` calls one registered function for every softmax layer of a language model, with the query, key and
-value after rotary embedding, norms and cache. Here that function fires the bridge's `hook_rot_q`, `hook_rot_k`,
+`transformers` calls one registered function for every softmax layer of a language model, with the query, key and value
+after rotary embedding, norms and cache. This is that function. It fires the bridge's `hook_rot_q`, `hook_rot_k`,
 `hook_attn_scores` (pre-softmax, masked) and `hook_pattern` (post-softmax), all editable, in prefill and decoding.
 A layer where nothing is attached runs the model's own kernel, and so does one that carries only `AttentionBias` and
-`RowReader` hooks. This is the only file that knows the attention registry; it knows no model by name.
+`RowReader` hooks (`kernels.py`). This is the only file that knows the attention registry; it knows no model by name.
+
+What the layers of one forward share is in its `ForwardState`, which comes as a keyword argument. It is missing only
+where a layer is called by itself, by a user: then the shapes tell the positions.
 """
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.backend import NAME, Layer, Seam, n_hooks
+from gaze_lens.attention.backend import CACHES, NAME, AttentionLayer, n_hooks
 from gaze_lens.attention.call import Call
-from gaze_lens.attention.positions import CONTEXT_KEY, QueryKeyPositions
+from gaze_lens.attention.forward_state import STATE, ForwardState
+from gaze_lens.attention.kernels import served
+from gaze_lens.attention.positions import CONTEXT_KEY, STATE_KEY, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import in_one_row
+from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError
 
-Acting = list[tuple[AttentionBias, Tensor]]
-Rows = slice | list[int]
-FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
-CACHES = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
+EDITABLE_CACHES = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
+Caches = tuple[Any, Any]  # a layer's cache of keys and values, and what later layers of the forward use again
 
 
 def register() -> None:
@@ -48,45 +48,57 @@ def attention(
 
     It returns no weights: the bridge would fire both hook points again on them.
     """
+    layer: AttentionLayer = module.gaze_lens_layer
+    state: ForwardState | None = kwargs.pop(STATE, None)
     if len(query) != len(key):
-        return in_one_row(attention, module, query, key, value, attention_mask, **kwargs)
-    layer: Layer = module.gaze_lens_layer
-    simple = layer.seam.default == "sdpa" and kwargs.get("softcap") is None and kwargs.get("s_aux") is None
-    cache, shared, layer.cache, layer.shared = layer.cache, layer.shared, None, None
-    rotary = any(layer.rotary_hooks)
-    if simple and not rotary and not any(layer.hooks):
+        return in_one_row(attention, module, query, key, value, attention_mask, state, **kwargs)
+    caches: Caches = kwargs.pop(CACHES, (None, None))
+    simple = layer.backend.default == "sdpa" and kwargs.get("softcap") is None and kwargs.get("s_aux") is None
+    hooked = any(layer.hooks) or any(layer.rotary_hooks)
+    if state is not None:
+        state.check_hooks(layer.index, layer.functions() if hooked else ())
+    if simple and not hooked:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
-    place = layer.seam.place(query.shape[-2], key.shape[-2], layer.cross_attention)
-    if rotary:
-        query, key = _rotated(layer, query, key, place, cache, shared)
+    if state is not None:
+        return _attend(layer, state, caches, simple, module, query, key, value, attention_mask, kwargs), None
+    state = _state_of_lone_layer(layer, query, key, attention_mask)
+    mixed = _attend(layer, state, caches, simple, module, query, key, value, attention_mask, kwargs)
+    layer.backend.report(state)
+    return mixed, None
+
+
+def _attend(
+    layer: AttentionLayer, state: ForwardState, caches: Caches, simple: bool, module: nn.Module,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    """Attention with hook points: the matrices built and shown where a hook wants them, else the fast kernel."""
+    positions = state.positions(query.shape[-2], key.shape[-2], layer.cross_attention)
+    if any(layer.rotary_hooks):
+        query, key = _rotated(layer, query, key, positions, *caches)
     scaling = kwargs.pop("scaling", None)
     call = Call(
-        module, query, key, value, attention_mask, place,
+        module, query, key, value, mask, positions,
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=kwargs.pop("softcap", None), sinks=kwargs.pop("s_aux", None),
-        dropout=kwargs.pop("dropout", 0.0), upcast=layer.seam.upcast, extra=kwargs,
+        dropout=kwargs.pop("dropout", 0.0), upcast=layer.backend.upcast, extra=kwargs,
     )  # fmt: skip
-    attached = _attached(layer)
-    if attached is None:
-        return _eager(call, layer), None
-    return _served(call, layer, simple, *attached), None
+    edits = _edits_and_readers(layer)
+    return _with_matrices(call, layer, state) if edits is None else served(call, layer, state, simple, *edits)
 
 
-def _served(
-    call: Call, layer: Layer, simple: bool, biases: list[AttentionBias], readers: list[RowReader]
-) -> Float[Tensor, "batch query head d_head"]:
-    """The model's own attention with biases in its masks; readers get their rows beside it."""
-    acting = _acting(call, layer, biases)
-    for reader in readers:
-        _read_rows(reader, call, layer, acting)
-    if simple and acting and call.place.n_queries > 1:
-        return _kernel_by_heads(call, layer, acting)
-    mask = _biased_mask(call, layer, acting) if acting else call.mask
-    return _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
+def _state_of_lone_layer(layer: AttentionLayer, query: Tensor, key: Tensor, mask: Tensor | None) -> ForwardState:
+    """The state for a layer that is called by itself. HookError where nothing tells what its queries see."""
+    n_queries, n_keys = query.shape[-2], key.shape[-2]
+    if mask is None and 1 < n_queries != n_keys and not layer.cross_attention:
+        raise HookError(
+            f"Layer {layer.index} was called by itself with {n_queries} queries, {n_keys} keys and no attention_mask, "
+            "so that nothing says which keys a query sees. Pass attention_mask, or run the whole model."
+        )
+    return ForwardState.of_shapes(n_queries, n_keys, cross_attention=layer.cross_attention)
 
 
 def _rotated(
-    layer: Layer, query: Tensor, key: Tensor, place: QueryKeyPositions, cache: Any, shared: Any
+    layer: AttentionLayer, query: Tensor, key: Tensor, positions: QueryKeyPositions, cache: Any, shared: Any
 ) -> tuple[Tensor, Tensor]:
     """Fire `hook_rot_q` and `hook_rot_k` where something is attached; an edited key also goes into the cache.
 
@@ -96,29 +108,29 @@ def _rotated(
     if "hook_rot_q" in points and n_hooks(points["hook_rot_q"]):
         query = points["hook_rot_q"](query)
     if "hook_rot_k" in points and n_hooks(points["hook_rot_k"]):
-        first, given = place.query_start - place.key_start, key
-        new = key[:, :, first : first + place.n_queries]
+        first, original = positions.query_start - positions.key_start, key
+        new = key[:, :, first : first + positions.n_queries]
         edited = points["hook_rot_k"](new)
         if edited is not new:
-            key = torch.cat([key[:, :, :first], edited, key[:, :, first + place.n_queries :]], dim=2)
-            _share(shared, given, key)
+            key = torch.cat([key[:, :, :first], edited, key[:, :, first + positions.n_queries :]], dim=2)
+            _share(shared, original, key)
         if cache is not None:
             _store(cache.layers[layer.index], key, edited is not new)
     return query, key
 
 
-def _share(shared: Any, given: Tensor, key: Tensor) -> None:
+def _share(shared: Any, original: Tensor, key: Tensor) -> None:
     """Let the later layers that use a layer's keys again use the edited ones."""
-    for name, (kept, values) in list((shared or {}).items()):
-        if kept is given:
+    for name, (keys, values) in list((shared or {}).items()):
+        if keys is original:
             shared[name] = key, values
 
 
 def _store(cache: Any, key: Tensor, changed: bool) -> None:
     """Put keys that a hook may have edited into a layer of the running cache: later steps read them there."""
-    if type(cache) in CACHES:
-        kept = key[:, :, key.shape[2] - cache.keys.shape[2] :]
-        cache.keys = cache.keys.copy_(kept.detach()) if cache.is_compileable else kept
+    if type(cache) in EDITABLE_CACHES:
+        cached = key[:, :, key.shape[2] - cache.keys.shape[2] :]
+        cache.keys = cache.keys.copy_(cached.detach()) if cache.is_compileable else cached
     elif changed:
         raise HookError(
             f"hook_rot_k cannot be edited under a {type(cache).__name__}: the edit would be lost in the next step. Use "
@@ -126,117 +138,31 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
         )
 
 
-def _attached(layer: Layer) -> tuple[list[AttentionBias], list[RowReader]] | None:
+def _edits_and_readers(layer: AttentionLayer) -> tuple[list[AttentionBias], list[RowReader]] | None:
     """The biases and readers on a layer, or None where any other hook needs the full, editable matrix."""
-    biases, readers = ([handle.user_hook for handle in point.fwd_hooks] for point in layer.points)
-    every = len(biases) + len(readers) == sum(map(len, layer.hooks))
-    served = all(isinstance(bias, AttentionBias) and bias.relative for bias in biases)
-    if every and served and all(isinstance(reader, RowReader) for reader in readers):
-        return biases, readers
-    return None
+    edits, readers = ([handle.user_hook for handle in point.fwd_hooks] for point in layer.points)
+    if len(edits) + len(readers) < sum(map(len, layer.hooks)):
+        return None  # PyTorch's own hooks, or backward hooks
+    if not all(isinstance(reader, RowReader) for reader in readers):
+        return None
+    if not all(isinstance(edit, AttentionBias | SwitchableBias) for edit in edits):
+        return None
+    biases = [edit.current for edit in edits if edit.current is not None]
+    return (biases, readers) if all(bias.relative for bias in biases) else None
 
 
-def _eager(call: Call, layer: Layer) -> Tensor:
+def _with_matrices(call: Call, layer: AttentionLayer, state: ForwardState) -> Tensor:
     """The plain computation with both hook points fired on the full matrices, bit for bit Hugging Face's eager one."""
     scores_point, pattern_point = layer.points
-    scores_point.ctx[CONTEXT_KEY] = pattern_point.ctx[CONTEXT_KEY] = call.place
-    weights = call.softmax(scores_point(call.masked_scores(call.additive())))
-    return call.mix(pattern_point(call.dropped(weights)))
+    scores = _fire(scores_point, call.masked_scores(call.additive()), call, state)
+    return call.mix(_fire(pattern_point, call.dropped(call.softmax(scores)), call, state))
 
 
-def _eager_kernel(call: Call, mask: Tensor | None) -> Tensor:
-    """The plain computation without hook points, for models whose default is eager."""
-    weights = call.softmax(call.masked_scores(call.additive() if mask is call.mask else mask))
-    return call.mix(call.dropped(weights))
-
-
-def _default_kernel(call: Call, layer: Layer, mask: Tensor | None) -> Tensor:
-    """The model's own attention, exactly as Hugging Face would call it; a bias rides in its mask."""
-    kernel = ALL_ATTENTION_FUNCTIONS[layer.seam.default]
-    arguments = {"dropout": call.dropout, "scaling": call.scaling, **call.extra}
-    return kernel(call.module, call.query, call.key, call.value, mask, **arguments)[0]
-
-
-def _kernel_by_heads(call: Call, layer: Layer, acting: Acting) -> Tensor:
-    """The model's own attention on heads under the same biases at a time: the others keep the mask that they had, and
-    a mask has no heads. It is made once for all layers alike."""
-    n_heads = call.query.shape[1]
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for head in range(n_heads):
-        among = tuple(index for index, (bias, _) in enumerate(acting) if head in bias.heads_in(layer.index))
-        alike.setdefault(among, []).append(head)
-    mixed = call.query.new_empty(call.query.shape[0], call.place.n_queries, n_heads, call.value.shape[-1])
-    for among, heads in alike.items():
-        some = call.only(heads) if len(alike) > 1 else call
-        if among:
-            mixed[:, :, heads] = _kernel_by_rows(some, layer, _sum_of(call, layer.seam, [acting[i][1] for i in among]))
-        else:
-            mixed[:, :, heads] = _default_kernel(some, layer, call.mask)
-    return mixed
-
-
-def _kernel_by_rows(call: Call, layer: Layer, mask: Tensor) -> Tensor:
-    """The model's own attention under a biased mask. A kernel pays for what a mask hides, so where no query sees later
-    keys, some queries at a time are given the keys up to the last of them."""
-    if call.mask is not None or not call.causal:
-        return _default_kernel(call, layer, mask)
-    n_queries, before = call.place.n_queries, call.place.query_start - call.place.key_start
-    size = max(FEWEST_ROWS, -(-n_queries // MOST_BLOCKS))
-    parts = []
-    for start in range(0, n_queries, size):
-        stop = min(start + size, n_queries)
-        part = call.block(slice(start, stop), slice(before + stop))
-        parts.append(_default_kernel(part, layer, mask[..., start:stop, : before + stop]))
-    return torch.cat(parts, dim=1)
-
-
-def _acting(call: Call, layer: Layer, biases: list[AttentionBias]) -> Acting:
-    """The biases that act here, each with what it adds in its heads."""
-    if not biases:
-        return []
-    visible, dtype = _masks(call, layer.seam)[0], call.query.dtype
-    added = [(bias, bias.dense(layer.index, call.place, visible, dtype)) for bias in biases]
-    return [(bias, one) for bias, one in added if one is not None]
-
-
-def _biased_mask(call: Call, layer: Layer, acting: Acting, rows: Rows = slice(None)) -> Tensor:
-    """The additive mask with the biases in it, `[batch, #head, query, key]`."""
-    _, mask = _masks(call, layer.seam, rows)
-    for bias, added in acting:
-        mask = torch.addcmul(mask, bias.gate(layer.index, call.query.shape[1], mask), added[:, :, rows])
-    return mask
-
-
-def _sum_of(call: Call, seam: Seam, added: list[Tensor]) -> Tensor:
-    """The additive mask with what some biases add, `[batch, #head, query, key]`."""
-    _, mask = _masks(call, seam)
-    about = "sum", id(mask), *map(id, added)
-    if about not in seam.masks:
-        seam.masks[about] = added, sum(added, mask)  # while they are kept, no others get their ids
-    return seam.masks[about][1]
-
-
-def _masks(call: Call, seam: Seam, rows: Rows = slice(None)) -> tuple[Tensor, Tensor]:
-    """What (some rows of) the queries see, and it as a number to add: `[batch, #head, query, key]`, made once for
-    layers alike."""
-    some = None if isinstance(rows, slice) else tuple(rows)
-    about = id(call.mask), some, id(call.place), call.causal, call.query.device
-    if about not in seam.masks:
-        batch = call.query.shape[0]
-        masks = call.visible(rows).expand(batch, -1, -1, -1), call.additive(rows).expand(batch, -1, -1, -1)
-        seam.masks[about] = call.mask, masks  # while it is kept, no other mask gets its id
-    return seam.masks[about][1]
-
-
-def _read_rows(reader: RowReader, call: Call, layer: Layer, acting: Acting) -> None:
-    """Hand a reader its rows of the pattern, computed for these rows alone, without repeating KV heads."""
-    positions, place = reader.queries.within(call.place.queries), call.place
-    if not positions:
-        return
-    every = len(positions) == place.n_queries
-    rows = slice(None) if every else [position - place.query_start for position in positions]
-    query = call.query[:, :, rows]
-    batch, n_heads, n_rows, d_head = query.shape
-    grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
-    scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
-    reader.read(call.softmax(scores + _biased_mask(call, layer, acting, rows)), positions, place, layer.index)
+def _fire(point: HookPoint, matrix: Tensor, call: Call, state: ForwardState) -> Tensor:
+    """Fire a hook point; its hooks find the positions and the forward's state in its context meanwhile."""
+    before = {key: point.ctx.get(key) for key in (CONTEXT_KEY, STATE_KEY)}  # a hook may run the model
+    point.ctx.update({CONTEXT_KEY: call.positions, STATE_KEY: state})
+    try:
+        return point(matrix)
+    finally:
+        point.ctx.update(before)

@@ -1,4 +1,8 @@
-"""What all layers of one model share: the kernel to fall back on, and where the running forward is."""
+"""What all attention layers of one model share, and where each forward of it begins.
+
+backend = AttentionBackend.attach(text_model, {module: bridge for each attention layer})
+backend.layout = inputs.layout            # what `HookedVLM` does around every forward
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,64 +13,101 @@ from typing import Any
 from torch import nn
 from transformer_lens.hook_points import HookPoint
 
-from gaze_lens.attention.forward_context import run_within
-from gaze_lens.attention.positions import QueryKeyPositions
+from gaze_lens.attention.forward_context import run_in_context
+from gaze_lens.attention.forward_state import STATE, Acted, ForwardState, add_up
+from gaze_lens.attention.model_lock import ModelLock
 from gaze_lens.errors import ModelError
 from gaze_lens.regions.layout import Layout
 
 NAME = "gaze_lens"
 KERNELS = ("sdpa", "eager")
+CACHES = "gaze_lens_caches"  # the keyword argument under which a layer's caches reach the attention function
 
 
 @dataclass(eq=False)
-class Seam:
-    """What all layers of one model share: the kernel to fall back on and where the running forward is.
+class AttentionBackend:
+    """What all attention layers of one model share.
 
     default: the attention implementation that the model had, "sdpa" or "eager".
     first: the first layer that attends to the sequence itself, whose cache counts tokens.
     upcast: the model's eager attention takes the softmax in float32.
-    layout: the layout of the inputs being run, set by the caller around a forward; None for raw tokens.
-    seen: tokens seen when the running forward ends, told by its cache and its input.
-    masks: what the layers of the running forward share: masks, places, sums of biases.
     layers: attention module -> its layer.
+    layout: that of the inputs being run, set by the caller around a forward; None for raw tokens.
+    records: what acted in forwards is added to each of them, for as long as it is listed here.
+    lock: held by the thread that runs the model.
     """
 
     default: str
     first: int = 0
     upcast: bool = True
+    layers: dict[nn.Module, "AttentionLayer"] = field(default_factory=dict)
     layout: Layout | None = None
-    seen: int = 0
-    masks: dict[Any, Any] = field(default_factory=dict)
-    layers: dict[nn.Module, "Layer"] = field(default_factory=dict)
+    records: list[Acted] = field(default_factory=list)
+    lock: ModelLock = field(default_factory=ModelLock)
 
     @classmethod
-    def attach(cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True) -> "Seam":
+    def attach(
+        cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True
+    ) -> "AttentionBackend":
         """Make the hook points of a text model's attention layers live. `bridges`: attention module -> its bridge.
 
         The attention function must be registered before; see `attention_function.register`.
         """
         indices = (bridge.hook_pattern.layer() for bridge in bridges.values() if not bridge.is_cross_attention)
-        seam = cls(kernel_of(text_model), min(indices), upcast)
+        backend = cls(kernel_of(text_model), min(indices), upcast)
         for module, bridge in bridges.items():
-            module.gaze_lens_layer = seam.layers[module] = Layer(seam, bridge)
-        run_within(text_model, seam.running)
+            module.gaze_lens_layer = backend.layers[module] = AttentionLayer(backend, bridge)
+        run_in_context(text_model, backend.forward)
         text_model.set_attn_implementation(NAME)
-        return seam
+        return backend
 
     @contextmanager
-    def running(self, kwargs: dict[str, Any]) -> Iterator[None]:
-        """Around the text model: learn from its cache how many tokens came before, and how many come now."""
-        cache = kwargs.get("past_key_values")
-        before = 0 if cache is None else int(cache.get_seq_length(self.first))
-        given = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
-        self.seen = before + given.shape[1]
-        self.masks.clear()
-        layers = self.layers.items() if any(self._rotary_hooks) else ()  # only edited keys need caches
-        listening = [m.register_forward_pre_hook(layer._begin, with_kwargs=True) for m, layer in layers]
+    def forward(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around the text model: make the forward's state, which goes along with its arguments.
+
+        The model's cache tells how many tokens came before, and its input how many come now.
+        """
+        with self.lock.hold(), self._listening():
+            cache = kwargs.get("past_key_values")
+            before = 0 if cache is None else int(cache.get_seq_length(self.first))
+            tokens = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
+            state = kwargs[STATE] = ForwardState(self.layout, before + tokens.shape[1])
+            try:
+                yield
+            finally:
+                self.report(state)
+                state.clear()
+
+    @contextmanager
+    def run(self, _kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around the whole model, and its `generate`: no other thread's run comes between."""
+        with self.lock.hold():
+            yield
+
+    def report(self, state: ForwardState) -> None:
+        """Add what acted in a forward to the records that are kept."""
+        for record in self.records:
+            add_up(record, state.acted)
+
+    @contextmanager
+    def recording(self) -> Iterator[Acted]:
+        """A record of what acts in the forwards inside."""
+        record: Acted = {}
+        self.records.append(record)
+        try:
+            yield record
+        finally:
+            self.records[:] = [other for other in self.records if other is not record]
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Let the attention function have its layer's caches; only a forward in which keys may be edited needs them."""
+        layers = self.layers.items() if any(self._rotary_hooks) else ()
+        handles = [module.register_forward_pre_hook(_hand_on_caches, with_kwargs=True) for module, _ in layers]
         try:
             yield
         finally:
-            for handle in listening:
+            for handle in handles:
                 handle.remove()
 
     @cached_property
@@ -74,21 +115,14 @@ class Seam:
         """Those of all layers."""
         return [hooks for layer in self.layers.values() for hooks in layer.rotary_hooks]
 
-    def place(self, n_queries: int, n_keys: int, cross_attention: bool) -> QueryKeyPositions:
-        """The place of a layer's matrix, one object for layers alike. Its queries are the last ones: where only the
-        last logits are asked for, later layers may leave out the others. A sliding cache drops its oldest keys; a
-        static one has room behind."""
-        about = "place", self.seen, n_queries, n_keys, cross_attention, id(self.layout)
-        if about not in self.masks:
-            start = 0 if cross_attention else max(0, self.seen - n_keys)
-            self.masks[about] = QueryKeyPositions(
-                self.seen - n_queries, n_queries, start, n_keys, self.layout, cross_attention
-            )
-        return self.masks[about]
+
+def _hand_on_caches(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Before an attention module runs: hand its cache, and what layers share, on to the attention function."""
+    return args, {**kwargs, CACHES: (kwargs.get("past_key_values"), kwargs.get("shared_kv_states"))}
 
 
 def kernel_of(text_model: nn.Module) -> str:
-    """The attention implementation that a text model has; ModelError where the seam cannot stand in for it."""
+    """The attention implementation that a text model has; ModelError where ours cannot stand in for it."""
     kernel = text_model.config._attn_implementation
     if kernel not in KERNELS:
         raise ModelError(
@@ -99,25 +133,16 @@ def kernel_of(text_model: nn.Module) -> str:
 
 
 @dataclass(eq=False)
-class Layer:
-    """One attention layer: its bridge, whose hook points fire here, the model's seam, and the running caches.
+class AttentionLayer:
+    """One attention layer: its bridge, whose hook points fire in the attention function, and the model's backend."""
 
-    cache: of keys and values. shared: keys and values that later layers of the same forward use again, where they do.
-    """
-
-    seam: Seam
+    backend: AttentionBackend
     bridge: nn.Module
     index: int = field(init=False)
     cross_attention: bool = field(init=False)
-    cache: Any = None
-    shared: Any = None
 
     def __post_init__(self) -> None:
         self.index, self.cross_attention = self.bridge.hook_pattern.layer(), self.bridge.is_cross_attention
-
-    def _begin(self, _module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
-        """Before the attention module runs: remember the caches until the attention function is called."""
-        self.cache, self.shared = kwargs.get("past_key_values"), kwargs.get("shared_kv_states")
 
     @cached_property
     def points(self) -> tuple[HookPoint, HookPoint]:
@@ -130,10 +155,26 @@ class Layer:
         return [hooks for point in self.points for hooks in hooks_of(point)]
 
     @cached_property
-    def rotary_hooks(self) -> list[dict]:
-        """Those of `hook_rot_q` and `hook_rot_k`, as far as the layer has them."""
+    def rotary_points(self) -> list[HookPoint]:
+        """`hook_rot_q` and `hook_rot_k`, as far as the layer has them."""
         points = (self.bridge._modules.get(name) for name in ("hook_rot_q", "hook_rot_k"))
-        return [hooks for point in points if point is not None for hooks in hooks_of(point)]
+        return [point for point in points if point is not None]
+
+    @cached_property
+    def rotary_hooks(self) -> list[dict]:
+        """What is attached to them."""
+        return [hooks for point in self.rotary_points for hooks in hooks_of(point)]
+
+    def functions(self) -> tuple[Any, ...]:
+        """What is attached to the layer's hook points: the functions that users gave, and raw PyTorch hooks."""
+        points = (*self.points, *self.rotary_points)
+        handles = [handle for point in points for handle in point.fwd_hooks]
+        functions = [handle.user_hook for handle in handles]
+        if len(handles) < sum(map(n_hooks, points)):
+            ours = {handle.hook.id for handle in handles}
+            every = (item for point in points for hooks in hooks_of(point) for item in hooks.items())
+            functions += [function for key, function in every if key not in ours]
+        return tuple(functions)
 
 
 def n_hooks(point: HookPoint) -> int:

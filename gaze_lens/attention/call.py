@@ -1,6 +1,6 @@
 """One call of the attention function: what `transformers` hands over, and the plain computation on it.
 
-`attention.py` decides what is computed of it; here is how, bit for bit as Hugging Face's eager attention does.
+`attention_function.py` decides what is computed of it; here is how, bit for bit as Hugging Face's eager attention does.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 
 from gaze_lens.attention.positions import QueryKeyPositions
 
+Rows = slice | list[int]  # of queries
 UNGROUPED = nn.Identity().eval()  # to Hugging Face's kernels, a module whose every head has its own keys and values
 
 
@@ -25,7 +26,7 @@ class Call:
     key: Tensor
     value: Tensor
     mask: Tensor | None
-    place: QueryKeyPositions
+    positions: QueryKeyPositions
     scaling: float
     softcap: float | None
     sinks: Tensor | None
@@ -41,31 +42,32 @@ class Call:
     @property
     def causal(self) -> bool:
         """Whether, without a mask, queries see no later keys."""
-        told = self.extra.get("is_causal")
-        return (getattr(self.module, "is_causal", True) if told is None else told) and not self.place.cross_attention
+        argument = self.extra.get("is_causal")
+        causal = getattr(self.module, "is_causal", True) if argument is None else argument
+        return causal and not self.positions.cross_attention
 
     def only(self, heads: list[int]) -> "Call":
         """The same call for some heads, each with keys and values of its own."""
-        owners = [head // self.groups for head in heads]
-        key, value = self.key[:, owners], self.value[:, owners]
+        kv_heads = [head // self.groups for head in heads]
+        key, value = self.key[:, kv_heads], self.value[:, kv_heads]
         extra = {**self.extra, "is_causal": self.causal}
         return replace(self, module=UNGROUPED, query=self.query[:, heads], key=key, value=value, extra=extra)
 
     def block(self, queries: slice, keys: slice) -> "Call":
-        """The same call for some queries on some keys; its place and its mask remain those of the whole."""
+        """The same call for some queries on some keys; its positions and its mask stay those of the whole call."""
         return replace(self, query=self.query[:, :, queries], key=self.key[:, :, keys], value=self.value[:, :, keys])
 
-    def visible(self, rows: slice | list[int] = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
+    def visible(self, rows: Rows = slice(None)) -> Bool[Tensor, "#batch #head query key"]:
         """What the model lets (some rows of) the queries see; without a mask, the triangle over true positions."""
         if self.mask is not None:
             mask = self.mask[..., rows, : self.key.shape[-2]]
             return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-        keys = self.place.key_start + torch.arange(self.place.n_keys, device=self.query.device)
-        queries = self.place.query_start + torch.arange(self.place.n_queries, device=self.query.device)[rows]
+        keys = self.positions.key_start + torch.arange(self.positions.n_keys, device=self.query.device)
+        queries = self.positions.query_start + torch.arange(self.positions.n_queries, device=self.query.device)[rows]
         seen = (keys[None, :] <= queries[:, None]) | (not self.causal)
         return seen.expand(self.query.shape[0], 1, -1, -1)
 
-    def additive(self, rows: slice | list[int] = slice(None)) -> Float[Tensor, "#batch #head query key"]:
+    def additive(self, rows: Rows = slice(None)) -> Float[Tensor, "#batch #head query key"]:
         """The mask as a number to add to scores: 0, or the dtype's lowest value where the model looks away."""
         if self.mask is not None and self.mask.dtype != torch.bool:
             return self.mask[..., rows, : self.key.shape[-2]]

@@ -1,6 +1,6 @@
-"""A module whose forward runs within a context of ours, which ends whatever happens.
+"""A method of a module that runs inside a context of ours, which ends whatever happens.
 
-    run_within(text_model, seam.running)     # running(kwargs) is a context manager
+    run_in_context(text_model, backend.forward)     # forward(kwargs) is a context manager
 
 PyTorch's own hooks that are always called are not called when Ctrl-C comes in between.
 """
@@ -12,19 +12,21 @@ from typing import Any
 
 from torch import nn
 
+Context = Callable[[dict[str, Any]], AbstractContextManager]
 
-class Within:
-    """The forward of a module, inside a context; an object, so that it is copied along with its module."""
 
-    def __init__(self, forward: Callable, context: Callable[[dict[str, Any]], AbstractContextManager]) -> None:
-        update_wrapper(self, forward)
-        self.inner, self.context = forward, context
+class InContext:
+    """A method inside a context; an object, so that it is copied along with its module."""
+
+    def __init__(self, method: Callable, context: Context) -> None:
+        update_wrapper(self, method)
+        self.method, self.context = method, context
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self.context(kwargs):
-            return self.inner(*args, **kwargs)
+            return self.method(*args, **kwargs)
 
 
-def run_within(module: nn.Module, context: Callable[[dict[str, Any]], AbstractContextManager]) -> None:
-    """From now on the module's forward runs inside `context(keyword arguments of the forward)`."""
-    module.forward = Within(module.forward, context)
+def run_in_context(module: nn.Module, context: Context, method: str = "forward") -> None:
+    """From now on a method runs inside `context(its keyword arguments)`, which may add some."""
+    setattr(module, method, InContext(getattr(module, method), context))

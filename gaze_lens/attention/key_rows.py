@@ -38,7 +38,7 @@ class KeyRows:
         refusal: str,
     ) -> None:
         self.keys, self.cross_attention, self.work, self.refusal = keys, cross_attention, work, refusal
-        self.behind = int(keys.max()) + 1
+        self.end = int(keys.max()) + 1
         self.among = {layer: torch.tensor(among) for layer, among in heads.by_layer().items()}
         self.waiting: dict[int, list[tuple[list[int], Tensor]]] = {layer: [] for layer in self.among}
         self.n_waiting = 0
@@ -67,9 +67,9 @@ class KeyRows:
             )
         columns, seen = self._columns(place, weights.device)
         among = self.among[layer] = self.among[layer].to(weights.device)
-        kept = weights[0].index_select(0, among).index_select(-1, columns)
-        self.waiting[layer].append((positions, kept if seen is None else kept * seen))
-        self.n_waiting += kept.numel()
+        rows = weights[0].index_select(0, among).index_select(-1, columns)
+        self.waiting[layer].append((positions, rows if seen is None else rows * seen))
+        self.n_waiting += rows.numel()
         if self.n_waiting > BLOCK:
             self.finish()
 
@@ -77,7 +77,7 @@ class KeyRows:
         self, place: QueryKeyPositions, device: torch.device
     ) -> tuple[Int[Tensor, " key"], Bool[Tensor, " key"] | None]:
         """Where the keys are in a row, and which of them are there; None where all are."""
-        about = place.cross_attention, place.key_start, min(place.n_keys, self.behind), device
+        about = place.cross_attention, place.key_start, min(place.n_keys, self.end), device
         if about not in self.columns:
             if len(self.columns) > 8:  # a sliding window is elsewhere in every step
                 self.columns.clear()

@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from gaze_lens.deprecation import renamed_argument, renamed_attribute
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.regions.layout import Layout
 
-CONTEXT_KEY = "gaze_lens.place"
+CONTEXT_KEY, STATE_KEY = "gaze_lens.positions", "gaze_lens.forward"  # where hook points hold them while they fire
 
 
 @dataclass(frozen=True)
 class QueryKeyPositions:
     """Where a forward pass is: which positions its queries and keys are, whatever the cache did to the shapes.
 
-    Inside a hook: `place = gl.QueryKeyPositions.of(tensor, hook)`. All rows of a batch share the columns; `layout` is
-    that of the `VLMInputs` being run, or None for raw tokens.
+    Inside a hook: `positions = gl.QueryKeyPositions.of(tensor, hook)`. All rows of a batch share the columns; `layout`
+    is that of the `VLMInputs` being run, or None for raw tokens.
 
     cross_attention: the layer is cross-attention. Its queries are positions as everywhere; its keys belong to the
         image, are the same in every forward, and are counted from 0.
@@ -33,10 +34,11 @@ class QueryKeyPositions:
     n_keys: int
     layout: Layout | None = None
     cross_attention: bool = False
+    crossed = renamed_attribute("crossed", "cross_attention")
 
     @classmethod
     def of(cls, tensor: Tensor, hook: Any) -> "QueryKeyPositions":
-        """The place published on a hook point, or, on a bridge that publishes none, the one its shape implies."""
+        """The positions published on a hook point; on a bridge that publishes none, those that the shape implies."""
         published = hook.ctx.get(CONTEXT_KEY)
         if published is not None:
             return published
@@ -55,7 +57,7 @@ class QueryKeyPositions:
 
     @property
     def keys(self) -> range:
-        """The keys' positions; those behind the last query are empty slots of a static cache. In a cross-attention
+        """The keys' positions; those after the last query are empty slots of a static cache. In a cross-attention
         layer, the indices of the image's keys."""
         return range(self.key_start, self.key_start + self.n_keys)
 
@@ -89,6 +91,7 @@ class Positions:
     start: float = math.inf
     stop: float = math.inf
     cross_attention: bool = False
+    crossed = renamed_attribute("crossed", "cross_attention")
 
     def __post_init__(self) -> None:
         lowest = min((position for row in self.rows for position in row), default=0)
@@ -108,8 +111,9 @@ class Positions:
         )
 
     @classmethod
-    def of(cls, positions: Iterable[int], *, cross_attention: bool = False) -> "Positions":
+    def of(cls, positions: Iterable[int], *, cross_attention: bool = False, **old: bool) -> "Positions":
         """The same positions in every row."""
+        cross_attention = renamed_argument("crossed", "cross_attention", old, cross_attention)
         return cls((tuple(int(position) for position in positions),), cross_attention=cross_attention)
 
     @classmethod
@@ -123,8 +127,9 @@ class Positions:
         return cls(start=start)
 
     @classmethod
-    def everything(cls, *, cross_attention: bool = False) -> "Positions":
+    def everything(cls, *, cross_attention: bool = False, **old: bool) -> "Positions":
         """Every position, or every key of cross-attention layers."""
+        cross_attention = renamed_argument("crossed", "cross_attention", old, cross_attention)
         return cls(start=0, cross_attention=cross_attention)
 
     def within(self, positions: range) -> list[int]:
@@ -148,3 +153,8 @@ class Positions:
         for row, listed in zip(mask, self.rows, strict=True):
             row[list(listed)] = True
         return mask
+
+
+def forward_state_of(hook: Any) -> Any:
+    """The `ForwardState` of the forward in which a hook fires; None on a bridge that has none."""
+    return hook.ctx.get(STATE_KEY)

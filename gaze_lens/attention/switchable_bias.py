@@ -1,37 +1,39 @@
-"""A bias that is exchanged between forwards, for a target that is chosen while the model writes."""
+"""A bias that is exchanged between forwards, for a target that is chosen while the model writes.
+
+switch = SwitchableBias(heads)
+model.generate(inputs, fwd_hooks=switch.hooks(), streamer=streamer)     # meanwhile: switch.to(bias), switch.to(None)
+"""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.heads.head_set import HeadSet
 
 
-@dataclass(frozen=True, eq=False)
-class Wheel(AttentionBias):
-    """A bias that is another one, exchanged between forwards: `wheel.turn(bias)`; None leaves the heads alone.
+@dataclass(eq=False)
+class SwitchableBias:
+    """A hook function on the scores of some heads that acts as the `AttentionBias` it holds, or not at all.
 
-    For a target that is chosen while the model writes. The seam takes it for what it is, so that the fast kernel stays
-    on whatever it holds.
+    The attention function looks at `current` once in every layer, so that the fast kernel stays on.
+
+    heads: those of every bias that it will hold. current: the bias that acts now; None leaves the heads alone.
     """
 
-    held: list[AttentionBias] = field(default_factory=list)
+    heads: HeadSet
+    current: AttentionBias | None = field(default=None, init=False)
+    required = False  # it need not act
 
-    @classmethod
-    def of(cls, heads: HeadSet) -> "Wheel":
-        """A wheel that holds nothing yet."""
-        return cls(heads, Positions.everything(), keys=(), value=(), required=False)
-
-    def turn(self, bias: AttentionBias | None) -> None:
+    def to(self, bias: AttentionBias | None) -> None:
         """Hold another bias, from the next forward on. Not while a forward runs: its layers would disagree."""
-        self.held[:] = [] if bias is None else [bias]
+        self.current = bias
 
-    def dense(
-        self, layer: int, place: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
-    ) -> Float[Tensor, "#batch #head query key"] | None:
-        """What the bias in the wheel adds."""
-        return self.held[0].dense(layer, place, visible, dtype) if self.held else None
+    def hooks(self) -> list[tuple[str, "SwitchableBias"]]:
+        """`(hook name, function)` for every layer that has one of the heads."""
+        return [(f"blocks.{layer}.attn.hook_attn_scores", self) for layer in self.heads.by_layer()]
+
+    def __call__(self, scores: Tensor, hook: Any) -> Tensor:
+        """The hook function: scores `[batch, head, query, key]` in, those under the current bias out."""
+        return scores if self.current is None else self.current(scores, hook)

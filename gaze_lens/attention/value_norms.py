@@ -5,7 +5,7 @@
     norms.of(5)                                     # [head, key]
 
 Attention times the norm of the value vector is the weighting of Gandikota and Bau 2026, "Tracking": that of the vector
-itself, as attention mixes it. Kobayashi et al. 2020, whom they follow, take the norm behind the output projection.
+itself, as attention mixes it. Kobayashi et al. 2020, whom they follow, take the norm after the output projection.
 """
 
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from torch import Tensor
 class ValueNorms:
     """Hooks that keep the norms of one prompt's value vectors, and the norms.
 
-    Behind the prompt they take themselves off: a hook keeps bridges in the way, which cost time in every decode step.
+    After the prompt they remove themselves: a hook keeps a bridge in use, which costs time in every decode step.
 
-    layers: whose values are wanted. n_keys: keys of the prompt; those behind it are generated.
+    layers: whose values are wanted. n_keys: keys of the prompt; those after it are generated.
     silent: the layers that have no values of their own, and why; running their hooks is a HookError.
     """
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gaze_lens.attention.switchable_bias import Wheel
+from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
@@ -67,11 +67,11 @@ def narrate(model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Ro
     changes = _TargetChanges(model, protocol, inputs, rows)
     generation = model.generate(
         inputs,
-        fwd_hooks=[hook for wheel in changes.wheels.values() for hook in wheel.hooks()],
+        fwd_hooks=[hook for switch in changes.switches.values() for hook in switch.hooks()],
         max_new_tokens=protocol.max_new_tokens,
         stopping_criteria=StoppingCriteriaList([changes]),
     )
-    if not all(bias.acted for bias in changes.first):
+    if not all(bias in generation.acted for bias in changes.first):
         raise HookError(f"A steering never acted: {protocol} lets no forward of the generation be steered.")
     return generation, changes.steps
 
@@ -91,9 +91,9 @@ class _TargetChanges(StoppingCriteria):
         self.model, self.protocol, self.inputs, self.rows = model, protocol, inputs, rows
         self.steps: Steps = [[0] for _ in rows]
         self.groups = list(_by_condition(rows))
-        self.wheels = {condition.key: Wheel.of(condition.heads) for condition, _ in self.groups}
+        self.switches = {condition.key: SwitchableBias(condition.heads) for condition, _ in self.groups}
         self._steer([condition.key for condition, _ in self.groups])
-        self.first = [bias for wheel in self.wheels.values() for bias in wheel.held]
+        self.first = [switch.current for switch in self.switches.values()]
 
     def _steer(self, keys: Collection[Any]) -> None:
         """Steer the rows of some conditions to their present targets."""
@@ -103,7 +103,7 @@ class _TargetChanges(StoppingCriteria):
             if condition.key in keys:
                 options = {"mode": condition.mode, "where": self.protocol.where, "rows": group}
                 ((_, bias), *_) = steer(condition.heads, region, **options)
-                self.wheels[condition.key].turn(bias)
+                self.switches[condition.key].to(bias)
 
     def __call__(self, input_ids: Int[Tensor, "row position"], _scores: Any, **_options: Any) -> Bool[Tensor, " row"]:
         written = input_ids.shape[1] - self.inputs.layout.length

@@ -25,26 +25,26 @@ from gaze_lens.regions.layout import Region
 class Knockout(AttentionBias):
     """The bias of a knockout. A query that would be left without any key is a HookError: there is no such softmax."""
 
-    def dense(
-        self, layer: int, place: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
+    def bias_matrix(
+        self, positions: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
         """As of any `AttentionBias`. HookError where a query loses all keys that it sees."""
-        added = super().dense(layer, place, visible, dtype)
+        added = super().bias_matrix(positions, visible, dtype)
         if added is None:
             return None
-        gate, values = (part.to(visible.device) for part in self._parts(place))
-        rows = place.rows_of(len(visible), len(gate)) if len(gate) > 1 else [0]
+        gate, values = (part.to(visible.device) for part in self._gate_and_values(positions))
+        rows = positions.rows_of(len(visible), len(gate)) if len(gate) > 1 else [0]
         seen = visible & (gate[rows] > 0)[:, None, :, None]
         left = seen & (values[rows] > -math.inf)[:, None, None, :]
-        self._refuse(seen.any(-1) & ~left.any(-1), layer, place)
+        self._refuse(seen.any(-1) & ~left.any(-1), positions)
         return added
 
-    def _refuse(self, lost: Bool[Tensor, " batch #head query"], layer: int, place: QueryKeyPositions) -> None:
+    def _refuse(self, lost: Bool[Tensor, " batch #head query"], positions: QueryKeyPositions) -> None:
         if lost.any():
             row, _, query = torch.nonzero(lost)[0].tolist()
             raise HookError(
-                f"A knockout takes away every key that position {place.queries[query]} of batch row {row} sees in "
-                f"layer {layer}: its attention would have nowhere to go. Leave the query one key, such as its own "
+                f"A knockout of {self.heads} takes away every key that position {positions.queries[query]} of batch "
+                f"row {row} sees: its attention would have nowhere to go. Leave the query one key, such as its own "
                 "position, or silence the heads with gl.zero_ablate."
             )
 

@@ -86,7 +86,7 @@ def steer(
         generated token t: step 0 is the prefill, and a switch at step 50 shows from token 50 on. Every entry must
         have a forward to act in; those that the text ended before are listed in `generation.unreached`.
     mode: the four numbers, `boost_and_suppress()` unless given.
-    where: "prefill" (all prompt rows, as in the paper), or "after image" (only prompt rows behind the image), and
+    where: "prefill" (all prompt rows, as in the paper), or "after image" (only prompt rows after the image), and
         "decode"; one or several.
         An answer given to `prepare` (teacher forcing) counts as prompt, in queries and in keys.
     rows: the batch rows to steer, from 0; all unless given. So one batch holds steered rows and their controls.
@@ -190,10 +190,10 @@ def _keys(region: Region, mode: Mode) -> tuple[tuple[Positions, ...], tuple[floa
         (Positions(layout.text), mode.prompt),
         (Positions.since(layout.length), mode.generated),
     )
-    kept = [(keys, value) for keys, value in kinds if value != 0 and (any(keys.rows) or keys.start < math.inf)]
-    if not kept:
+    selected = [(keys, value) for keys, value in kinds if value != 0 and (any(keys.rows) or keys.start < math.inf)]
+    if not selected:
         raise InputError(
             f"{mode} has nothing to act on: region {region.name!r} is the whole image, so there are no other image "
             "tokens. Give a smaller region, or another mode."
         )
-    return tuple(keys for keys, _ in kept), tuple(value for _, value in kept)
+    return tuple(keys for keys, _ in selected), tuple(value for _, value in selected)

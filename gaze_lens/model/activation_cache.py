@@ -183,13 +183,13 @@ def check_memory(
     keep = model._normalize_names_filter(names_filter)
     names = [name for name in model.hook_dict if name.startswith("blocks.") and name.endswith(MATRICES)]
     layers = [int(name.split(".")[1]) for name in names if keep(name)]
-    kept = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
+    cached = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
     queries = len(Slice.unwrap(pos_slice).indices(shape[1]))
     n_rows = copies * shape[0]
-    needed = sum(_matrix_bytes(model, tokens, n_rows, layer, queries) for layer in kept)
+    needed = sum(_matrix_bytes(model, tokens, n_rows, layer, queries) for layer in cached)
     if needed > limit:
         raise MemoryLimitError(
-            f"Caching {len(kept)} attention matrices of {n_rows} x {model.cfg.n_heads} heads x {queries} queries "
+            f"Caching {len(cached)} attention matrices of {n_rows} x {model.cfg.n_heads} heads x {queries} queries "
             f"would take {needed:,} bytes, and {int(limit):,} are allowed. Name what you need, for example "
             'names_filter="blocks.20.attn.hook_pattern" or names_filter=lambda name: "attn.hook_" not in name; read '
             "single rows with gl.RowReader; or lift the limit with max_bytes=math.inf."

@@ -1,10 +1,11 @@
 """Bridges of TransformerLens that nobody uses cost no time: for a forward, Hugging Face's own modules take their place.
 
-    bypass = Bypass.attach(text_model)       # once, after the bridges are live
+    bypass = Bypass.attach(model, text_model, config)       # once, after the bridges are live
 
 A bridge calls the module that it wraps and hands input and output to hook points; a norm's bridge computes the norm a
-second time. Before a language model runs, every bridge without a hook in it is taken out of the way, and afterwards,
-whatever happens, put back. Hook points that the attention seam fires by itself need no bridge.
+second time. Before a language model runs, every bridge without a hook in it is swapped for the module that it wraps,
+and afterwards, whatever happens, put back. While the model generates, the swap is kept from step to step. Hook points
+that the attention function fires by itself need no bridge.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import (
     AttentionBridge,
@@ -24,10 +26,10 @@ from transformer_lens.model_bridge.generalized_components import (
 )
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-from gaze_lens.attention.forward_context import run_within
+from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.model.projections import InputProjection, OutputProjection
 
-SEAM = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
+FIRED_BY_ATTENTION = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
 SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
 Place = tuple[dict[str, nn.Module], str, nn.Module, nn.Module]
 AFTER = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -66,16 +68,20 @@ class Slot:
         own = self.bridge.__dict__
         if "forward" in own or own.get("_stop_at_layer_idx") is not None or self.bridge.compatibility_mode:
             return False
-        given = own["_forward_pre_hooks"]
+        hooks = own["_forward_pre_hooks"]
         # The capture hooks of TransformerLens' blocks do nothing while SWITCHES are off.
-        return not given or all(getattr(h, "__module__", "").startswith("transformer_lens.") for h in given.values())
+        return not hooks or all(getattr(h, "__module__", "").startswith("transformer_lens.") for h in hooks.values())
 
 
 def _points(bridge: Any) -> list[HookPoint]:
     """The hook points that a bridge fires itself."""
     attention = isinstance(bridge, AttentionBridge)
     children = bridge._modules.items()
-    return [point for name, point in children if isinstance(point, HookPoint) and not (attention and name in SEAM)]
+    return [
+        point
+        for name, point in children
+        if isinstance(point, HookPoint) and not (attention and name in FIRED_BY_ATTENTION)
+    ]
 
 
 def _plain(bridge: Any) -> bool:
@@ -86,57 +92,100 @@ def _plain(bridge: Any) -> bool:
 
 
 @dataclass(eq=False)
-class Bypass:
-    """The bridges of a language model that can be taken out of the way, and those that are, in running forwards.
+class Level:
+    """The bridges that are away in one forward, or for the whole of a generation.
 
-    They come and go in every decode step: what is written then lies side by side in the places, not on the way there.
+    places: where they stand. held: they stay away between forwards. state: what this was decided by.
+    """
+
+    places: list[Place]
+    held: bool
+    state: tuple[int, bool]
+
+
+@dataclass(eq=False)
+class Bypass:
+    """The bridges of a language model that can be taken out of the way, and those that are.
+
+    slots: the bridges. config: where TransformerLens' switches are. levels: a forward may run within a hook of another.
     """
 
     slots: list[Slot]
     config: Any
-    away: list[list[Place]] = field(default_factory=list)
+    levels: list[Level] = field(default_factory=list)
     hooks: list[dict] = field(init=False)
 
     def __post_init__(self) -> None:
         self.hooks = list({id(hooks): hooks for slot in self.slots for hooks in slot.hooks}.values())
 
     @classmethod
-    def attach(cls, text_model: nn.Module, config: Any) -> "Bypass":
-        """Take idle bridges out of the way whenever a text model runs. config: where TransformerLens' switches are."""
+    def attach(cls, model: nn.Module, text_model: nn.Module, config: Any) -> "Bypass":
+        """Take idle bridges out of the way whenever the text model of a model runs, or the model generates."""
         slots = [
             Slot(parent, name, bridge)
             for parent in text_model.modules() if not isinstance(parent, GeneralizedComponent)
             for name, bridge in parent._modules.items() if isinstance(bridge, GeneralizedComponent) and _plain(bridge)
         ]  # fmt: skip
         bypass = cls(slots, config)
-        run_within(text_model, bypass.running)
+        run_in_context(text_model, bypass.forward)
+        run_in_context(model, bypass.generation, "generate")
         return bypass
 
     @contextmanager
-    def running(self, _kwargs: dict[str, Any]) -> Iterator[None]:
-        """Around a forward. A forward within a hook of another finds all bridges in place."""
-        for modules, name, bridge, _ in [place for taken in self.away for place in taken]:
-            modules[name] = bridge
-        switched = any(getattr(self.config, switch, False) for switch in SWITCHES)
-        self.away.append([] if switched else self._idle())
+    def forward(self, _kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around a forward. In a generation, the bridges are away already; a hook that was added since the last step
+        brings its bridge back."""
+        if self.levels and self.levels[-1].held:
+            if self.levels[-1].state != self._state():
+                self._put_all_back()
+                self.levels[-1] = self._level(held=True)
+                self._take()
+            yield
+            return
+        with self._away(held=False):
+            yield
+
+    @contextmanager
+    def generation(self, _kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around a generation: what is away stays away between its steps."""
+        with self._away(held=True):
+            yield
+
+    @contextmanager
+    def _away(self, *, held: bool) -> Iterator[None]:
+        """Take the idle bridges away; afterwards, whatever happens, all is as it was before."""
+        self._put_all_back()
+        self.levels.append(self._level(held=held))
         try:
             self._take()
             yield
         finally:
-            self._put_back()
+            for modules, name, bridge, _ in self.levels.pop().places:
+                modules[name] = bridge
+            self._take()
 
-    def _idle(self) -> list[Place]:
-        """The bridges that would do nothing."""
+    def _state(self) -> tuple[int, bool]:
+        """What changes when a hook is added, or a switch of TransformerLens is turned on.
+
+        PyTorch numbers all hooks that it ever registers, on any module. One that is removed changes nothing here: its
+        bridge stays in place, which is as right, and slower.
+        """
+        return RemovableHandle.next_id, any(getattr(self.config, switch, False) for switch in SWITCHES)
+
+    def _level(self, *, held: bool) -> Level:
+        """The bridges that would do nothing now."""
+        state = self._state()
         hooked = any(self.hooks)
-        return [slot.place for slot in self.slots if slot.plain() and not (hooked and any(slot.hooks))]
+        idle = () if state[1] else (s for s in self.slots if s.plain() and not (hooked and any(s.hooks)))
+        return Level([slot.place for slot in idle], held, state)
 
     def _take(self) -> None:
-        """Put the modules that the idle bridges of the running forward wrap in their place."""
-        for modules, name, _, original in self.away[-1] if self.away else ():
+        """Put the modules that idle bridges wrap in their place."""
+        for modules, name, _, original in self.levels[-1].places if self.levels else ():
             modules[name] = original
 
-    def _put_back(self) -> None:
-        """After a forward: all is as it was before it."""
-        for modules, name, bridge, _ in self.away.pop():
-            modules[name] = bridge
-        self._take()
+    def _put_all_back(self) -> None:
+        """Every bridge is in its place."""
+        for level in self.levels:
+            for modules, name, bridge, _ in level.places:
+                modules[name] = bridge

@@ -120,9 +120,9 @@ class Capabilities:
         yield "layers", f"{len(self.layers)}, heads 0 to {self.heads - 1} in each ({self.kv_heads} KV heads)"
         yield "heads", str(len(self.live) * self.heads)
         for kind in dict.fromkeys((layer.attention, layer.hooks) for layer in self.layers):
-            chosen = [layer.layer for layer in self.layers if (layer.attention, layer.hooks) == kind]
+            layers = [layer.layer for layer in self.layers if (layer.attention, layer.hooks) == kind]
             hooks = ", ".join(kind[1]) or "no heads: nothing of its attention is live"
-            yield f"{kind[0]} attention", f"layers {_ranges(chosen)}: {hooks}"
+            yield f"{kind[0]} attention", f"layers {_ranges(layers)}: {hooks}"
         yield from _image_lines(self.image)
         shared = "all go on from one run of the picture"
         yield "questions", f"each is run from the start: {self.whole}" if self.whole else shared
@@ -159,7 +159,7 @@ def _kinds(text: Any, n_layers: int) -> list[str]:
 
 
 def _hooks(model: Any, layer: int) -> tuple[str, ...]:
-    """The live attention hook points of a layer, none where the seam is not in it."""
+    """The live attention hook points of a layer, none where it has no softmax attention."""
     attention = getattr(model.blocks[layer], "attn", None)
     if not hasattr(getattr(attention, "original_component", None), "gaze_lens_layer"):
         return ()
@@ -168,16 +168,16 @@ def _hooks(model: Any, layer: int) -> tuple[str, ...]:
 
 def _missing(model: Any, layers: Iterable[LayerCapabilities]) -> list[str]:
     """What some layers cannot do that others, or other models, can, and why."""
-    found: dict[tuple[str, str], list[int]] = {}
+    missing: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
         if not layer.live:
-            found.setdefault((f"{layer.attention} attention has no heads to hook", ""), []).append(layer.layer)
+            missing.setdefault((f"{layer.attention} attention has no heads to hook", ""), []).append(layer.layer)
             continue
         for name in HOOKS:
             if name not in layer.hooks:
                 reason = model.silent.get(f"blocks.{layer.layer}.attn.{name}", "its bridge has no such hook point")
-                found.setdefault((name, f": {reason}"), []).append(layer.layer)
-    return [f"{name}, in layers {_ranges(chosen)}{reason}" for (name, reason), chosen in found.items()]
+                missing.setdefault((name, f": {reason}"), []).append(layer.layer)
+    return [f"{name}, in layers {_ranges(layers)}{reason}" for (name, reason), layers in missing.items()]
 
 
 def _image(model: Any, size: tuple[int, int]) -> ImageCapabilities:
@@ -210,14 +210,14 @@ def _layout(token_maps: Any) -> str:
 
 def _views(tokens: ImageTokens) -> tuple[View, ...]:
     """The grids of an image, in order, those that show the whole of it marked."""
-    placed, found = ~tokens.boxes[:, 0].isnan(), []
+    placed, views = ~tokens.boxes[:, 0].isnan(), []
     for view in tokens.view[placed].unique().tolist():
-        chosen = placed & (tokens.view == view)
-        rows, columns = (tokens.cells[chosen].max(0).values - tokens.cells[chosen].min(0).values + 1).tolist()
-        box = tokens.bounds(tokens.positions[chosen])
+        selected = placed & (tokens.view == view)
+        rows, columns = (tokens.cells[selected].max(0).values - tokens.cells[selected].min(0).values + 1).tolist()
+        box = tokens.bounds(tokens.positions[selected])
         shown = (box.x1 - box.x0) * (box.y1 - box.y0) / (tokens.size[0] * tokens.size[1])
-        found.append(View(rows, columns, shown > 0.9))
-    return tuple(found)
+        views.append(View(rows, columns, shown > 0.9))
+    return tuple(views)
 
 
 def _image_lines(image: ImageCapabilities) -> Iterable[tuple[str, str]]:

@@ -6,14 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.forward_state import Acted
+from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError, RegionError
 from gaze_lens.heads.head_set import refuse_other
 
 
 @dataclass
 class Edits:
-    """The biases of a run that were not required to act and did not."""
+    """What the biases of a run did.
 
+    acted: for each of them, in how many forwards it changed the scores of each layer.
+    unreached: those that were not required to act, and did not on some layer of theirs.
+    """
+
+    acted: Acted
     unreached: list[AttentionBias] = field(default_factory=list)
 
 
@@ -26,7 +33,7 @@ def hook_list(fwd_hooks: Any) -> list:
     return hooks
 
 
-def _layers(name: str | Callable[[str], bool], bias: AttentionBias) -> set[int]:
+def _layers(name: str | Callable[[str], bool], bias: AttentionBias | SwitchableBias) -> set[int]:
     """The layers on which a bias is attached by a hook name, or those of its own that a name filter takes."""
     if not isinstance(name, str):
         return {layer for layer in bias.heads.by_layer() if name(f"blocks.{layer}.attn.hook_attn_scores")}
@@ -44,7 +51,8 @@ def refuse_bound(model: Any, cache: Any) -> None:
 
     cache: what goes on from a cache is let through; what it began with was refused, or had that layout.
     """
-    if model.seam.layout is not None or (cache is not None and cache.get_seq_length(model.seam.first)):
+    backend = model.attention_backend
+    if backend.layout is not None or (cache is not None and cache.get_seq_length(backend.first)):
         return
     attentions = (block._modules.get("attn") for block in model.blocks)
     points = (attention.hook_attn_scores for attention in attentions if attention is not None)
@@ -57,19 +65,19 @@ def refuse_bound(model: Any, cache: Any) -> None:
 
 
 @contextmanager
-def watched(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
+def checked_edits(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
     """Check that heads lie in the model before a run, and that biases acted on every layer of theirs after it."""
-    edits = Edits()
-    attached: dict[int, tuple[AttentionBias, set[int]]] = {}
+    attached: dict[AttentionBias | SwitchableBias, set[int]] = {}
     for name, function in hooks:
-        if isinstance(function, AttentionBias):
+        if isinstance(function, AttentionBias | SwitchableBias):
             function.heads.check(model.cfg.n_layers, model.cfg.n_heads)
             refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
-            attached.setdefault(id(function), (function, set()))[1].update(_layers(name, function))
-    before = {key: dict(bias.acted) for key, (bias, _) in attached.items()}
-    yield edits
-    for key, (bias, layers) in attached.items():
-        idle = sorted(layer for layer in layers if bias.acted.get(layer, 0) == before[key].get(layer, 0))
+            attached.setdefault(function, set()).update(_layers(name, function))
+    with model.attention_backend.recording() as acted:
+        edits = Edits(acted)
+        yield edits
+    for bias, layers in attached.items():
+        idle = sorted(layers - set(acted.get(bias, ())))
         if idle and bias.required:
             keys = "; ".join(map(str, bias.keys))
             raise HookError(
@@ -77,5 +85,5 @@ def watched(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
                 f"({bias.queries}) and its keys ({keys}) there. Was the model run, on these inputs, as far as these "
                 "layers, in the phase (prefill, decode) that the edit is for?"
             )
-        if idle:
+        if idle and isinstance(bias, AttentionBias):
             edits.unreached.append(bias)

@@ -24,6 +24,7 @@ class Generation:
     sequences: prompt and generated ids, `[sequence, position]`.
     activations: for each hook name asked for, one tensor per forward: the prefill, then every decode step.
     unreached: the edits of a schedule that the text ended before.
+    acted: for each `AttentionBias` that acted, in how many forwards it changed the scores of each layer.
     """
 
     texts: tuple[str, ...]
@@ -31,6 +32,7 @@ class Generation:
     sequences: Int[Tensor, "sequence position"]
     activations: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
     unreached: tuple[AttentionBias, ...] = ()
+    acted: dict[AttentionBias, dict[int, int]] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return "\n".join(self.texts)
@@ -42,14 +44,14 @@ class Generation:
 
 
 def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
-    """What Hugging Face's `generate` is told: greedy and 64 new tokens, where the caller does not say otherwise."""
-    chosen, config = dict(options), options.get("generation_config")
-    if config is None and not chosen.setdefault("do_sample", False):
-        chosen = {"temperature": None, "top_p": None, "top_k": None, **chosen}
-    told = max_new_tokens, options.get("max_length"), *(getattr(config, name, None) for name in LENGTHS)
-    if all(length is None for length in told):
+    """The options for Hugging Face's `generate`: greedy and 64 new tokens, where the caller does not say otherwise."""
+    selected, config = dict(options), options.get("generation_config")
+    if config is None and not selected.setdefault("do_sample", False):
+        selected = {"temperature": None, "top_p": None, "top_k": None, **selected}
+    lengths = max_new_tokens, options.get("max_length"), *(getattr(config, name, None) for name in LENGTHS)
+    if all(length is None for length in lengths):
         max_new_tokens = 64
-    return chosen if max_new_tokens is None else {**chosen, "max_new_tokens": max_new_tokens}
+    return selected if max_new_tokens is None else {**selected, "max_new_tokens": max_new_tokens}
 
 
 def copies_of(options: dict[str, Any]) -> int:

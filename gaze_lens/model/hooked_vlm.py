@@ -5,7 +5,7 @@
     logits, cache = model.run_with_cache(inputs, names_filter="blocks.20.attn.hook_pattern")
     print(model.generate(inputs, max_new_tokens=40))
 
-What it does with attention is told in `attention.py`.
+What it does with attention is described in `gaze_lens/attention/attention_function.py`.
 """
 
 import math
@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from gaze_lens.attention.backend import Seam
+from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, cross_attention, family_of
 from gaze_lens.inputs.preparation import prepare
@@ -29,7 +30,7 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
 from gaze_lens.model import loading
 from gaze_lens.model.activation_cache import VLMActivationCache, check_memory
 from gaze_lens.model.capabilities import Capabilities, capabilities
-from gaze_lens.model.edit_checks import hook_list, refuse_bound, watched
+from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
 from gaze_lens.model.live_hooks import explain, make_live
 from gaze_lens.model.wrapping import bridge_of
@@ -37,6 +38,17 @@ from gaze_lens.regions.picture import Picture
 
 Hooks = Iterable[tuple[Any, Callable]]
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
+
+
+def alone(run: Callable) -> Callable:
+    """A method that no other thread's run on the same model comes between; see `model_lock.py`."""
+
+    @wraps(run)
+    def held(self: "HookedVLM", *args: Any, **options: Any) -> Any:
+        with self.attention_backend.lock.hold():
+            return run(self, *args, **options)
+
+    return held
 
 
 class HookedVLM(TransformerBridge):
@@ -51,7 +63,7 @@ class HookedVLM(TransformerBridge):
     """
 
     family: Family
-    seam: Seam
+    attention_backend: AttentionBackend
     silent: dict[str, str]
 
     @classmethod
@@ -87,7 +99,7 @@ class HookedVLM(TransformerBridge):
         bridge = bridge_of(hf_model, processor, name)
         bridge.__class__ = cls
         bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
-        bridge.__dict__["seam"] = make_live(bridge, upcast=bridge.family.upcast)
+        bridge.__dict__["attention_backend"] = make_live(bridge, upcast=bridge.family.upcast)
         if bridge.family.cross_attention:
             cross_attention.attach(bridge.original_model)
         return bridge
@@ -133,6 +145,7 @@ class HookedVLM(TransformerBridge):
         """The Hugging Face config."""
         return self.original_model.config
 
+    @alone
     @torch.no_grad()
     def encode(self, inputs: VLMInputs, *, reuse: VLMInputs | None = None) -> VLMInputs:
         """The same inputs with the vision tower's output in place of pixels; equal images are encoded once.
@@ -144,20 +157,21 @@ class HookedVLM(TransformerBridge):
         keys = pixel_keys(inputs)
         if not keys:
             raise InputError("There is no image to encode in these inputs.")
-        known = {}
+        encoded = {}
         if reuse is not None and reuse.features is not None:
-            held = zip(pixel_keys(reuse), reuse.features.images, strict=True)
-            known = {key: part for key, part in held if "edited" not in part}  # not what a counterfactual changed
-        new = [key for key in dict.fromkeys(keys) if key not in known]
+            pairs = zip(pixel_keys(reuse), reuse.features.images, strict=True)
+            encoded = {key: image for key, image in pairs if "edited" not in image}  # not what a counterfactual changed
+        new = [key for key in dict.fromkeys(keys) if key not in encoded]
         if new:
-            kept = [keys.index(key) for key in new]
-            parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, kept)
-            known.update(zip(new, parts, strict=True))
-        images = tuple(known[key] for key in keys)
+            indices = [keys.index(key) for key in new]
+            images = self.family.encode(self.original_model, inputs.tensors, inputs.maps, indices)
+            encoded.update(zip(new, images, strict=True))
+        images = tuple(encoded[key] for key in keys)
         features = Features(images, self.family.to_forward_kwargs, takes_counts=self.family.cross_attention)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
         return replace(inputs, tensors=tensors, features=features)
 
+    @alone
     def forward(self, input: Any, *args: Any, **options: Any) -> Any:
         """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results.
 
@@ -198,14 +212,16 @@ class HookedVLM(TransformerBridge):
 
     @contextmanager
     def _running(self, inputs: VLMInputs | None) -> Iterator[None]:
-        """Tell the seam whose layout the forward has; afterwards (a hook may run the model) all is as it was."""
-        before = self.seam.layout, self.seam.seen
-        self.seam.layout = inputs.layout if inputs is not None else before[0]
+        """Say whose layout the forwards inside have; afterwards (a hook may run the model) all is as it was."""
+        backend = self.attention_backend
+        before = backend.layout
+        backend.layout = inputs.layout if inputs is not None else before
         try:
             yield
         finally:
-            self.seam.layout, self.seam.seen = before
+            backend.layout = before
 
+    @alone
     def run_with_cache(self, input: Any, *args: Any, max_bytes: float | None = None, **options: Any) -> tuple:
         """As TransformerLens' `run_with_cache`; the cache accounts for image features and DeepStack.
 
@@ -237,19 +253,26 @@ class HookedVLM(TransformerBridge):
         """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
         return not name.startswith("vision") and self._gated_hook_reason(name) is None
 
+    @alone
     def run_with_hooks(self, input: Any, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> Any:
         """As TransformerLens' `run_with_hooks`; an `AttentionBias` that did nothing is a HookError."""
         hooks = hook_list(fwd_hooks)
-        with watched(self, hooks):
+        with checked_edits(self, hooks):
             return super().run_with_hooks(input, hooks, *args, **options)
 
     @contextmanager
     def hooks(self, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> Iterator["HookedVLM"]:
-        """As TransformerLens' `hooks`; an `AttentionBias` that no forward inside the block gave work is a HookError."""
+        """As TransformerLens' `hooks`; an `AttentionBias` that no forward inside the block gave work is a HookError.
+
+        The hooks are on the model itself, so that a run in another thread is a HookError for as long as the block is
+        open. Gradients of a checkpointed forward want the backward pass inside the block, too.
+        """
         hooks = hook_list(fwd_hooks)
-        with watched(self, hooks), super().hooks(hooks, *args, **options):
+        block = self.attention_backend.lock.hold(block=True)
+        with block, checked_edits(self, hooks), super().hooks(hooks, *args, **options):
             yield self
 
+    @alone
     @torch.no_grad()
     def generate(
         self,
@@ -277,12 +300,12 @@ class HookedVLM(TransformerBridge):
         refuse_video(options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
         captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
-        with watched(self, hooks) as edits, self._running(inputs), super().hooks(hooks + capture):
+        with self._running(inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):
             sequences = self.original_model.generate(input_ids=inputs.input_ids, **{**inputs.arguments(), **options})
         sequences = getattr(sequences, "sequences", sequences)
         tokens = sequences[:, inputs.layout.length :]
         texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
-        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached))
+        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write weights, config and processor as Hugging Face would have before wrapping; `from_pretrained` reads them.

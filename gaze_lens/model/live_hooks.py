@@ -1,6 +1,6 @@
-"""TransformerLens' attention bridges, made live in place: Hugging Face computes, the seam fires the hook points.
+"""TransformerLens' attention bridges, made live in place: Hugging Face computes, our function fires the hook points.
 
-    seam = make_live(bridge)                     # any `TransformerBridge` of a vision-language model
+    backend = make_live(bridge)                  # any `TransformerBridge` of a vision-language model
     explain(model, "blocks.0.attn.hook_pattern") # HookError where a layer has no such hook point, and why
 
 Some bridges compute attention themselves, always eagerly. Here they hand it to Hugging Face as the others do, so that
@@ -19,7 +19,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
 
 from gaze_lens.attention import attention_function
-from gaze_lens.attention.backend import Seam
+from gaze_lens.attention.backend import AttentionBackend
+from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.projections import make_projections_live
@@ -47,7 +48,8 @@ class DelegatingAttentionBridge(PositionEmbeddingsAttentionBridge):
 class Relay:
     """Hands the output of a norm of queries or keys to `hook_q_normed` or `hook_k_normed`: `[batch, head, pos, d]`.
 
-    Models apply these norms before or after the heads become the second dimension; a module is told by its input.
+    Some models apply these norms before the heads become the second dimension, others after it. The input shows which:
+    its second dimension is the number of heads, or in memory the position comes first.
     """
 
     norm: nn.Module
@@ -57,9 +59,9 @@ class Relay:
 
     def begin(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Before the norm: see which dimension is the position, and tell the norm's own hook points."""
-        given = args[0]
-        headed = given.ndim == 4 and given.shape[1] == self.n_heads
-        headed = headed and (given.shape[2] != self.n_heads or given.stride(1) < given.stride(2))
+        heads = args[0]
+        headed = heads.ndim == 4 and heads.shape[1] == self.n_heads
+        headed = headed and (heads.shape[2] != self.n_heads or heads.stride(1) < heads.stride(2))
         self.axis = 2 if headed else 1
         self.norm.mark_pos_dim(self.axis)
 
@@ -70,7 +72,7 @@ class Relay:
         return self.point(normed.transpose(1, 2)).transpose(1, 2)
 
 
-def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
+def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     """Make the attention hooks of a `TransformerBridge` live, in place; ModelError for bridges that are not understood.
 
     upcast: the model's own eager attention takes the softmax in float32.
@@ -80,7 +82,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
         _delegate(attention)
     text_model = bridge.original_model.get_submodule(bridge.adapter.component_mapping["blocks"].name.rpartition(".")[0])
     attention_function.register()
-    seam = Seam.attach(text_model, layers, upcast=upcast)
+    backend = AttentionBackend.attach(text_model, layers, upcast=upcast)
     make_projections_live(layers.values())
     bridge.__dict__["silent"] = silent = {}
     for index, block in enumerate(bridge.blocks):
@@ -91,8 +93,12 @@ def make_live(bridge: Any, *, upcast: bool = True) -> Seam:
             _name_on_block(bridge, block, name, f"attn.{name}", index)
         if "linear_attn" in block._modules:
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
-    Bypass.attach(text_model, bridge.cfg)
-    return seam
+    # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
+    bridge.blocks = nn.ModuleList(list(bridge.blocks))
+    Bypass.attach(bridge.original_model, text_model, bridge.cfg)
+    run_in_context(bridge.original_model, backend.run)
+    run_in_context(bridge.original_model, backend.run, "generate")
+    return backend
 
 
 def explain(model: Any, name: str) -> None:

@@ -19,7 +19,7 @@ from transformer_lens.model_bridge.generalized_components import LinearBridge
 class InputProjection(LinearBridge):
     """A query, key or value projection that reads one copy of the residual stream per head where asked to.
 
-    A query projection may also hold a gate for every head, behind the head's query, for `hook_q_gate`.
+    A query projection may also hold a gate for every head, after the head's query, for `hook_q_gate`.
     """
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

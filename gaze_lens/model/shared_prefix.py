@@ -1,11 +1,11 @@
-"""Prompts that begin alike: what they share is run once, and each goes on from there.
+"""Prompts with the same beginning: the shared prefix is run once, and each prompt goes on from there.
 
-    split = Split.of(inputs, 6, until=positions)   # None where the pictures are not before what differs
-    split.run(model, inputs, readers)
+    batch = SharedPrefixBatch.of(inputs, 6, until=positions)   # None where a picture comes after the first difference
+    batch.run(model, inputs, readers)
 
-Exact where no token reads a later one; `Family.prefix_sharing_blocker` says where one does. What goes on are rows of
-short ends, padded on the right: causal attention never sees that padding, so that ends of different lengths need no
-mask of their own.
+It is exact where no token reads a later one; a family says where that is not so (`Family.prefix_sharing_blocker`). The
+rows that go on are short ends, padded on the right: causal attention never sees that padding, so that ends of different
+lengths need no mask of their own.
 """
 
 import copy
@@ -29,22 +29,22 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 
 
 def cannot_share(model: Any) -> str:
-    """Why a model's prompts are run whole, though they begin alike; empty where they need not be."""
+    """Why prompts with the same beginning are run whole all the same; empty where the prefix can be shared."""
     if any(n_hooks(point) for point in model.hook_dict.values()):
         return "hooks are attached, which see whole prompts"
     return model.family.prefix_sharing_blocker
 
 
 class Finished(Exception):
-    """The last layer that is wanted has been read; what the model would compute behind it is not needed."""
+    """The last layer that is wanted has been read; what the model would compute after it is not needed."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """A batch cut in two: what the rows of a group share, and for each row its own end.
+class SharedPrefixBatch:
+    """A batch cut in two: the prefix that the rows of a group share, and for each row its own end.
 
     A forward over both has other rows and columns than the batch: a row for each group, where the shared part ends in
-    the same column for all, and the group's ends start behind it, one after the other.
+    the same column for all, and the group's ends start after it, one after the other.
 
     size: rows in a group; they follow one another. shared: for each group, its shared tokens. padding: for each row of
     the batch, the columns of padding on its left.
@@ -56,7 +56,7 @@ class Split:
     length: int
 
     @classmethod
-    def of(cls, inputs: VLMInputs, size: int, until: Sequence[int]) -> "Split | None":
+    def of(cls, inputs: VLMInputs, size: int, until: Sequence[int]) -> "SharedPrefixBatch | None":
         """Groups of `size` rows that follow one another. None where a picture, or nothing at all, would be left over.
 
         until: for each row, the first position that must belong to its own end.
@@ -66,8 +66,8 @@ class Split:
         shared = []
         for first in range(0, inputs.n_rows, size):
             rows = range(first, first + size)
-            n_alike = _n_alike([ids[row] for row in rows])
-            shared.append(min(n_alike, *(until[row] - n_padding[row] for row in rows)))
+            n_common = _n_common([ids[row] for row in rows])
+            shared.append(min(n_common, *(until[row] - n_padding[row] for row in rows)))
             if any(max(inputs.layout.images[row], default=0) - n_padding[row] >= shared[-1] for row in rows):
                 return None
         return cls(size, tuple(shared), tuple(n_padding), inputs.layout.length)
@@ -96,7 +96,7 @@ class Split:
         ]
 
     def shared_columns(self, values: Float[Tensor, "row position k"]) -> Float[Tensor, "group column k"]:
-        """Values over the positions of the batch, group by group over the columns of what is shared."""
+        """Values over the positions of the batch, group by group over the columns of the shared prefix."""
         parts = [values[row, self.padding[row] :][:n] for row, n in zip(self.firsts, self.shared, strict=True)]
         return torch.stack([pad(part, (0, 0, self.start - len(part), 0)) for part in parts])
 
@@ -111,11 +111,11 @@ class Split:
         arguments = self._shared_arguments(inputs)
         cache = DynamicCache(config=hf_model.config.get_text_config(decoder=True))
         finish = RowReader(Positions.of([self.start - 1, self.start]), _finish)  # in either forward
-        with model.hooks([*readers, (readers[-1][0], finish)]):
+        with model.attention_backend.lock.hold(), model.hooks([*readers, (readers[-1][0], finish)]):
             with suppress(Finished):
                 hf_model(**arguments, past_key_values=cache, use_cache=True, logits_to_keep=1)
             owners = torch.arange(len(self.shared), device=inputs.device).repeat_interleave(self.size)
-            lend(cache, owners)
+            share_cache(cache, owners)
             ids = self._ends(inputs)
             seen = torch.cat([arguments["attention_mask"][owners], torch.ones_like(ids)], dim=1)
             positions = _positions(hf_model, ids, seen, cache, owners)
@@ -123,7 +123,7 @@ class Split:
                 hf_model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **positions)
 
     def _shared_arguments(self, inputs: VLMInputs) -> dict[str, Any]:
-        """What the model's forward takes of the shared parts, padded on the left; one row for each group."""
+        """The arguments of the model's forward for the shared prefixes, padded on the left; one row for each group."""
 
         def cut(tensor: Tensor, filling: int = 0) -> Tensor:
             parts = [
@@ -145,7 +145,7 @@ class Split:
         return arguments | inputs.features.arguments(images)
 
     def _ends(self, inputs: VLMInputs) -> Int[Tensor, "row position"]:
-        """The ids behind the shared parts, padded on the right."""
+        """The ids after the shared prefixes, padded on the right."""
         ends = [ids[start:] for ids, start in zip(inputs.input_ids, self._starts, strict=True)]
         return pad_sequence(ends, batch_first=True, padding_value=_filling(inputs))
 
@@ -154,56 +154,56 @@ def _finish(*_read: Any) -> None:
     raise Finished
 
 
-def _n_alike(rows: Sequence[Sequence[int]]) -> int:
+def _n_common(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
     columns = enumerate(zip(*rows, strict=False))
     return next((index for index, column in columns if len(set(column)) > 1), min(map(len, rows)))
 
 
 def _filling(inputs: VLMInputs) -> int:
-    """The id that fills rows up; nothing that counts sees it."""
+    """The id that pads rows; no token that is read sees it."""
     return inputs.tokenizer.pad_token_id or 0
 
 
-class Lent(CacheLayerMixin):
-    """A cache layer that several rows share: an update returns what they share and, side by side, what is theirs.
+class SharedPrefixCache(CacheLayerMixin):
+    """A cache layer that several rows share: an update returns the shared keys, then those of each row, side by side.
 
-    It leaves the layer as it is, so that the keys and values of only one layer at a time are there twice.
+    It leaves the layer as it is, so that keys and values of only one layer at a time are in memory twice.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """As the layer's own, for new keys and values `[row, head, position, d_head]`; see `shared_keys.py`."""
         n = len(key_states) // len(self.keys)
         new = side_by_side(key_states, n), side_by_side(value_states, n)
-        return super(Lent, copy.copy(self)).update(*new, *args, **kwargs)
+        return super(SharedPrefixCache, copy.copy(self)).update(*new, *args, **kwargs)
 
 
-class LentLayer(Lent, DynamicLayer):
+class SharedPrefixLayer(SharedPrefixCache, DynamicLayer):
     """All keys and values."""
 
 
-class LentWindow(Lent, DynamicSlidingWindowLayer):
+class SharedPrefixWindow(SharedPrefixCache, DynamicSlidingWindowLayer):
     """Those in a sliding window, or a chunk."""
 
 
-LENT = {DynamicLayer: LentLayer, DynamicSlidingWindowLayer: LentWindow}
+SHARED_LAYERS = {DynamicLayer: SharedPrefixLayer, DynamicSlidingWindowLayer: SharedPrefixWindow}
 
 
-def lend(cache: Cache, owners: Int[Tensor, " row"]) -> None:
-    """Let rows go on from a cache, each from the row that it belongs to; small states of other layers are copied."""
+def share_cache(cache: Cache, owners: Int[Tensor, " row"]) -> None:
+    """Let rows go on from a cache, each from the cache row of its group; small states of other layers are copied."""
     for layer in cache.layers:
-        if type(layer) in LENT:
-            layer.__class__ = LENT[type(layer)]
+        if type(layer) in SHARED_LAYERS:
+            layer.__class__ = SHARED_LAYERS[type(layer)]
         else:
             layer.reorder_cache(owners)
 
 
 def _positions(hf_model: Any, ids: Tensor, seen: Tensor, cache: Cache, owners: Tensor) -> dict[str, Tensor]:
-    """Positions behind images that count as fewer than their tokens (M-RoPE), as `generate` has them; else none."""
+    """Positions after images that count as fewer than their tokens (M-RoPE), as `generate` has them; else none."""
     inner = getattr(hf_model, "model", None)
     if getattr(inner, "rope_deltas", None) is None:
         return {}
     inner.rope_deltas = inner.rope_deltas[owners]
-    known = {"attention_mask": seen, "past_key_values": cache}
-    found = hf_model._prepare_position_ids_for_generation(ids, known)
-    return {"position_ids": found[..., -ids.shape[1] :]}
+    options = {"attention_mask": seen, "past_key_values": cache}
+    positions = hf_model._prepare_position_ids_for_generation(ids, options)
+    return {"position_ids": positions[..., -ids.shape[1] :]}

@@ -25,10 +25,10 @@ def bridge_of(model: nn.Module, processor: Any, name: str | None) -> Transformer
             f"A {type(model).__name__} was given; wrap takes a vision-language model as Hugging Face loads it, or a "
             "TransformerBridge of one. HookedVLM.from_pretrained(name) loads and wraps."
         )
-    given = isinstance(model, TransformerBridge)
-    hf_model = model.original_model if given else model
+    is_bridge = isinstance(model, TransformerBridge)
+    hf_model = model.original_model if is_bridge else model
     bridged = any(hasattr(module, "original_component") for module in hf_model.modules())
-    if hasattr(model, "seam") or (bridged and not given):
+    if hasattr(model, "attention_backend") or (bridged and not is_bridge):
         raise ModelError(
             "This model is wrapped already. Use the object that wrapped it (a TransformerBridge goes into "
             "HookedVLM.wrap itself, as it is), or load the model again."
@@ -36,7 +36,7 @@ def bridge_of(model: nn.Module, processor: Any, name: str | None) -> Transformer
     family_of(hf_model.config)
     kernel_of(hf_model.get_decoder())
     loading.check_weights(hf_model)
-    return model if given else _build(hf_model, processor, name)
+    return model if is_bridge else _build(hf_model, processor, name)
 
 
 def _build(hf_model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
@@ -66,8 +66,8 @@ def _tokenizer(processor: Any) -> Any:
 
 
 def _adapt(adapter: Any, packed: bool) -> None:
-    """Keep TransformerLens from forcing eager attention on the model: the seam needs its own default, fast or not. And
-    from taking fused MLPs apart where weights are packed in few bits: they stay whole."""
+    """Keep TransformerLens from forcing eager attention on the model: gaze_lens falls back on the model's own default.
+    And from taking fused MLPs apart where weights are packed in few bits: they stay whole."""
     adapter.cfg.attn_implementation = None
     parts = adapter.component_mapping["blocks"].submodules if adapter.component_mapping else {}
     if packed and isinstance(parts.get("mlp"), JointGateUpMLPBridge):

@@ -23,7 +23,7 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.model.shared_prefix import Split, cannot_share
+from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.regions.picture import Picture
 
 Prompts = Callable[[int], str] | Sequence[str]
@@ -161,7 +161,7 @@ def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[T
     """
     rows = inputs.answer_positions if at == "answer" else ((inputs.last_position,),) * inputs.n_rows
     member = membership(inputs)
-    split = None if size is None else Split.of(inputs, size, [min(row) for row in rows])
+    split = None if size is None else SharedPrefixBatch.of(inputs, size, [min(row) for row in rows])
     if split is not None:
         rows, member = split.columns(rows), split.shared_columns(member)
     reader, found = _reader(rows, member, inputs.layout.cross_attention)

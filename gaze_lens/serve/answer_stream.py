@@ -21,7 +21,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
-from gaze_lens.attention.switchable_bias import Wheel
+from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -67,7 +67,7 @@ class Turn(StoppingCriteria):
 
     def __init__(self, model: Any, heads: HeadSet, ask: Ask, tell: Callable[[Event], None]) -> None:
         self.model, self.ask, self.tell = model, ask, tell
-        self.heads, self.wheel = heads, Wheel.of(heads)
+        self.heads, self.switch = heads, SwitchableBias(heads)
         self._cancelled = threading.Event()
         self._wish: deque[Aim | None] = deque(maxlen=1)  # its append and pop are atomic; only the last wish counts
         self._target: Aim | None = None
@@ -97,7 +97,7 @@ class Turn(StoppingCriteria):
                    "image_tokens": len(self.inputs.image_tokens[0])})  # fmt: skip
         generation = self.model.generate(
             self.inputs,
-            fwd_hooks=[*self.wheel.hooks(), *self.gaze.hooks()],
+            fwd_hooks=[*self.switch.hooks(), *self.gaze.hooks()],
             max_new_tokens=self.ask.max_new_tokens,
             stopping_criteria=StoppingCriteriaList([self]),
         )
@@ -141,13 +141,13 @@ class Turn(StoppingCriteria):
             self.tell({"kind": "target", "target": target.name if target else None})
 
     def _point(self, target: Aim | None) -> None:
-        """Turn the wheel; a box that is new is watched from now on."""
+        """Steer elsewhere; a box that is new is read from now on."""
         if target is None:
-            self.wheel.turn(None)
+            self.switch.to(None)
         else:
             region = self.inputs.region(target.box)
             ((_, bias), *_) = steer(self.heads, region, mode=boost_and_suppress(target.strength))
-            self.wheel.turn(bias)
+            self.switch.to(bias)
             self.regions[target.name] = region.positions[0]
         self._target = target
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from reference import QWENS, SLIDING, at_real, eager, full, look, padded, picture, slow_attention, visible
 
-import gaze_lens.attention.attention_function
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, testing
+from gaze_lens.attention import attention_function, kernels
 from gaze_lens.errors import ModelError
 
 
@@ -184,10 +184,13 @@ def test_pytorchs_own_hooks_are_seen(model):
 
 def test_a_full_matrix_is_built_only_for_those_who_ask(model, monkeypatch):
     inputs, layers, read = padded(model), [], []
-    honest = gaze_lens.attention.attention_function._eager
-    monkeypatch.setattr(
-        gaze_lens.attention.attention_function, "_eager", lambda call, at: layers.append(at.index) or honest(call, at)
-    )
+    honest = attention_function._with_matrices
+
+    def note(call, layer, state):
+        layers.append(layer.index)
+        return honest(call, layer, state)
+
+    monkeypatch.setattr(attention_function, "_with_matrices", note)
     bias = AttentionBias(HeadSet(["L1H0", "L2H3"]), Positions.everything(), Positions.of([40, 41]), 3.0)
     plain = AttentionBias(HeadSet(["L1H0"]), Positions.everything(), Positions.of([40, 41]), 3.0, relative=False)
     reader = ("blocks.2.attn.hook_pattern", RowReader(Positions.since(45), lambda *_: read.append(1)))
@@ -213,13 +216,13 @@ def test_a_full_matrix_is_built_only_for_those_who_ask(model, monkeypatch):
 def test_only_heads_under_a_bias_pay_for_a_mask(model, monkeypatch):
     """The others keep the kernel that needs none; heads alike share a mask without heads, and layers alike share it."""
     inputs, calls = model.prepare(picture(96, 64), "What?"), []
-    honest = gaze_lens.attention.attention_function._default_kernel
+    honest = kernels._default_kernel
 
     def note(call, layer, mask):
         calls.append((layer.index, call.query.shape[1], mask))
         return honest(call, layer, mask)
 
-    monkeypatch.setattr(gaze_lens.attention.attention_function, "_default_kernel", note)
+    monkeypatch.setattr(kernels, "_default_kernel", note)
     keys = Positions.everything(), Positions.of([20, 21]), 3.0
     near, far = AttentionBias(HeadSet(["L1H0", "L2H3"]), *keys), AttentionBias(HeadSet(["L1H0", "L1H2"]), *keys)
     model.run_with_hooks(inputs, fwd_hooks=[*near.hooks(), *far.hooks()])

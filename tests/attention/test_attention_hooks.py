@@ -11,7 +11,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, StaticCache
 
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, steer
-from gaze_lens.attention import attention_function
+from gaze_lens.attention import kernels
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.model.edit_checks import hook_list
 from gaze_lens.regions.layout import Region
@@ -128,15 +128,15 @@ def test_the_fast_path_is_the_full_path_in_every_order(model):
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 7, 16])
 def test_some_rows_at_a_time_are_all_rows_and_see_no_later_keys(model, monkeypatch, rows):
-    monkeypatch.setattr(attention_function, "FEWEST_ROWS", rows)
-    monkeypatch.setattr(attention_function, "MOST_BLOCKS", 10**6)
-    inputs, kernel, keys = model.prepare(picture(128, 64), "What is going on?"), attention_function._default_kernel, []
+    monkeypatch.setattr(kernels, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(kernels, "MOST_BLOCKS", 10**6)
+    inputs, kernel, keys = model.prepare(picture(128, 64), "What is going on?"), kernels._default_kernel, []
 
     def watched(call, layer, mask):
         keys.append(call.key.shape[2])
         return kernel(call, layer, mask)
 
-    monkeypatch.setattr(attention_function, "_default_kernel", watched)
+    monkeypatch.setattr(kernels, "_default_kernel", watched)
     for heads in (["L1H0", "L1H3", "L2H2"], [(1, head) for head in range(model.cfg.n_heads)]):
         biases = image_bias(inputs, heads=heads).hooks()
         slow = model.run_with_hooks(inputs, fwd_hooks=[*biases, *full([1, 2])])
@@ -202,7 +202,7 @@ def test_a_bias_is_what_a_slow_loop_computes(shelf, path, value):
     groups = (Positions(rows), Positions.of(late)), (value, 1.5)
     bias = AttentionBias(HeadSet(["L1H0", "L1H3", "L2H2"]), Positions.since(30), *groups)
     hooks = bias.hooks() + (full([1, 2]) if path == "full" else [])
-    with model.hooks(hooks):
+    with model.attention_backend.recording() as acted, model.hooks(hooks):
         _, cache = model.run_with_cache(inputs, names_filter=lambda name: "rot" in name or name.endswith(("_z", "_v")))
     for layer, heads, window in ((1, {0, 3}, 10**9), (2, {2}, 8)):
         seen = visible(inputs, window)
@@ -211,7 +211,7 @@ def test_a_bias_is_what_a_slow_loop_computes(shelf, path, value):
         query, key = (cache[f"blocks.{layer}.attn.hook_rot_{letter}"].double() for letter in "qk")
         expected = slow_attention(query, key, cache["v", layer].double(), seen, added)
         torch.testing.assert_close(cache["z", layer][real], expected[real].float(), atol=1e-5, rtol=0)
-    assert bias.acted == {1: 1, 2: 1}
+    assert acted == {bias: {1: 1, 2: 1}}
 
 
 @pytest.mark.parametrize("value", [2.0, math.inf, -math.inf])
@@ -477,9 +477,11 @@ def test_a_bias_by_name_filter_or_iterator_acts(model):
     by_filter = [(lambda name: name.endswith("attn.hook_attn_scores"), bias)]
     assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=by_filter), expected)
     assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=iter(bias.hooks())), expected)
-    with model.hooks(iter(bias.hooks())):
+    with model.attention_backend.recording() as acted, model.hooks(iter(bias.hooks())):
         assert torch.equal(model(inputs), expected)
-    assert bias.acted == {1: 4, 2: 4}
+        assert torch.equal(model(inputs), expected)
+    assert acted == {bias: {1: 2, 2: 2}}
+    assert model.generate(inputs, fwd_hooks=bias.hooks(), max_new_tokens=3).acted == {bias: {1: 3, 2: 3}}
 
 
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=str)

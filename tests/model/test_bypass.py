@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformers import LogitsProcessorList
 
 import gaze_lens as gl
 from gaze_lens import testing
@@ -127,6 +128,52 @@ def test_a_hook_attached_during_a_generation_fires_from_the_next_step_on():
     streamer = Attaching(model)
     model.generate(inputs, streamer=streamer, max_new_tokens=4, min_new_tokens=4)
     assert sum(streamer.seen) == 4
+
+
+class Turning:
+    """A logits processor that adds a hook before one step, and removes it before another."""
+
+    def __init__(self, model, name, function):
+        self.model, self.name, self.function, self.step = model, name, function, 0
+        self.places = []
+
+    def __call__(self, _ids, scores):
+        self.step += 1
+        self.places.append(len(bridges_in_place(self.model)))
+        if self.step == 2:
+            self.model.add_hook(self.name, self.function)
+        if self.step == 4:
+            self.model.reset_hooks()
+        return scores
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["blocks.1.hook_mlp_out", "blocks.1.attn.hook_pattern", "blocks.0.ln2.hook_scale"])
+def test_hooks_added_and_removed_between_steps_act_in_the_steps_between(name):
+    model, inputs = wrapped()
+    before, fired = bridges_in_place(model), []
+    turning = Turning(model, name, lambda t, hook: fired.append(turning.step))
+    model.generate(inputs, max_new_tokens=6, min_new_tokens=6, logits_processor=LogitsProcessorList([turning]))
+    assert fired == [2, 3]
+    assert bridges_in_place(model) == before
+    assert len(before) - turning.places[0] > 20  # bridges are away between steps, too
+
+
+@torch.no_grad()
+def test_a_run_with_hooks_between_the_steps_of_a_generation_is_right():
+    model, inputs = wrapped()
+    name, seen = "blocks.1.mlp.hook_out", []
+    expected = model.generate(inputs, max_new_tokens=4).tokens
+    logits, cache = model.run_with_cache(inputs, names_filter=name)
+
+    def look_between(_ids, scores):
+        other, inner = model.run_with_cache(inputs, names_filter=name)
+        seen.append(torch.equal(other, logits) and torch.equal(inner[name], cache[name]))
+        return scores
+
+    tokens = model.generate(inputs, max_new_tokens=4, logits_processor=LogitsProcessorList([look_between])).tokens
+    assert torch.equal(tokens, expected)
+    assert seen == [True] * tokens.shape[1]
 
 
 @torch.no_grad()

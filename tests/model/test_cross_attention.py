@@ -14,7 +14,8 @@ from reference import eager, slow_bias
 
 import gaze_lens as gl
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.attention.positions import CONTEXT_KEY, Positions, QueryKeyPositions
+from gaze_lens.attention.forward_state import ForwardState
+from gaze_lens.attention.positions import CONTEXT_KEY, STATE_KEY, Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.errors import HookError, InputError, MemoryLimitError, RegionError
 from gaze_lens.heads.head_set import HeadSet
@@ -197,7 +198,9 @@ def test_a_group_of_keys_acts_in_its_own_kind_of_layer(cross_attention):
         tuple(k for k, _ in groups),
         tuple(v for _, v in groups),
     )
-    found = bias(scores, Point(1, place))
+    point = Point(1, place)
+    state = point.ctx[STATE_KEY] = ForwardState(None, 26)
+    found = bias(scores, point)
     first = place.key_start
     listed = [
         ([{p - first for p in row} if keys.start else set(range(9)) for row in (keys.rows[0], keys.rows[-1])], value)
@@ -210,7 +213,7 @@ def test_a_group_of_keys_acts_in_its_own_kind_of_layer(cross_attention):
     expected = torch.where(seen[:, None], scores + added, scores).softmax(-1)
     torch.testing.assert_close(found.softmax(-1), expected.float(), atol=1e-6, rtol=0)
     assert torch.equal(found[:, [1, 3]], scores[:, [1, 3]])
-    assert bias.acted == {1: 1}
+    assert state.acted == {bias: {1: 1}}
 
 
 @pytest.mark.parametrize("cross_attention", [False, True])
@@ -219,8 +222,10 @@ def test_without_keys_of_a_layers_kind_a_bias_does_nothing(cross_attention):
     bias = AttentionBias(
         HeadSet(["L1H0"]), Positions.everything(), Positions.of([1, 2], cross_attention=not cross_attention), 3.0
     )
-    assert bias(scores, Point(1, QueryKeyPositions(0, 6, 0, 9, None, cross_attention))) is scores
-    assert bias.acted == {}
+    point = Point(1, QueryKeyPositions(0, 6, 0, 9, None, cross_attention))
+    state = point.ctx[STATE_KEY] = ForwardState(None, 6)
+    assert bias(scores, point) is scores
+    assert state.acted == {}
 
 
 def test_layers_of_both_kinds_may_take_turns():

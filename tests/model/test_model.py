@@ -222,7 +222,7 @@ def test_a_copy_lives_on_its_own(model):
     before = model(inputs)
     other = copy.deepcopy(model)
     assert torch.equal(other(inputs), before)
-    assert other.seam is not model.seam
+    assert other.attention_backend is not model.attention_backend
     other.blocks[1].attn.o.original_component.weight.zero_()
     changed = other(inputs)
     assert torch.equal(model(inputs), before)

@@ -8,11 +8,11 @@ from PIL import Image
 from reference import SLIDING, picture
 
 import gaze_lens as gl
-from gaze_lens.attention.backend import Seam
+from gaze_lens.attention.forward_state import ForwardState
 from gaze_lens.families import FAMILIES
 from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.model import shared_prefix
-from gaze_lens.model.shared_prefix import Split, cannot_share
+from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.regions.picture import Picture, panels
 
 WHOLE = {"PaliGemma", "PaliGemma 2", "Mllama"}
@@ -39,8 +39,8 @@ STRIPS = [strip(3), strip(2, 1, 64)]
 @pytest.fixture
 def splits(monkeypatch):
     """Every split that is run."""
-    found, run = [], Split.run
-    monkeypatch.setattr(Split, "run", lambda self, *given: (found.append(self), run(self, *given)))
+    found, run = [], SharedPrefixBatch.run
+    monkeypatch.setattr(SharedPrefixBatch, "run", lambda self, *given: (found.append(self), run(self, *given)))
     return found
 
 
@@ -97,8 +97,8 @@ def test_questions_before_the_picture_are_run_whole(shelf):
         [picture(64, 64)] * 2,
         [[{"role": "user", "content": [{"type": "text", "text": text}, {"type": "image"}]}] for text in ("a b", "c")],
     )
-    assert Split.of(inputs, 2, [inputs.last_position] * 2) is None
-    assert Split.of(inputs, 1, [inputs.last_position] * 2) is not None
+    assert SharedPrefixBatch.of(inputs, 2, [inputs.last_position] * 2) is None
+    assert SharedPrefixBatch.of(inputs, 1, [inputs.last_position] * 2) is not None
 
 
 def test_equal_questions_keep_their_last_token(shelf, splits):
@@ -138,9 +138,9 @@ def test_one_prefill_serves_all_questions(shelf):
 
 def test_what_is_shared_is_copied_for_no_question(shelf, monkeypatch):
     model, _ = shelf.get("Qwen3-VL")
-    kept, keys, lend, place = [], [], shared_prefix.lend, Seam.place
-    monkeypatch.setattr(shared_prefix, "lend", lambda cache, owners: (kept.append(cache), lend(cache, owners)))
-    monkeypatch.setattr(Seam, "place", lambda *given: (keys.append(given[2]), place(*given))[1])
+    kept, keys, lend, place = [], [], shared_prefix.share_cache, ForwardState.positions
+    monkeypatch.setattr(shared_prefix, "share_cache", lambda cache, owners: (kept.append(cache), lend(cache, owners)))
+    monkeypatch.setattr(ForwardState, "positions", lambda *given: (keys.append(given[2]), place(*given))[1])
     scores(model, strips=STRIPS[:1])
     lengths = [model.prepare(STRIPS[0], question(k)).layout.length for k in range(3)]
     (cache,) = kept

@@ -117,7 +117,7 @@ def test_no_full_pattern_is_ever_built(qwen, monkeypatch):
     def refuse(*_args):
         raise AssertionError("a full attention matrix was built")
 
-    monkeypatch.setattr(attention_function, "_eager", refuse)
+    monkeypatch.setattr(attention_function, "_with_matrices", refuse)
     for at in ("prompt", "answer"):
         gl.score_heads(qwen, [strip(qwen, 3)], prompts=question, at=at, progress=False)
     with pytest.raises(AssertionError, match="full attention matrix"):  # the trap is where full patterns are built

@@ -9,9 +9,8 @@ from PIL import Image
 from reference import tower_runs
 
 from gaze_lens import Box, HeadSet, comics, steer, track
-from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.errors import RegionError
-from gaze_lens.serve.answer_stream import Turn, Wheel
+from gaze_lens.serve.answer_stream import SwitchableBias, Turn
 from gaze_lens.serve.ask_requests import Aim, Ask
 
 HEADS = HeadSet(["L1H6", "L1H11"])
@@ -130,20 +129,20 @@ def test_only_the_last_of_many_wishes_counts_whatever_thread_they_come_from(tiny
     assert [event["target"] for event in told if event["kind"] == "target"] == ["panel 5"]
 
 
-def test_a_wheel_on_the_full_matrix_does_what_its_bias_does(shelf):
+def test_a_switch_on_the_full_matrix_does_what_its_bias_does(shelf):
     model, _ = shelf.get("Qwen3-VL")
     inputs = model.prepare(Image.new("RGB", (64, 64), "red"), "Hi")
     heads = HeadSet(["L1H0", "L1H2"])
     ((name, bias), *_) = steer(heads, inputs.region((0, 0, 32, 64)))
-    wheel, look = Wheel.of(heads), [("blocks.1.attn.hook_pattern", lambda pattern, hook: None)]
+    switch, look = SwitchableBias(heads), [("blocks.1.attn.hook_pattern", lambda pattern, hook: None)]
     free, steered = model(inputs), model.run_with_hooks(inputs, fwd_hooks=[(name, bias), *look])
-    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=wheel.hooks()), free)
-    wheel.turn(bias)
-    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=[*wheel.hooks(), *look]), steered)
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=switch.hooks()), free)
+    switch.to(bias)
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=[*switch.hooks(), *look]), steered)
     assert not torch.allclose(steered, free)
-    wheel.turn(None)
-    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=wheel.hooks()), free)
-    assert isinstance(wheel, AttentionBias)
+    switch.to(None)
+    assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=switch.hooks()), free)
+    assert switch.current is None
 
 
 def test_questions_about_one_picture_encode_it_once(tiny_model, strip):

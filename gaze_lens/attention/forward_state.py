@@ -1,0 +1,161 @@
+"""What the attention calls of one forward share, carried by the arguments of the calls themselves.
+
+    state = ForwardState(layout, n_seen)
+    text_model.forward(..., **{STATE: state})      # Hugging Face hands it on to every attention call
+
+Why an argument, and neither a global nor something found by the identity of a module: gradient checkpointing runs a
+layer again, after the forward has ended and, on a GPU, in another thread. It keeps the arguments of the call. A state
+that travels with them is the right one there, too, and two forwards at one time cannot see one another's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.call import Call, Rows
+from gaze_lens.attention.positions import QueryKeyPositions
+from gaze_lens.errors import HookError
+from gaze_lens.regions.layout import Layout
+
+STATE = "gaze_lens_forward"  # the keyword argument
+Acted = dict[AttentionBias, dict[int, int]]  # for each bias and each layer, in how many forwards it changed scores
+
+
+@dataclass(eq=False)
+class SharedMask:
+    """One mask of a forward, with everything that is derived from it once and used in all layers that have it.
+
+    mask: as Hugging Face made it, or None. Layers with the same mask have the same object, so that it is compared with
+        `is`; it is kept here for as long as what was derived from it.
+    rows: for some query rows (None: all), what they see and the same as a number to add.
+    bias_matrices: what each bias adds, in one precision. sums: the mask plus some of these.
+    """
+
+    mask: Tensor | None
+    positions: QueryKeyPositions
+    causal: bool
+    rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
+    sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
+
+    def fits(self, call: Call) -> bool:
+        """Whether this is the mask of a call."""
+        return self.mask is call.mask and self.positions is call.positions and self.causal == call.causal
+
+    def of_rows(self, call: Call, rows: Rows = slice(None)) -> tuple[Tensor, Tensor]:
+        """What (some rows of) the queries see, and it as a number to add: `[batch, #head, query, key]`."""
+        key = None if isinstance(rows, slice) else tuple(rows)
+        if key not in self.rows:
+            batch = call.query.shape[0]
+            seen, added = call.visible(rows).expand(batch, -1, -1, -1), call.additive(rows).expand(batch, -1, -1, -1)
+            self.rows[key] = seen, added
+        return self.rows[key]
+
+    def bias_matrix(self, bias: AttentionBias, call: Call) -> Float[Tensor, "#batch #head query key"] | None:
+        """What a bias adds to the scores of its heads; None where it has nothing to act on."""
+        key = bias, call.query.dtype
+        if key not in self.bias_matrices:
+            self.bias_matrices[key] = bias.bias_matrix(call.positions, self.of_rows(call)[0], call.query.dtype)
+        return self.bias_matrices[key]
+
+    def with_biases(self, biases: Sequence[AttentionBias], call: Call) -> Float[Tensor, " batch #head query key"]:
+        """The additive mask with what some biases add, for heads in which all of them act."""
+        key = tuple(biases)
+        if key not in self.sums:
+            self.sums[key] = sum((self.bias_matrix(bias, call) for bias in biases), self.of_rows(call)[1])
+        return self.sums[key]
+
+
+@dataclass(eq=False)
+class ForwardState:
+    """One forward of a language model.
+
+    layout: that of the inputs being run; None for raw tokens, and for a layer that is called by itself.
+    n_seen: tokens that the model has seen when the forward ends: what its cache held, and its input.
+    acted: where each bias changed scores.
+    hooks: for each layer that has run, what was attached to its attention.
+    """
+
+    layout: Layout | None
+    n_seen: int
+    acted: Acted = field(default_factory=dict)
+    hooks: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    _positions: dict[tuple[int, int, bool], QueryKeyPositions] = field(default_factory=dict)
+    _masks: list[SharedMask] = field(default_factory=list)
+    _joined: "ForwardState | None" = None
+    _joined_masks: list[tuple[Tensor | None, int, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of_shapes(cls, n_queries: int, n_keys: int, *, cross_attention: bool) -> "ForwardState":
+        """The state of a layer that is called by itself: its queries are the last of its keys."""
+        return cls(None, n_queries if cross_attention else n_keys)
+
+    def clear(self) -> None:
+        """When the forward has ended: free the matrices. A layer that is recomputed later makes its own again."""
+        self._masks.clear()
+        self._joined_masks.clear()
+        self._joined = None
+
+    def positions(self, n_queries: int, n_keys: int, cross_attention: bool) -> QueryKeyPositions:
+        """The positions of a layer's matrix, the same object for all layers with the same shape.
+
+        The queries are the last ones: where only the last logits are asked for, later layers may leave out the others.
+        A sliding cache drops its oldest keys; a static one has empty slots after the last.
+        """
+        key = n_queries, n_keys, cross_attention
+        if key not in self._positions:
+            start = 0 if cross_attention else max(0, self.n_seen - n_keys)
+            self._positions[key] = QueryKeyPositions(
+                self.n_seen - n_queries, n_queries, start, n_keys, self.layout, cross_attention
+            )
+        return self._positions[key]
+
+    def mask_of(self, call: Call) -> SharedMask:
+        """The mask of a call; a forward has two or three, for full, sliding and cross-attention."""
+        shared = next((mask for mask in self._masks if mask.fits(call)), None)
+        if shared is None:
+            shared = SharedMask(call.mask, call.positions, call.causal)
+            self._masks.append(shared)
+        return shared
+
+    def note(self, bias: AttentionBias, layer: int) -> None:
+        """Remember that a bias changed the scores of a layer."""
+        self.acted.setdefault(bias, {})[layer] = 1
+
+    def check_hooks(self, layer: int, hooks: tuple[Any, ...]) -> None:
+        """HookError where a layer is recomputed under other hooks than it had in the forward: its gradients would be
+        those of another computation."""
+        before = self.hooks.setdefault(layer, hooks)
+        if len(before) != len(hooks) or any(a is not b for a, b in zip(before, hooks, strict=True)):
+            raise HookError(
+                f"Layer {layer} is recomputed (gradient checkpointing), and its attention hooks are not those of the "
+                f"forward: {len(before)} were attached then, {len(hooks)} are now. Call backward() inside the same "
+                "`with model.hooks(...)` block as the forward."
+            )
+
+    def joined(self, n_rows: int, length: int) -> "ForwardState":
+        """The same forward, with `n_rows` rows of `length` queries put side by side; see `shared_keys.py`."""
+        if self._joined is None:
+            self._joined = ForwardState(self.layout, self.n_seen + (n_rows - 1) * length, self.acted, self.hooks)
+        return self._joined
+
+    def joined_mask(self, mask: Tensor | None, n_keys: int, make: Callable[[], Tensor]) -> Tensor:
+        """The mask of joined rows for that of the rows, made once for all layers with the same one."""
+        for rows_mask, n_rows_keys, joined in self._joined_masks:
+            if rows_mask is mask and n_rows_keys == n_keys:
+                return joined
+        self._joined_masks.append((mask, n_keys, make()))
+        return self._joined_masks[-1][2]
+
+
+def add_up(acted: Acted, more: Acted) -> None:
+    """Add what acted in one forward to what acted before."""
+    for bias, layers in more.items():
+        counts = acted.setdefault(bias, {})
+        for layer, n in layers.items():
+            counts[layer] = counts.get(layer, 0) + n

@@ -1,0 +1,125 @@
+"""Attention under biases and row readers, without building the full matrices where the kernel can do without them.
+
+A bias acts in a few heads, and a mask with a dimension for heads loses the fast kernel for all of them. So heads under
+the same biases are computed together, under a mask without heads, and the others as if there were no bias.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from gaze_lens.attention.attention_bias import AttentionBias, head_gate
+from gaze_lens.attention.backend import AttentionLayer
+from gaze_lens.attention.call import Call, Rows
+from gaze_lens.attention.forward_state import ForwardState
+from gaze_lens.attention.row_reader import RowReader
+
+FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
+
+
+def served(
+    call: Call, layer: AttentionLayer, state: ForwardState, simple: bool, biases: list[AttentionBias],
+    readers: list[RowReader],
+) -> Float[Tensor, "batch query head d_head"]:  # fmt: skip
+    """The model's own attention with biases in its masks; readers get their rows beside it.
+
+    simple: the model's kernel is SDPA, without soft cap and sinks.
+    """
+    acting = _acting(call, layer, state, biases)
+    for reader in readers:
+        _read_rows(reader, call, layer, state, acting)
+    if simple and acting and call.positions.n_queries > 1:
+        return _kernel_by_heads(call, layer, state, acting)
+    mask = _biased_mask(call, layer, state, acting) if acting else call.mask
+    return _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
+
+
+def _acting(call: Call, layer: AttentionLayer, state: ForwardState, biases: list[AttentionBias]) -> list[AttentionBias]:
+    """The biases that change scores of this layer."""
+    here = [bias for bias in biases if bias.heads_in(layer.index)]
+    acting = [bias for bias in here if state.mask_of(call).bias_matrix(bias, call) is not None]
+    for bias in acting:
+        state.note(bias, layer.index)
+    return acting
+
+
+def _eager_kernel(call: Call, mask: Tensor | None) -> Tensor:
+    """The plain computation without hook points, for models whose default is eager."""
+    weights = call.softmax(call.masked_scores(call.additive() if mask is call.mask else mask))
+    return call.mix(call.dropped(weights))
+
+
+def _default_kernel(call: Call, layer: AttentionLayer, mask: Tensor | None) -> Tensor:
+    """The model's own attention, exactly as Hugging Face would call it; a bias rides in its mask."""
+    kernel = ALL_ATTENTION_FUNCTIONS[layer.backend.default]
+    arguments = {"dropout": call.dropout, "scaling": call.scaling, **call.extra}
+    return kernel(call.module, call.query, call.key, call.value, mask, **arguments)[0]
+
+
+def _kernel_by_heads(call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias]) -> Tensor:
+    """The model's own attention, once for each set of heads that are under the same biases.
+
+    Heads without a bias keep the mask that they had, which may be none at all. A mask under which heads are computed
+    has no dimension for heads, so that all layers with the same biases share it.
+    """
+    n_heads = call.query.shape[1]
+    heads_under: dict[tuple[AttentionBias, ...], list[int]] = {}
+    for head in range(n_heads):
+        biases = tuple(bias for bias in acting if head in bias.heads_in(layer.index))
+        heads_under.setdefault(biases, []).append(head)
+    mixed = call.query.new_empty(call.query.shape[0], call.positions.n_queries, n_heads, call.value.shape[-1])
+    for biases, heads in heads_under.items():
+        some = call.only(heads) if len(heads_under) > 1 else call
+        if biases:
+            mixed[:, :, heads] = _kernel_by_rows(some, layer, state.mask_of(call).with_biases(biases, call))
+        else:
+            mixed[:, :, heads] = _default_kernel(some, layer, call.mask)
+    return mixed
+
+
+def _kernel_by_rows(call: Call, layer: AttentionLayer, mask: Tensor) -> Tensor:
+    """The model's own attention under a biased mask, a block of queries at a time.
+
+    A kernel spends time on keys that a mask hides. Where no query sees later keys, each block of queries is given only
+    the keys up to its last query.
+    """
+    if call.mask is not None or not call.causal:
+        return _default_kernel(call, layer, mask)
+    n_queries, before = call.positions.n_queries, call.positions.query_start - call.positions.key_start
+    size = max(FEWEST_ROWS, -(-n_queries // MOST_BLOCKS))
+    parts = []
+    for start in range(0, n_queries, size):
+        stop = min(start + size, n_queries)
+        part = call.block(slice(start, stop), slice(before + stop))
+        parts.append(_default_kernel(part, layer, mask[..., start:stop, : before + stop]))
+    return torch.cat(parts, dim=1)
+
+
+def _biased_mask(
+    call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias], rows: Rows = slice(None)
+) -> Float[Tensor, "batch head query key"]:
+    """The additive mask with the biases in it, each in its heads."""
+    shared, n_heads = state.mask_of(call), call.query.shape[1]
+    mask = shared.of_rows(call, rows)[1]
+    for bias in acting:
+        gate = head_gate(bias.heads_in(layer.index), n_heads, mask.dtype, mask.device)
+        mask = torch.addcmul(mask, gate, shared.bias_matrix(bias, call)[:, :, rows])
+    return mask
+
+
+def _read_rows(
+    reader: RowReader, call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias]
+) -> None:
+    """Hand a reader its rows of the pattern, computed for these rows alone, without repeating KV heads."""
+    queries, positions = reader.queries.within(call.positions.queries), call.positions
+    if not queries:
+        return
+    every = len(queries) == positions.n_queries
+    rows = slice(None) if every else [query - positions.query_start for query in queries]
+    query = call.query[:, :, rows]
+    batch, n_heads, n_rows, d_head = query.shape
+    grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
+    scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
+    weights = call.softmax(scores + _biased_mask(call, layer, state, acting, rows))
+    reader.read(weights, queries, positions, layer.index)
