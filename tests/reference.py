@@ -1,4 +1,4 @@
-"""What tests of the seam compare with: Hugging Face's eager attention, and computations written out slowly."""
+"""What tests of attention compare with: Hugging Face's eager attention, and computations written out slowly."""
 
 import contextlib
 import copy

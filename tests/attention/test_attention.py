@@ -1,4 +1,4 @@
-"""The attention seam against Hugging Face's own attention: parity, and what hooks see."""
+"""The attention function against Hugging Face's own attention: parity, and what hooks see."""
 
 import copy
 
