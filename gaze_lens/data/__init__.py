@@ -1,4 +1,4 @@
-"""Pictures from disk and from public data sets, with the regions that they come with.
+"""Pictures from disk and from public data sets, with their regions.
 
 strips = gl.data.read_strips("comics")                              # <comic>/p1.png, p2.png, ...
 strips = gl.data.read_comics("COMICS", seed=0, limit=100)           # <comic>/<page>_<panel>.jpg, random windows
@@ -7,7 +7,7 @@ strips = gl.data.read_dataset("baulab/openai-comic-strips")         # through th
 photos = gl.data.read_coco("instances_val2017.json", "val2017", min_area=32 * 32, unique=True, n_objects=(2, 6))
 scores = gl.score_heads(model, strips)
 
-All are `Pictures`: a sequence that reads a picture when it is asked for, and counts what it left out.
+All are `Pictures`: a sequence that reads a picture on access, and lists what was left out.
 """
 
 from gaze_lens.data.coco import read_coco

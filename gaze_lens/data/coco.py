@@ -1,4 +1,4 @@
-"""Photographs with the boxes or masks of objects, from COCO's instances_*.json.
+"""Photographs with boxes or masks of objects, from COCO's instances_*.json.
 
 photos = read_coco("annotations/instances_val2017.json", "val2017", min_area=32 * 32, unique=True, n_objects=(2, 6))
 photos[0].regions                 # {"dog": Box(...), "bench": Box(...)}; captions are the names of the categories
@@ -40,15 +40,15 @@ def read_coco(
     """The images with objects, by file name without suffix; regions "dog", "dog 2", ..., captions "dog".
 
     annotations: the JSON file, with images, annotations and categories. images: the folder of the image files.
-    categories: only objects of these become regions; without it, of all. min_area: in square pixels, of COCO's own
-    "area". unique: only objects whose category occurs once in the image, crowds and small ones counted. n_objects:
-    (least, most) objects that an image may have after all this. crowds: keep objects with `iscrowd`.
+    categories: only objects of these become regions; by default, of all. min_area: the smallest COCO "area", in square
+    pixels. unique: only objects whose category occurs once in the image, where crowds and small objects count.
+    n_objects: (least, most) regions that an image may have after these choices. crowds: keep objects with `iscrowd`.
     masks: regions are the outlines (polygons, or run-length encoded masks), not the boxes.
-    seed: images in random order, without it in the file's. limit: no more than so many images.
-    Left out, and counted: objects without area or outside of their image, images that are missing, cannot be read, or
-    are not as large as the file says (its boxes are in pixels of the image as it is seen upright). Boxes are cut at
-    the image's edge.
-    Raises InputError for a file that is not of this kind, unknown categories, and where no image is left.
+    seed: images in random order; by default, in the order of the file. limit: the largest number of images.
+    Objects without area or outside their image are left out, and so are images that are missing, cannot be read, or
+    have another size than the file says (its boxes are in pixels of the upright image); `left_out` lists both. Boxes
+    are clipped to the image.
+    Raises InputError for a file of another format, unknown categories, and where no image is left.
     """
     check_limit(limit)
     content = _load(Path(annotations))
@@ -65,12 +65,12 @@ def read_coco(
         name = str(Path(record["file_name"]).with_suffix(""))
         name = f"{name} ({record['id']})" if name in readers else name
         size = record["width"], record["height"]
-        chosen = choose(objects[record["id"]], choice, size, name, left_out)
+        selected = choose(objects[record["id"]], choice, size, name, left_out)
         path = folder / record["file_name"]
-        if reason := _image_fault(path, size, len(chosen), n_objects):
+        if reason := _image_fault(path, size, len(selected), n_objects):
             left_out[reason].append(name)
         else:
-            readers[name] = partial(_picture, path, size, chosen, choice)
+            readers[name] = partial(_picture, path, size, selected, choice)
     return collected(readers, left_out, source=str(annotations), expected="images with the objects asked for")
 
 
@@ -82,8 +82,8 @@ def _load(path: Path) -> Mapping[str, Sequence[Record]]:
         raise InputError(f"There is no file {path}; {expected}.") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); {expected}.") from error
-    needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ("id",)}
-    for part, keys in needed.items():
+    required = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ("id",)}
+    for part, keys in required.items():
         records = content.get(part) if isinstance(content, dict) else None
         if not isinstance(records, list) or not all(_has(record, keys) for record in records):
             raise InputError(f"{path} has no list '{part}' whose members all have {', '.join(keys)}; {expected}.")
@@ -94,21 +94,21 @@ def _has(record: Any, keys: Sequence[str]) -> bool:
     return isinstance(record, dict) and all(key in record for key in keys)
 
 
-def _check_categories(wanted: Sequence[str] | None, known: set[str]) -> None:
-    if isinstance(wanted, str):
-        raise InputError(f"categories={wanted!r} was given; give a list: [{wanted!r}].")
-    for name in wanted or ():
-        if name not in known:
-            near = get_close_matches(name, known, n=3) or sorted(known)[:10]
-            raise InputError(f"The file has no category '{name}'; it has {len(known)}, such as {', '.join(near)}.")
+def _check_categories(categories: Sequence[str] | None, available: set[str]) -> None:
+    if isinstance(categories, str):
+        raise InputError(f"categories={categories!r} was given; give a list: [{categories!r}].")
+    for name in categories or ():
+        if name not in available:
+            similar = ", ".join(get_close_matches(name, available, n=3) or sorted(available)[:10])
+            raise InputError(f"The file has no category '{name}'; it has {len(available)}, such as {similar}.")
 
 
 def _by_image(content: Mapping[str, Sequence[Record]], left_out: dict[str, list[str]]) -> Mapping[Any, list[Record]]:
     """Image id -> its annotations."""
-    known = {record["id"] for record in content["images"]}
+    image_ids = {record["id"] for record in content["images"]}
     objects = defaultdict(list)
     for annotation in content["annotations"]:
-        if annotation.get("image_id") in known:
+        if annotation.get("image_id") in image_ids:
             objects[annotation["image_id"]].append(annotation)
         else:
             left_out["an object belongs to no image"].append(f"annotation {annotation['id']}")
@@ -121,9 +121,9 @@ def _in_order(records: Sequence[Record], seed: int | None) -> list[Record]:
     return [records[index] for index in np.random.default_rng(seed).permutation(len(records))]
 
 
-def _image_fault(path: Path, size: tuple[int, int], found: int, n_objects: tuple[int, int]) -> str | None:
+def _image_fault(path: Path, size: tuple[int, int], count: int, n_objects: tuple[int, int]) -> str | None:
     least, most = n_objects
-    if not least <= found <= most:
+    if not least <= count <= most:
         return "an image has fewer or more objects than asked for"
     if reason := fault([path]):
         return reason
@@ -134,10 +134,10 @@ def _picture(path: Path, size: tuple[int, int], objects: Sequence[Record], choic
     image = read_image(path)
     if image.size != size:
         raise ImageError(f"{path} has {image.size} pixels; the annotations are for {size}.")
-    regions, captions, seen = {}, {}, Counter()
+    regions, captions, counts = {}, {}, Counter()
     for annotation in objects:
         category = choice.names[annotation["category_id"]]
-        seen[category] += 1
-        name = category if seen[category] == 1 else f"{category} {seen[category]}"
+        counts[category] += 1
+        name = category if counts[category] == 1 else f"{category} {counts[category]}"
         regions[name], captions[name] = shape_of(annotation, size, masks=choice.masks), category
     return Picture(image, regions, captions)

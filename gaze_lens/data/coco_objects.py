@@ -1,4 +1,8 @@
-"""Objects of COCO: which of an image's annotations become regions, and their shapes."""
+"""Objects of COCO: which of an image's annotations become regions, and their shapes.
+
+>>> decode_mask({"size": [2, 3], "counts": [1, 2, 3]}).astype(int).tolist()     # column by column, background first
+[[0, 1, 0], [1, 0, 0]]
+"""
 
 import math
 from collections import Counter
@@ -6,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gaze_lens.data.rle import decode, require_pycocotools
-from gaze_lens.errors import RegionError
+import numpy as np
+from jaxtyping import Bool
+
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Shape, Union
 
 Record = Mapping[str, Any]
@@ -15,7 +21,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which objects are wanted: see `read_coco`. names: category id -> name. categories: None for all."""
+    """Which objects become regions: see `read_coco`. names: category id -> name. categories: None for all."""
 
     names: Mapping[Any, str]
     categories: set[str] | None
@@ -28,12 +34,12 @@ class Choice:
 def choose(
     annotations: Sequence[Record], choice: Choice, size: tuple[int, int], image: str, left_out: dict[str, list[str]]
 ) -> list[Record]:
-    """The annotations of one image that become regions; why others do not goes to `left_out`.
+    """The annotations of one image that become regions; the reasons why others do not are added to `left_out`.
 
-    size: (width, height) of the image. Objects of categories that were not asked for are not told of.
+    size: (width, height) of the image. Objects of categories that were not asked for are not in `left_out`.
     """
     counts = Counter(annotation.get("category_id") for annotation in annotations)
-    chosen = []
+    objects = []
     for annotation in annotations:
         category = annotation.get("category_id")
         if choice.categories is not None and choice.names.get(category) not in choice.categories:
@@ -42,8 +48,8 @@ def choose(
         if reason := _fault(annotation, choice, size, repeated):
             left_out[f"an object {reason}"].append(f"{image}: annotation {annotation['id']}")
         else:
-            chosen.append(annotation)
-    return chosen
+            objects.append(annotation)
+    return objects
 
 
 def _fault(annotation: Record, choice: Choice, size: tuple[int, int], repeated: bool) -> str | None:
@@ -65,8 +71,8 @@ def _box_fault(box: Sequence[float] | None, size: tuple[int, int]) -> str | None
     if box is None or len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         return "has no area"
     x, y, width, height = box
-    inside = x < size[0] and y < size[1] and x + width > 0 and y + height > 0
-    return None if inside else "lies outside of its image"
+    overlaps = x < size[0] and y < size[1] and x + width > 0 and y + height > 0
+    return None if overlaps else "lies outside of its image"
 
 
 def _mask_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
@@ -79,23 +85,57 @@ def _mask_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
 
 
 def shape_of(annotation: Record, size: tuple[int, int], *, masks: bool) -> Shape:
-    """The object's box, cut at the image's edge; or its outline. size: (width, height) of the image."""
+    """The object's box, clipped to the image; or its outline. size: (width, height) of the image."""
     if not masks:
         x, y, width, height = annotation["bbox"]
         return Box(max(x, 0), max(y, 0), min(x + width, size[0]), min(y + height, size[1]))
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, Mapping):
-        return Mask(decode(segmentation))
+        return Mask(decode_mask(segmentation))
     polygons = _polygons(segmentation)
     return polygons[0] if len(polygons) == 1 else Union(polygons)
 
 
 def _polygons(parts: Sequence[Sequence[float]]) -> list[Polygon]:
-    """The parts of an outline, each a flat list x, y, x, y, ...; those without area (specks, lines) are no parts."""
-    found = []
+    """The parts of an outline as polygons; parts without area (points, lines) are dropped.
+
+    parts: each a flat list x, y, x, y, ...
+    """
+    polygons = []
     for flat in parts:
         try:
-            found.append(Polygon(list(zip(flat[::2], flat[1::2], strict=True))))
+            polygons.append(Polygon(list(zip(flat[::2], flat[1::2], strict=True))))
         except (RegionError, ValueError):
             continue
-    return found
+    return polygons
+
+
+def decode_mask(rle: Mapping[str, Any]) -> Bool[np.ndarray, "height width"]:
+    """The mask of {"size": [height, width], "counts": ...}: a list of run lengths, or COCO's compressed string.
+
+    Raises RegionError where the runs do not fill the size, InputError where a compressed mask needs pycocotools and it
+    is not installed.
+    """
+    height, width = rle["size"]
+    if isinstance(rle["counts"], str | bytes):
+        return require_pycocotools().decode(dict(rle)).astype(bool)
+    runs = np.array(rle["counts"], dtype=np.int64)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise RegionError(
+            f"A run-length encoded mask has runs of {runs.sum()} pixels; expected {height} x {width}. The annotation "
+            "is damaged: leave it out."
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def require_pycocotools() -> Any:
+    """`pycocotools.mask`. Raises InputError where it is not installed."""
+    try:
+        from pycocotools import mask
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Compressed masks need pycocotools, which is not installed: pip install 'gaze-lens[data]'. Or take the "
+            "boxes: masks=False."
+        ) from error
+    return mask

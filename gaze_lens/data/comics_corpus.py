@@ -1,4 +1,4 @@
-"""The raw COMICS corpus (Iyyer et al. 2017): strips cut out of whole comic books at random.
+"""The raw COMICS corpus (Iyyer et al. 2017): random strips of consecutive panels from whole comic books.
 
 strips = read_comics("raw_panel_images", seed=0, limit=500)        # <comic>/<page>_<panel>.jpg
 """
@@ -24,14 +24,14 @@ LAYOUT = "<comic>/<page>_<panel>.jpg"
 def read_comics(
     folder: str | Path, *, seed: int, panels: int = 6, per_comic: int = 1, edge_pages: int = 5, limit: int | None = None
 ) -> Pictures:
-    """Strips of consecutive panels of one page, drawn at random, named "<comic>/<page>_<first panel>".
+    """Random strips of consecutive panels of one page, named "<comic>/<page>_<first panel>".
 
-    panels: in each strip. per_comic: strips from each comic at most, each of another page. edge_pages: so many first
-    and last pages are left out of comics that have more than twice as many (covers and advertisements). limit: no more
-    than so many strips; comics are visited in random order, and those not needed are not looked at.
-    The same arguments always give the same strips, and the first of many are those of fewer. A comic's own windows do
-    not depend on the other comics. Comics without such a page, and windows with a panel that is no image, are left
-    out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
+    panels: the number in each strip. per_comic: the largest number of strips from a comic, each from another page.
+    edge_pages: this number of first and last pages (covers, advertisements) is left out of comics with more than twice
+    as many pages. limit: the largest number of strips; comics are visited in random order until it is reached.
+    The same arguments always give the same strips, and a smaller limit gives the first of them. The strips of a comic
+    do not depend on the other comics. Comics without such a page, and strips with a panel that is not an image, are
+    left out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
     """
     if panels < 2 or per_comic < 1 or edge_pages < 0:
         raise InputError(
@@ -43,8 +43,8 @@ def read_comics(
     left_out: dict[str, list[str]] = defaultdict(list)
     order = np.random.default_rng(seed).permutation(len(comics))
     windows = (_readable(comics[index], seed, panels, edge_pages, left_out) for index in order)
-    found = (window for of_comic in windows for window in islice(of_comic, per_comic))
-    readers = {name: partial(strip, files) for name, files in islice(found, limit)}
+    strips = (window for of_comic in windows for window in islice(of_comic, per_comic))
+    readers = {name: partial(strip, files) for name, files in islice(strips, limit)}
     expected = f"{LAYOUT}, with {panels} panels or more on a page"
     return collected(readers, left_out, source=str(folder), expected=expected)
 
@@ -52,7 +52,7 @@ def read_comics(
 def _readable(
     comic: Path, seed: int, panels: int, edge_pages: int, left_out: dict[str, list[str]]
 ) -> Iterator[tuple[str, list[Path]]]:
-    """The windows of a comic whose files are images; why others are not goes to `left_out`."""
+    """The windows of a comic whose files are images; the reasons for the others are added to `left_out`."""
     windows = list(_windows(comic, seed, panels, edge_pages))
     if not windows:
         left_out[f"no page with {panels} consecutive panels"].append(comic.name)
@@ -64,7 +64,7 @@ def _readable(
 
 
 def _windows(comic: Path, seed: int, panels: int, edge_pages: int) -> Iterator[tuple[str, list[Path]]]:
-    """One random window of each page that has one, pages in random order: (name, files)."""
+    """One random window of each page with enough panels, pages in random order: (name, files)."""
     pages = _pages(comic)
     numbers = sorted(pages)
     if edge_pages and len(numbers) > 2 * edge_pages:
@@ -82,6 +82,6 @@ def _pages(comic: Path) -> dict[int, dict[int, Path]]:
     """Page -> panel -> file."""
     pages: dict[int, dict[int, Path]] = defaultdict(dict)
     for path in image_files(comic):
-        if found := re.fullmatch(r"(\d+)_(\d+)", path.stem):
-            pages[int(found[1])][int(found[2])] = path
+        if match := re.fullmatch(r"(\d+)_(\d+)", path.stem):
+            pages[int(match[1])][int(match[2])] = path
     return pages

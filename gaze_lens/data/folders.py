@@ -1,4 +1,4 @@
-"""Files of pictures in folders: which there are, in what order, and whether they look like pictures."""
+"""Image files in folders: a list of them in natural order, and a check of their headers."""
 
 import re
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files in a folder that are named as images are, in natural order."""
+    """The files in a folder that have the suffix of an image, in natural order."""
     return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=natural)
 
 
@@ -35,7 +35,7 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def fault(paths: Iterable[Path]) -> str | None:
-    """Why these files cannot make up a picture, as far as their headers tell; None where they can."""
+    """Why a picture cannot be made of these files, judged by their headers; None where it can."""
     for path in paths:
         if not path.is_file():
             return "an image is missing"

@@ -1,4 +1,4 @@
-"""Data sets that the `datasets` library reads: from the Hugging Face hub, from a folder, or made by you.
+"""Data sets that the `datasets` library reads: from the Hugging Face hub, from a folder, or your own `Dataset`.
 
 strips = read_dataset("baulab/openai-comic-strips")              # the paper's: six panels a row, with captions
 strips = read_dataset("openai-comic-strips")                     # the same, downloaded into that folder
@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from gaze_lens.comics.strips import strip
 from gaze_lens.data.pages import Panels, read_page
 from gaze_lens.data.pictures import Pictures, check_limit, collected
@@ -19,7 +21,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.regions.picture import Picture
 
 PUBLIC = "baulab/openai-comic-strips"
-SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in a folder
+SAVED = ("state.json", "dataset_dict.json")  # files that `save_to_disk` writes into a folder
 
 
 def read_dataset(
@@ -35,13 +37,13 @@ def read_dataset(
     """The rows of a data set as pictures with regions "panel 1", "panel 2", ...
 
     source: a name on the hub, a folder (of Parquet files, or from `save_to_disk`), or a `datasets.Dataset`.
-    columns: those of the panels, left to right; without it panel_1, panel_2, ... Or one column of whole pages, and
+    columns: the columns of the panels, left to right; by default panel_1, panel_2, ... Or one column of whole pages;
         then `panels` says where their panels are, as for `read_page`.
-    captions: the columns of what the panels show; without it caption_1, caption_2, ... where all are there.
-    names: the column of the pictures' names; without it comic_id where there is one, else the number of the row.
-    limit: look at no more than the first so many rows.
-    Rows in which an image is missing are left out; images are read when asked for. Raises InputError, with the
-    command that downloads the data, where the hub cannot be reached; and for columns that are not there.
+    captions: the columns of the panels' captions; by default caption_1, caption_2, ... where all exist.
+    names: the column of the pictures' names; by default comic_id where it exists, else the number of the row.
+    limit: use only this number of first rows.
+    Rows in which an image is missing are left out; an image is read when its picture is requested. Raises InputError,
+    with the command that downloads the data, where the hub cannot be reached; and for columns that do not exist.
     """
     check_limit(limit)
     table = _table(source, split)
@@ -58,27 +60,26 @@ def read_dataset(
             left_out["an image is missing"].append(label)
         else:
             readers[label] = partial(_picture, table, row, images, texts, panels)
-    told = source if isinstance(source, str | Path) else "the data set given"
-    return collected(readers, left_out, source=str(told), expected="rows with images")
+    name = str(source) if isinstance(source, str | Path) else "the data set given"
+    return collected(readers, left_out, source=name, expected="rows with images")
 
 
-def _table(source: Any, split: str) -> Any:
-    """The rows, as a `datasets.Dataset`."""
-    datasets = _require_datasets()
-    found = _load(datasets, source, split) if isinstance(source, str | Path) else source
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            raise InputError(f"The data set has no split '{split}'; it has {', '.join(found)}. Give split=.")
-        found = found[split]
-    if not isinstance(found, datasets.Dataset):
+def _table(source: Any, split: str) -> datasets.Dataset:
+    """The rows of a split."""
+    table = _load(source, split) if isinstance(source, str | Path) else source
+    if isinstance(table, datasets.DatasetDict):
+        if split not in table:
+            raise InputError(f"The data set has no split '{split}'; it has {', '.join(table)}. Give split=.")
+        table = table[split]
+    if not isinstance(table, datasets.Dataset):
         raise InputError(
-            f"A {type(found).__name__} was given; expected a name on the hub, a folder, or a datasets.Dataset (not "
+            f"A {type(table).__name__} was given; expected a name on the hub, a folder, or a datasets.Dataset (not "
             "one that streams: pictures are read in any order)."
         )
-    return found
+    return table
 
 
-def _load(datasets: Any, source: str | Path, split: str) -> Any:
+def _load(source: str | Path, split: str) -> Any:
     try:
         if any((Path(source) / name).is_file() for name in SAVED):
             return datasets.load_from_disk(str(source))
@@ -94,17 +95,7 @@ def _load(datasets: Any, source: str | Path, split: str) -> Any:
         raise InputError(f"The data set {source}, split '{split}', cannot be loaded ({error}). {hint}") from error
 
 
-def _require_datasets() -> Any:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "read_dataset needs the library datasets, which is not installed: pip install 'gaze-lens[data]'."
-        ) from error
-    return datasets
-
-
-def _image_columns(table: Any, columns: str | Sequence[str] | None, panels: Panels | None) -> list[str]:
+def _image_columns(table: datasets.Dataset, columns: str | Sequence[str] | None, panels: Panels | None) -> list[str]:
     if columns is None and panels is None:
         columns = _numbered(table, "panel")
     if isinstance(columns, str) is (panels is None) or not columns:
@@ -116,12 +107,12 @@ def _image_columns(table: Any, columns: str | Sequence[str] | None, panels: Pane
     return [columns] if isinstance(columns, str) else list(columns)
 
 
-def _caption_columns(table: Any, images: list[str]) -> list[str]:
-    found = _numbered(table, "caption")
-    return found if images == _numbered(table, "panel") and len(found) == len(images) else []
+def _caption_columns(table: datasets.Dataset, images: list[str]) -> list[str]:
+    captions = _numbered(table, "caption")
+    return captions if images == _numbered(table, "panel") and len(captions) == len(images) else []
 
 
-def _numbered(table: Any, word: str) -> list[str]:
+def _numbered(table: datasets.Dataset, word: str) -> list[str]:
     """The columns panel_1, panel_2, ... in the order of their numbers."""
     return sorted((name for name in table.column_names if re.fullmatch(rf"{word}_\d+", name)), key=_number)
 
@@ -130,29 +121,28 @@ def _number(column: str) -> int:
     return int(column.rsplit("_", 1)[1])
 
 
-def _check_columns(table: Any, wanted: list[str]) -> None:
-    if unknown := [name for name in wanted if name not in table.column_names]:
-        known = ", ".join(table.column_names)
-        raise InputError(f"The data set has no column {', '.join(unknown)}; it has {known}.")
+def _check_columns(table: datasets.Dataset, columns: list[str]) -> None:
+    if unknown := [name for name in columns if name not in table.column_names]:
+        available = ", ".join(table.column_names)
+        raise InputError(f"The data set has no column {', '.join(unknown)}; it has {available}.")
 
 
-def _labels(table: Any, column: str | None) -> list[str]:
-    """A name for every row; a value that occurs again has its row added."""
+def _labels(table: datasets.Dataset, column: str | None) -> list[str]:
+    """A name for every row; a repeated value gets the number of its row added."""
     column = column or ("comic_id" if "comic_id" in table.column_names else None)
     if column is None:
         return [str(row) for row in range(len(table))]
     values = map(str, table.select_columns([column])[:][column])
-    seen: set[str] = set()
+    earlier: set[str] = set()
     labels = []
     for row, value in enumerate(values):
-        labels.append(f"{value} (row {row})" if value in seen else value)
-        seen.add(value)
+        labels.append(f"{value} (row {row})" if value in earlier else value)
+        earlier.add(value)
     return labels
 
 
-def _undecoded(table: Any, images: list[str]) -> Any:
-    """The same rows with images as the bytes of their files: `read_image` reads them, as it does all others."""
-    datasets = _require_datasets()
+def _undecoded(table: datasets.Dataset, images: list[str]) -> datasets.Dataset:
+    """The same rows with images as the bytes of their files, so that `read_image` decodes them like all others."""
     for column in images:
         feature = table.features[column]
         if isinstance(feature, datasets.Image):
@@ -162,7 +152,7 @@ def _undecoded(table: Any, images: list[str]) -> Any:
     return table
 
 
-def _rows_without_image(table: Any, images: list[str]) -> set[int]:
+def _rows_without_image(table: datasets.Dataset, images: list[str]) -> set[int]:
     missing, start = set(), 0
     for batch in table.select_columns(images).with_format("arrow").iter(batch_size=100):
         for column in batch.columns:
@@ -171,7 +161,7 @@ def _rows_without_image(table: Any, images: list[str]) -> set[int]:
     return missing
 
 
-def _picture(table: Any, row: int, images: list[str], texts: list[str], panels: Panels | None) -> Picture:
+def _picture(table: datasets.Dataset, row: int, images: list[str], texts: list[str], panels: Panels | None) -> Picture:
     record = table[row]
     files = [_file(record[column]) for column in images]
     captions = [record[column] or "" for column in texts] if texts else None
@@ -179,7 +169,7 @@ def _picture(table: Any, row: int, images: list[str], texts: list[str], panels: 
 
 
 def _file(value: bytes | dict[str, Any]) -> bytes | str:
-    """The bytes of an image file, or its path where the data set holds no more than that."""
+    """The bytes of an image file, or its path where the data set only has that."""
     if isinstance(value, bytes):
         return value
     return value["path"] if value["bytes"] is None else value["bytes"]

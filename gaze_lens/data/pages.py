@@ -1,10 +1,10 @@
-"""Several panels in one image: equal cells, given borders, given boxes, or detected gutters.
+"""Images with several panels, from equal cells, given borders, given boxes, or detected gutters.
 
 read_page("strip.png", 6)                                       # six equal columns
 read_page("page.png", (2, 3))                                   # two rows of three equal cells
 read_page("page.png", borders(x=[310, 620], y=[400]))           # the inner borders, in pixels
 read_page("page.png", [Box(0, 0, 300, 200), Box(310, 0, 900, 200)])
-read_page("page.png", gutters((2, 3)))                          # detected; an error where it does not find 2 x 3
+read_page("page.png", gutters((2, 3)))                          # detected; an error unless there are 2 x 3
 """
 
 from collections import defaultdict
@@ -30,8 +30,8 @@ Panels = int | tuple[int, int] | Sequence[Any] | Callable[[Image.Image], Sequenc
 def read_page(source: Any, panels: Panels, *, captions: Sequence[str] | None = None) -> Picture:
     """One image with regions "panel 1", "panel 2", ... in reading order.
 
-    source: whatever `read_image` takes. panels: a number of equal columns; (rows, columns) of equal cells; boxes in
-    reading order; or a function of the image that gives them, such as `borders(...)` or `gutters(...)`.
+    source: as for `read_image`. panels: a number of equal columns; (rows, columns) of equal cells; boxes in reading
+    order; or a function of the image that returns them, such as `borders(...)` or `gutters(...)`.
     captions: one per panel.
     Raises ImageError for an image that cannot be read or is too small, RegionError for panels that are not in it, and
     InputError for fewer than two panels.
@@ -46,9 +46,9 @@ def read_page(source: Any, panels: Panels, *, captions: Sequence[str] | None = N
 def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, limit: int | None = None) -> Pictures:
     """The images of a folder, by name without suffix, each with its panels (see `read_page`).
 
-    panels: the same for all, or name -> panels. limit: no more than so many images.
-    Files that are no images, and names without panels, are left out. Gutters are looked for when a picture is read;
-    `.check()` leaves out the pages on which they are not found. Raises InputError where no image is left.
+    panels: the same for all, or name -> panels. limit: the largest number of images.
+    Files that are not images, and names without panels, are left out. Gutters are detected when a picture is read;
+    `.check()` leaves out the pages on which this fails. Raises InputError where no image is left.
     """
     check_limit(limit)
     root = existing(folder, "images of several panels")
@@ -57,19 +57,19 @@ def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, lim
         if len(readers) == limit:
             break
         name = path.name if path.stem in readers else path.stem
-        given = panels.get(name) if isinstance(panels, Mapping) else panels
-        if reason := "no panels were given" if given is None else fault([path]):
+        own = panels.get(name) if isinstance(panels, Mapping) else panels
+        if reason := "no panels were given" if own is None else fault([path]):
             left_out[reason].append(name)
         else:
-            readers[name] = partial(read_page, path, given)
+            readers[name] = partial(read_page, path, own)
     return collected(readers, left_out, source=str(root), expected="images of several panels")
 
 
 def borders(*, x: Sequence[float] = (), y: Sequence[float] = ()) -> Callable[[Image.Image], list[Box]]:
     """`read_page(image, borders(x=[310, 620]))`: the panels between borders, in reading order.
 
-    x, y: the inner borders in pixels, ascending, those of columns and of rows.
-    Raises RegionError where a border does not lie in the image, behind the one before.
+    x, y: the inner borders of columns and of rows, in ascending pixels.
+    Raises RegionError where a border lies outside the image, or is not larger than the one before it.
     """
 
     def panels(image: Image.Image) -> list[Box]:

@@ -1,4 +1,4 @@
-"""A lazy sequence of pictures: it knows their names, reads them when asked, and counts what was left out.
+"""A lazy sequence of pictures: it has their names, reads a picture on access, and lists what was left out.
 
 pictures = gl.data.read_strips("comics")
 len(pictures), pictures[0], pictures["batman"], pictures[:10], pictures.names
@@ -18,13 +18,13 @@ from gaze_lens.regions.picture import Picture
 Reader = Callable[[], Picture]
 
 
-class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would read a picture to look at it
-    """Pictures that are read when they are asked for: by index, by slice (again lazy), or by name.
+class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would read a picture to check it
+    """Pictures that are read on access: by index, by slice (again lazy), or by name.
 
     readers: name -> a function that reads the picture. source: where they come from, for messages.
     left_out: reason -> the names of what was left out for it.
-    Nothing is kept in memory. Reading raises ImageError or RegionError, with the picture's name, where a file is
-    damaged or has no such panels; `check` leaves such pictures out.
+    No picture stays in memory. Access raises ImageError or RegionError, with the picture's name, where a file is
+    damaged or does not have the panels; `check` leaves such pictures out.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would rea
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Reason -> how many were left out for it; their names are in `left_out`."""
+        """Reason -> the number of entries left out for it; their names are in `left_out`."""
         return {reason: len(names) for reason, names in self.left_out.items()}
 
     def __len__(self) -> int:
@@ -49,8 +49,8 @@ class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would rea
     def __getitem__(self, index: slice) -> "Pictures": ...
     def __getitem__(self, index):
         if isinstance(index, slice):
-            chosen = {name: self._readers[name] for name in self.names[index]}
-            return Pictures(chosen, source=self.source, left_out=self.left_out)
+            readers = {name: self._readers[name] for name in self.names[index]}
+            return Pictures(readers, source=self.source, left_out=self.left_out)
         if isinstance(index, str) and index not in self._readers:
             raise InputError(f"There is no picture '{index}' in {self}; `names` holds the names of all.")
         name = index if isinstance(index, str) else self.names[index]
@@ -60,16 +60,16 @@ class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would rea
             raise type(error)(f"Picture '{name}' of {self.source} cannot be used: {error}") from error
 
     def items(self) -> Iterator[tuple[str, Picture]]:
-        """(name, picture), in order, each read when it is its turn."""
+        """(name, picture) in order; each picture is read when the iterator reaches it."""
         return ((name, self[name]) for name in self.names)
 
     def check(self, *, progress: bool = False) -> "Pictures":
-        """Read every picture once; the same pictures without those that cannot be read, which count as left out.
+        """Read every picture once; return those that can be read, with the others in `left_out`.
 
         Raises InputError where none is left.
         """
         left_out = defaultdict(list, {reason: list(names) for reason, names in self.left_out.items()})
-        good = {}
+        readers = {}
         for name in tqdm(self.names, desc="checking pictures", disable=not progress):
             try:
                 self[name]
@@ -78,30 +78,31 @@ class Pictures(Sequence):  # not Sequence[Picture]: a checker of types would rea
             except RegionError:
                 left_out["panels or regions do not fit the image"].append(name)
             else:
-                good[name] = self._readers[name]
-        return collected(good, left_out, source=self.source, expected="pictures that can be read")
+                readers[name] = self._readers[name]
+        return collected(readers, left_out, source=self.source, expected="pictures that can be read")
 
     def __repr__(self) -> str:
-        return f"{len(self)} pictures from {self.source}" + _told(self.skipped)
+        return f"{len(self)} pictures from {self.source}" + _reasons(self.skipped)
 
 
 def collected(
     readers: Mapping[str, Reader], left_out: Mapping[str, Sequence[str]], *, source: str, expected: str
 ) -> Pictures:
-    """The pictures that were found. Raises InputError, with what was expected and left out, where there are none."""
+    """The pictures of the readers. Raises InputError, with what was expected and left out, where there are none."""
     if not readers:
-        told = _told({reason: len(names) for reason, names in left_out.items()})
-        raise InputError(f"There are no pictures in {source}: expected {expected}{told}.")
+        reasons = _reasons({reason: len(names) for reason, names in left_out.items()})
+        raise InputError(f"There are no pictures in {source}: expected {expected}{reasons}.")
     return Pictures(readers, source=source, left_out=left_out)
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises InputError unless it is None or a number of pictures."""
+    """Raises InputError unless the limit is None or a positive number of pictures."""
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} was given; give the number of pictures to read, 1 or more, or None for all.")
 
 
-def _told(skipped: Mapping[str, int]) -> str:
+def _reasons(skipped: Mapping[str, int]) -> str:
+    """ "; left out: an image is missing (2), ..."; empty where nothing was left out."""
     if not skipped:
         return ""
-    return "; left out: " + ", ".join(f"{why} ({count})" for why, count in skipped.items())
+    return "; left out: " + ", ".join(f"{reason} ({count})" for reason, count in skipped.items())

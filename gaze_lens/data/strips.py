@@ -1,4 +1,4 @@
-"""Comic strips in the paper authors' layout: a folder for each comic, a file for each panel.
+"""Comic strips in the layout of the paper's authors: a folder for each comic, a file for each panel.
 
 strips = read_strips("comics")                # comics/<comic>/p1.png, p2.png, ..., with captions p1.txt, ... if any
 """
@@ -22,13 +22,12 @@ def read_strips(
 ) -> Pictures:
     """The strips of a folder, by name of comic, with regions "panel 1", "panel 2", ...
 
-    Every subfolder is a comic whose panels are its images p1, p2, ... or, failing such names, all its images in order
-    of name. limit: no more than so many strips.
-    captions: name of comic -> what each of its panels shows. A comic that is not among them has those that lie beside
-        its images, p1.txt, p2.txt, ... in UTF-8; panels without such a file have none.
-    Comics with fewer than two panels, with gaps in their numbers, with files that are no images or captions that are
-    no text are left out.
-    Raises InputError where no strip is left.
+    Every subfolder is a comic. Its panels are its images p1, p2, ... or, without such names, all its images in the
+    order of their names. limit: the largest number of strips.
+    captions: name of comic -> the captions of its panels. For other comics, captions are read from files beside the
+        images, p1.txt, p2.txt, ... in UTF-8; a panel without such a file has no caption.
+    Comics are left out if they have fewer than two panels, missing numbers, files that are not images, or captions
+    that are not text. Raises InputError where no strip is left.
     """
     check_limit(limit)
     root = existing(folder, LAYOUT)
@@ -37,7 +36,7 @@ def read_strips(
         if len(readers) == limit:
             break
         numbers, files = _panels(comic)
-        if reason := _misnumbered(numbers) or fault(files) or _garbled(files):
+        if reason := _misnumbered(numbers) or fault(files) or _undecodable(files):
             left_out[reason].append(comic.name)
         else:
             readers[comic.name] = partial(_read, files, (captions or {}).get(comic.name))
@@ -48,7 +47,7 @@ def read_strips(
 def _panels(comic: Path) -> tuple[list[int], list[Path]]:
     """The numbers and files of a comic's panels, in order."""
     files = image_files(comic)
-    numbered = [(int(found[1]), path) for path in files if (found := re.fullmatch(r"p(\d+)", path.stem))]
+    numbered = [(int(match[1]), path) for path in files if (match := re.fullmatch(r"p(\d+)", path.stem))]
     pairs = sorted(numbered) or list(enumerate(files, start=1))
     return [number for number, _ in pairs], [path for _, path in pairs]
 
@@ -65,11 +64,11 @@ def _read(files: Sequence[Path], captions: Sequence[str] | None) -> Picture:
 
 def _caption_beside(panel: Path) -> str:
     """The caption beside an image, on one line; empty where there is none."""
-    beside = panel.with_suffix(".txt")
-    return " ".join(beside.read_text(encoding="utf-8-sig").split()) if beside.is_file() else ""
+    file = panel.with_suffix(".txt")
+    return " ".join(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else ""
 
 
-def _garbled(panels: Sequence[Path]) -> str | None:
+def _undecodable(panels: Sequence[Path]) -> str | None:
     try:
         for path in panels:
             _caption_beside(path)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gaze_lens as gl
-from gaze_lens.data import rle
+from gaze_lens.data.coco_objects import decode_mask
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 
@@ -230,7 +230,7 @@ def test_run_lengths_are_decoded_as_pycocotools_does(seed):
     packed = pycocotools.frPyObjects(plain, 17, 23)
     text = {"size": packed["size"], "counts": packed["counts"].decode()}
     for encoded in (plain, packed, text):
-        assert (rle.decode(encoded) == mask).all()
+        assert (decode_mask(encoded) == mask).all()
 
 
 def test_run_length_masks_become_masks(coco):

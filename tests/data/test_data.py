@@ -442,9 +442,3 @@ def test_without_a_network_the_error_has_the_command_that_downloads(tmp_path):
     command = "hf download baulab/openai-comic-strips --repo-type dataset --local-dir openai-comic-strips"
     assert command in done.stdout
     assert "read_dataset('openai-comic-strips')" in done.stdout
-
-
-def test_without_datasets_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'gaze-lens\[data\]'"):
-        data.read_dataset()
