@@ -1,11 +1,11 @@
-"""Comic strips and scenes: pictures whose regions have names, from panels or from a seed, and questions about them.
+"""Comic strips and scenes: pictures with named regions, from panels or generated from a seed, and questions about them.
 
     picture = strip(["p1.png", "p2.png", "p3.png"])       # regions "panel 1", "panel 2", "panel 3"
     picture = grid(paths, (2, 3))                         # six panels on a page, in reading order
     pictures = synthetic(20, seed=7, panels=6)            # strips that the embedded model can read, with captions
     ask(0)                                                # "What happens in the first panel from the left?"
 
-Indices are 0-based; the names of regions and the words of questions count from one, as people do.
+Indices are 0-based; the names of regions and the words of questions count from one.
 """
 
 from gaze_lens.comics.generator import caption, scenes, synthetic

@@ -6,7 +6,7 @@
     >>> render_panels(rng, content, width=32).shape
     (6, 32, 32, 3)
 
-Pixels are uint8 RGB, x right, y down. Everything is a pure function of its arguments and of the generator given.
+Pixels are uint8 RGB, x right, y down. All functions depend only on their arguments, the random generator among them.
 """
 
 from functools import cache
@@ -38,7 +38,7 @@ def describe(colour: SupportsIndex, shape: SupportsIndex) -> str:
 
 
 def inside(shape: str, u: Float[np.ndarray, "*grid"], v: Float[np.ndarray, "*grid"]) -> np.ndarray:
-    """Which points (u right, v down, both in -1..1) lie inside the named shape; boolean, same shape as `u`."""
+    """Which points (u right, v down, both in -1..1) lie inside the named shape; boolean, of the same shape as `u`."""
     radius = np.hypot(u, v)
     turn = 2 * np.pi / 5
     angle = np.abs((np.arctan2(u, -v) + turn / 2) % turn - turn / 2)  # from the nearest tip of a five-pointed star
@@ -57,7 +57,7 @@ def inside(shape: str, u: Float[np.ndarray, "*grid"], v: Float[np.ndarray, "*gri
 
 @cache
 def coverage(sizes: tuple[int, ...]) -> Float[np.ndarray, "shape size y x"]:
-    """How much of each pixel every shape covers (0-1) at each size, centred in a square of the largest size."""
+    """The covered part (0-1) of each pixel, for every shape and size, centred in a square of the largest size."""
     side, fine = max(sizes), 6
     bank = np.zeros((len(SHAPES), len(sizes), side, side), np.float32)
     for j, size in enumerate(sizes):
@@ -78,7 +78,7 @@ def paint(
     alpha: Float[np.ndarray, "m side side"],
     corner: Int[np.ndarray, "m 2"],
 ) -> None:
-    """Lay the m shapes over canvases `rows`, in place; `corner` is (y, x) of each shape's upper left pixel."""
+    """Paint m shapes onto the canvases `rows`, in place; `corner` is (y, x) of each shape's upper left pixel."""
     reach = np.arange(alpha.shape[-1])
     index = (rows[:, None, None], corner[:, 0, None, None] + reach[:, None], corner[:, 1, None, None] + reach)
     weight = alpha[..., None]
@@ -86,13 +86,13 @@ def paint(
 
 
 def tint(rng: np.random.Generator, colours: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m 3"]:
-    """The colours' RGB, each a little off (up to 12 of 255), so that no pixel value is a fixed code."""
+    """The colours' RGB, each channel changed by up to 12 of 255, so that no exact pixel value identifies a colour."""
     base = np.array(list(PALETTE.values()), np.float32)[colours]
     return np.clip(base + rng.uniform(-12, 12, base.shape), 0, 255).astype(np.float32)
 
 
 def ground(rng: np.random.Generator, n: int, height: int, width: int) -> Float[np.ndarray, "n height width 3"]:
-    """n light canvases of one tone each, with a faint grain."""
+    """n light canvases, each of one tone with faint noise."""
     tone = rng.uniform(218, 250, (n, 1, 1, 3)) + rng.normal(0, 1.5, (n, height, width, 1))
     return tone.astype(np.float32)
 
@@ -108,8 +108,8 @@ def draw_cells(rng: np.random.Generator, rows: int, shape: tuple[int, int]) -> I
     cells = np.full((rows, shape[0] * shape[1], 2), -1)
     for scene in cells:
         count = int(rng.integers(2, min(7, len(scene)) + 1))
-        where = np.sort(rng.choice(len(scene), count, replace=False))
-        scene[where] = np.stack(np.divmod(rng.choice(64, count, replace=False), 8), 1)
+        index = np.sort(rng.choice(len(scene), count, replace=False))
+        scene[index] = np.stack(np.divmod(rng.choice(64, count, replace=False), 8), 1)
     return cells.reshape(rows, *shape, 2)
 
 

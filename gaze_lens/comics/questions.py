@@ -1,4 +1,4 @@
-"""The questions that are asked about strips and scenes; indices are 0-based, words count from one."""
+"""The questions about strips and scenes; indices are 0-based, words count from one."""
 
 from gaze_lens.errors import InputError
 
@@ -27,19 +27,19 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "
 
 
 def ask(index: int) -> str:
-    """The question about the panel at 0-based `index`, up to 7: `ask(0)` asks about the first panel from the left."""
+    """The question about a panel by its 0-based `index`, up to 7: `ask(0)` is about the first panel from the left."""
     if not 0 <= index < len(ORDINALS):
         raise InputError(f"There is no ready question about panel index {index}; expected 0 to {len(ORDINALS) - 1}.")
     return f"What happens in the {ORDINALS[index]} panel from the left?"
 
 
 def ask_place(place: str) -> str:
-    """The question about a place of a scene: `ask_place("top left")`."""
+    """The question about a place in a scene: `ask_place("top left")`."""
     return f"What is at the {place}?"
 
 
 def place(row: int, column: int, shape: tuple[int, int]) -> str:
-    """The words for a cell of a scene of shape (rows, columns): `place(0, 2, (3, 3))` is "top right"."""
+    """The place of a cell in a scene of shape (rows, columns), in words: `place(0, 2, (3, 3))` is "top right"."""
     words = []
     for index, count, names in zip(
         (row, column), shape, (("top", "middle", "bottom"), ("left", "middle", "right")), strict=True

@@ -1,12 +1,4 @@
-"""Comic strips and scenes: pictures whose regions have names, from panels or from a seed, and questions about them.
-
-    picture = strip(["p1.png", "p2.png", "p3.png"])       # regions "panel 1", "panel 2", "panel 3"
-    picture = grid(paths, (2, 3))                         # six panels on a page, in reading order
-    pictures = synthetic(20, seed=7, panels=6)            # strips that the embedded model can read, with captions
-    ask(0)                                                # "What happens in the first panel from the left?"
-
-Indices are 0-based; the names of regions and the words of questions count from one, as people do.
-"""
+"""Comic strips and pages: pictures composed of panels, whose regions are "panel 1", "panel 2", ..."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +27,10 @@ def strip(
 ) -> Picture:
     """Panels side by side, left to right, with regions "panel 1", "panel 2", ...
 
-    panels: paths, bytes of files, PIL images or arrays; EXIF orientation is applied, colours become RGB.
-    height: pixels that every panel is resized to, aspect kept; then its width is rounded to a multiple of `multiple`
-    pixels (at least one), so that borders fall on the token grid. gap: pixels of white painted over each inner border.
+    panels: paths, bytes of files, PIL images or arrays; EXIF orientation is applied, colours are converted to RGB.
+    height: every panel is resized to this height in pixels with its aspect ratio. Its width is then rounded to a
+    multiple of `multiple` pixels (at least one), so that borders lie on the token grid. gap: white pixels painted over
+    each inner border.
     captions: one per panel.
     Raises ImageError where a panel cannot be read, InputError for no panels, wrong sizes or a wrong number of captions.
     """
@@ -51,7 +44,7 @@ def strip(
     resized = [_fit(read_image(panel), height, multiple) for panel in panels]
     ends = np.cumsum([image.width for image in resized]).tolist()
     pixels = np.concatenate([np.asarray(image) for image in resized], axis=1)
-    return _picture(paint_gaps(pixels, ends[:-1], gap), ends, captions)
+    return from_columns(paint_gaps(pixels, ends[:-1], gap), ends, captions)
 
 
 def grid(
@@ -64,8 +57,8 @@ def grid(
 ) -> Picture:
     """`grid(paths, (2, 3))`: panels on a page of (rows, columns) equal cells, "panel 1", ... in reading order.
 
-    cell: (width, height) in pixels; multiples of 32 keep borders on the token grid. A panel keeps its aspect, and
-    white fills the rest of its cell. gap: pixels of white painted over each inner border. captions: one per panel.
+    cell: (width, height) in pixels; with multiples of 32, borders lie on the token grid. A panel keeps its aspect
+    ratio, and the rest of its cell is white. gap: white pixels painted over each inner border. captions: one per panel.
     Raises ImageError where a panel cannot be read, InputError for sizes or numbers that do not fit together.
     """
     (rows, columns), (width, height) = shape, cell
@@ -83,14 +76,14 @@ def grid(
 
 
 def with_panels(image: Image.Image, boxes: Sequence[Shape], captions: Sequence[str] | None = None) -> Picture:
-    """A picture whose regions "panel 1", "panel 2", ... are the boxes, in the order given.
+    """A picture whose regions "panel 1", "panel 2", ... are the boxes, in their order.
 
-    captions: one per panel. Raises InputError for another number of them.
+    captions: one per panel. Raises InputError for another number of captions.
     """
     _check_captions(captions, len(boxes))
     names = [f"panel {i + 1}" for i in range(len(boxes))]
-    described = dict(zip(names, captions, strict=True)) if captions is not None else {}
-    return Picture(image, dict(zip(names, boxes, strict=True)), described)
+    by_name = dict(zip(names, captions, strict=True)) if captions is not None else {}
+    return Picture(image, dict(zip(names, boxes, strict=True)), by_name)
 
 
 def _check_captions(captions: Sequence[str] | None, n_panels: int) -> None:
@@ -115,8 +108,9 @@ def paint_gaps(
     return pixels
 
 
-def _picture(
+def from_columns(
     pixels: UInt8[np.ndarray, "height width 3"], ends: Sequence[int], captions: Sequence[str] | None
 ) -> Picture:
+    """A picture whose panels are columns that end at x = `ends`, in pixels."""
     boxes = [Box(x0, 0, x1, pixels.shape[0]) for x0, x1 in zip([0, *ends[:-1]], ends, strict=True)]
     return with_panels(Image.fromarray(pixels), boxes, captions)

@@ -1,4 +1,4 @@
-"""Fingerprints of pictures, by which a run that goes on knows that they are the same."""
+"""Fingerprints of pictures, with which a resumed run checks that its pictures are the same."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from gaze_lens.runs.digests import digest
 
 
 def names_of(pictures: Sequence[Picture]) -> list[str]:
-    """The pictures' names where they have any, as those of `gl.data` do; else "0", "1", ..."""
+    """The names of pictures that have them, as those of `gl.data` do; else "0", "1", ..."""
     return [str(name) for name in getattr(pictures, "names", range(len(pictures)))]
 
 
 def pictures_digest(pictures: Sequence[Picture]) -> str:
-    """A fingerprint of the names of pictures; of the pictures themselves where they have no names."""
+    """A fingerprint of the pictures' names; of the pictures themselves where they have no names."""
     contents = () if hasattr(pictures, "names") else (f"{picture_digest(one)} {one.captions}" for one in pictures)
     return digest(repr(names_of(pictures)), *contents)[:16]
 

@@ -1,13 +1,13 @@
-"""Where the tokens of one image lie: their positions in the prompt, and the boxes that they cover in the picture.
+"""The tokens of one image: their positions in the prompt, and the boxes that they cover in the picture.
 
     tokens = inputs.image_tokens[0]
     tokens.select(Box(10, 20, 110, 90))            # positions of the tokens whose centre lies in the box
     tokens.select((55, 40))                        # of the token that holds the point
     tokens.heatmap(pattern[0, 3, -1, tokens.positions])     # a head's attention, at the size of the picture
-    tokens.bounds(positions)                       # and back: the smallest box around some tokens
+    tokens.bounds(positions)                       # the inverse: the smallest box around some tokens
 
 Pixels are those of the original image: x right, y down, the right and lower ends excluded. Boxes are nominal: the
-part of the picture that a token's patches were cut from; what a vision tower mixes in from beside it is not counted.
+part of the picture that a token's patches were cut from. A vision tower also mixes in pixels from outside this part.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from gaze_lens.regions.shapes import Box, Mask, Number, Shape, as_shape, misses
 
 Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
 RULES = ("centre", "overlap")
-LEAST = 1e-6  # of a token's own area: what a region must share with it to overlap it; less is rounding
+LEAST = 1e-6  # part of a token's area: a region that shares less than this does not overlap it (rounding)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,11 +75,11 @@ class ImageTokens:
 
     def __repr__(self) -> str:
         width, height = self.size
-        views = len(self.view.unique())
-        seen = f" in {views} views" if views > 1 else ""
+        n_views = len(self.view.unique())
+        views = f" in {n_views} views" if n_views > 1 else ""
         where = f" at {int(self.positions[0])} to {int(self.positions[-1])}" if len(self) else ""
         image = f"image {self.image} ({width} x {height} pixels)"
-        return f"ImageTokens: {len(self)} tokens{where}{seen}, {image}, row {self.row}"
+        return f"ImageTokens: {len(self)} tokens{where}{views}, {image}, row {self.row}"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,7 +104,7 @@ class ImageTokens:
         return width, height
 
     def at(self, x: Number, y: Number) -> Int[Tensor, " selected"]:
-        """`tokens.at(55, 40)`: positions of the tokens whose box holds the point (one in each view that shows it).
+        """`tokens.at(55, 40)`: positions of the tokens whose box contains the point (one in each view that shows it).
 
         x, y: original pixels. Raises RegionError for a point outside the image, or one that no token covers.
         """
@@ -115,8 +115,8 @@ class ImageTokens:
 
         region: a shape, four numbers (x0, y0, x1, y1), a point (x, y), or a boolean [height, width] array; in
             original pixels.
-        rule: "centre" takes the tokens whose centre lies in the region, "overlap" all that share area with it. A
-            point takes the tokens that hold it, whatever the rule.
+        rule: "centre" selects the tokens whose centre lies in the region, "overlap" all that share area with it. A
+            point selects the tokens that contain it, with either rule.
         Raises RegionError where the region lies outside the image, holds no token, or is a mask of another size.
         """
         if rule not in RULES:
@@ -125,26 +125,27 @@ class ImageTokens:
         if _is_point(region):
             x, y = (float(value) for value in region)
             outside = not (0 <= x < width and 0 <= y < height)
-            chosen = (self._boxes[:, :2] <= (x, y)).all(1) & (self._boxes[:, 2:] > (x, y)).all(1)
-            given = f"the point ({x:g}, {y:g})"
+            selected = (self._boxes[:, :2] <= (x, y)).all(1) & (self._boxes[:, 2:] > (x, y)).all(1)
+            description = f"the point ({x:g}, {y:g})"
         else:
             shape = as_shape(region)
             self._check_mask(shape)
             outside = misses(shape, width, height)
-            chosen = self._chosen(shape, rule)
-            given = f"a region within {shape.bounds} by rule '{rule}'"
-        if outside or not chosen.any():
-            raise RegionError(self._nothing(given, outside=outside))
-        return self.positions[torch.from_numpy(chosen).to(self.positions.device)]
+            selected = self._in_shape(shape, rule)
+            description = f"a region within {shape.bounds} by rule '{rule}'"
+        if outside or not selected.any():
+            raise RegionError(self._empty_message(description, outside=outside))
+        return self.positions[torch.from_numpy(selected).to(self.positions.device)]
 
-    def _chosen(self, shape: Shape, rule: str) -> Bool[np.ndarray, " token"]:
+    def _in_shape(self, shape: Shape, rule: str) -> Bool[np.ndarray, " token"]:
+        """Which tokens a shape selects."""
         boxes = self._boxes
         if rule == "overlap":
             area = np.nan_to_num((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
             return shape.overlap(boxes) > LEAST * area
-        known = ~np.isnan(boxes[:, 0])
+        has_box = ~np.isnan(boxes[:, 0])
         centres = np.nan_to_num((boxes[:, :2] + boxes[:, 2:]) / 2)
-        return known & shape.contains(centres[:, 0], centres[:, 1])
+        return has_box & shape.contains(centres[:, 0], centres[:, 1])
 
     def _check_mask(self, shape: Shape) -> None:
         width, height = self.size
@@ -155,24 +156,25 @@ class ImageTokens:
                     f"[height, width] = {(height, width)}. Resize it to the original image, not to what the model sees."
                 )
 
-    def _nothing(self, given: str, *, outside: bool) -> str:
+    def _empty_message(self, region: str, *, outside: bool) -> str:
+        """The message of the error for a region that selects no token."""
         width, height = self.size
         token = "{:.4g} x {:.4g}".format(*self.token_size)
         reason = "lies outside the image" if outside else "holds no image token"
         return (
-            f"{given[0].upper()}{given[1:]} {reason}: the image is {width} x {height} pixels, and a token covers "
+            f"{region[0].upper()}{region[1:]} {reason}: the image is {width} x {height} pixels, and a token covers "
             f"{token} pixels. Give x in 0..{width} and y in 0..{height}, and a region of at least a token's size, or "
             "rule='overlap'."
         )
 
     def heatmap(self, values: Float[Tensor, " token"]) -> Float[Tensor, "height width"]:
-        """`tokens.heatmap(pattern[0, 3, -1, tokens.positions])`: one value a token, back at the size of the picture.
+        """`tokens.heatmap(pattern[0, 3, -1, tokens.positions])`: one value per token, as a map of the picture's size.
 
         values: [token], in the order of `positions`.
-        Returns [height, width] of the original image: each pixel holds, as it is, the value of the token whose box
-        holds the pixel's centre; the mean where views overlap; 0 where no token lies. Values are not divided by area,
-        so the sum of the map is the sum of value times pixels covered. Half precision comes back as float32. Where
-        tokens are smaller than pixels, those that hold no pixel's centre are not seen.
+        Returns [height, width] of the original image. A pixel has the value of the token whose box contains the pixel's
+        centre; the mean of these values where views overlap; 0 where there is no token. Values are not divided by area,
+        so the sum of the map is the sum of value times pixels covered. Half precision is converted to float32. Where
+        tokens are smaller than pixels, tokens that contain no pixel's centre are not in the map.
         Raises InputError where the number of values is not the number of tokens.
         """
         if values.shape != self.positions.shape:
@@ -184,23 +186,23 @@ class ImageTokens:
         total, count = values.new_zeros(self.size[::-1]), values.new_zeros(self.size[::-1])
         for index in self._pixels:
             index = index.to(values.device)
-            # The extra value stands for "no token" and is found by the index -1.
+            # The extra value at the end, which index -1 selects, stands for "no token".
             total = total + torch.cat([values, values.new_zeros(1)])[index]
             count = count + (index >= 0)
         return total / count.clamp(min=1)
 
     @cached_property
     def _pixels(self) -> list[Int[Tensor, "height width"]]:
-        """For each view, the index of the token that holds each pixel's centre; -1 for none."""
-        # Families compute a border from either side; a hundredth of a pixel makes both sides agree.
+        """For each view, the index of the token that contains each pixel's centre; -1 for none."""
+        # The two tokens at a border compute its position separately; rounding to 0.01 pixel makes them agree.
         ends = np.ceil(np.round(self._boxes - 0.5, 2))
-        known = ~np.isnan(self._boxes[:, 0])
+        has_box = ~np.isnan(self._boxes[:, 0])
         ends = np.clip(np.nan_to_num(ends), 0, np.tile(self.size, 2)).astype(int)
         view = self.view.cpu().numpy()
-        return [self._index(np.flatnonzero(known & (view == one)), ends) for one in np.unique(view[known])]
+        return [self._index(np.flatnonzero(has_box & (view == one)), ends) for one in np.unique(view[has_box])]
 
     def _index(self, tokens: np.ndarray, ends: np.ndarray) -> Int[Tensor, "height width"]:
-        """The index map of tokens that do not overlap, as the running sum of their signed corners."""
+        """The index map of tokens that do not overlap, as the cumulative sum of their signed corners."""
         width, height = self.size
         corners = np.zeros((2, height + 1, width + 1), np.int32)
         x0, y0, x1, y1 = ends[tokens].T
@@ -218,7 +220,7 @@ class ImageTokens:
     def bounds(self, positions: Positions) -> Box:
         """`tokens.bounds(tokens.select(box))`: the smallest box around some tokens, in original pixels.
 
-        positions: columns of the prompt. Raises RegionError for a position that is no token of this image, and
+        positions: columns of the prompt. Raises RegionError for a position that is not a token of this image, and
         where none of the tokens covers anything.
         """
         boxes = self._boxes[self._rows(positions)]
@@ -233,26 +235,26 @@ class ImageTokens:
     def mask(self, positions: Positions) -> Bool[Tensor, "height width"]:
         """`tokens.mask(positions)`: the pixels whose centre lies in one of some tokens, [height, width].
 
-        positions: columns of the prompt. Raises RegionError for a position that is no token of this image.
+        positions: columns of the prompt. Raises RegionError for a position that is not a token of this image.
         """
-        chosen = torch.zeros(len(self))
-        chosen[torch.from_numpy(self._rows(positions))] = 1
-        return self.heatmap(chosen) > 0
+        selected = torch.zeros(len(self))
+        selected[torch.from_numpy(self._rows(positions))] = 1
+        return self.heatmap(selected) > 0
 
     def _rows(self, positions: Positions) -> np.ndarray:
-        """The tokens' indices in this object, for positions in the prompt."""
+        """The indices of the tokens at some positions of the prompt."""
         index = {position: i for i, position in enumerate(self.positions.tolist())}
-        wanted = positions.tolist() if isinstance(positions, Tensor) else list(positions)
-        strangers = [position for position in wanted if position not in index]
-        if strangers:
+        columns = positions.tolist() if isinstance(positions, Tensor) else list(positions)
+        unknown = [position for position in columns if position not in index]
+        if unknown:
             raise RegionError(
-                f"Positions {strangers[:5]} are not tokens of image {self.image}: expected some of .positions, "
+                f"Positions {unknown[:5]} are not tokens of image {self.image}: expected some of .positions, "
                 f"{min(index, default=None)} to {max(index, default=None)}. Positions are columns of the padded prompt."
             )
-        return np.array([index[position] for position in wanted], dtype=np.int64)
+        return np.array([index[position] for position in columns], dtype=np.int64)
 
 
 def _is_point(region: Any) -> bool:
-    """Whether two numbers were given."""
+    """Whether a region is two numbers."""
     sequence = isinstance(region, list | tuple | np.ndarray | Tensor)
     return sequence and len(region) == 2 and all(np.ndim(value) == 0 and not isinstance(value, str) for value in region)

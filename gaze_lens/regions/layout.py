@@ -1,4 +1,4 @@
-"""The positions that a picture's regions have in one batch of prompts, bound to the layout of that batch."""
+"""Positions of images, regions and text in one batch of prompts, bound to the layout of that batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,22 +7,23 @@ from functools import cached_property
 from gaze_lens.deprecation import renamed_attribute, renamed_fields
 from gaze_lens.errors import RegionError
 
-Rows = tuple[tuple[int, ...], ...]  # for each batch row some positions: columns of the padded prompt
+Rows = tuple[tuple[int, ...], ...]  # some positions for each batch row: columns of the padded prompt
 
 
 @renamed_fields(crossed="cross_attention")
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a batch of prompts. Compared by value. A position is a column of the padded prompt.
+    """The positions of images and text in a batch of prompts. A position is a column of the padded prompt.
 
     length: columns of the padded prompt.
     images: for each batch row, the positions of all its image tokens.
     text: for each batch row, all other positions that are not padding.
     sizes: for each batch row, (width, height) of each of its images, in original pixels.
-    cross_attention: the images are reached by cross-attention. `images` then holds indices of keys of the cross layers,
-        and `text` every position that is not padding.
-    placeholders: under cross-attention, for each batch row, the positions of the tokens that stand for its images.
-    Raises RegionError where the rows do not agree or a position lies outside the prompt.
+    cross_attention: the model reads the images by cross-attention. `images` then holds indices of keys of the
+        cross-attention layers, and `text` every position that is not padding.
+    placeholders: with cross-attention, for each batch row, the positions of its image placeholder tokens.
+    Layouts are compared by value. Raises RegionError where the numbers of rows differ or a position lies outside the
+    prompt.
     """
 
     length: int
@@ -53,7 +54,7 @@ class Layout:
 
     @property
     def n_keys(self) -> int:
-        """Keys of the prompt in the layers that see images: its columns, or the keys of its images."""
+        """The number of keys in the layers that read images: the prompt's columns, or the keys of its images."""
         return 1 + max((key for row in self.images for key in row), default=-1) if self.cross_attention else self.length
 
     @property
@@ -74,10 +75,10 @@ class Region:
     """`inputs.region("panel 4")`: some image tokens of every prompt in a batch.
 
     name: for messages and figures.
-    positions: for each batch row its tokens' columns in the padded prompt (under cross-attention, their keys); kept
-        ascending and without repeats.
-    layout: the batch that it belongs to; used with any other it raises.
-    `|`, `-` and `&` join, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
+    positions: for each batch row, its tokens' columns in the padded prompt (with cross-attention, their keys);
+        converted to ascending order without duplicates.
+    layout: of the batch that it belongs to; use with another layout raises an error.
+    `|`, `-` and `&` unite, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
     a position is not an image token of its row, or the numbers of rows differ.
     """
 
@@ -99,20 +100,20 @@ class Region:
                     "Give a larger region, or select with rule='overlap'."
                 )
             if not set(row) <= set(image):
-                strangers = _few(sorted(set(row) - set(image)))
+                unknown = _few(sorted(set(row) - set(image)))
                 raise RegionError(
-                    f"Region '{self.name}' names positions {strangers} in batch row {i}, which are not image tokens "
+                    f"Region '{self.name}' names positions {unknown} in batch row {i}, which are not image tokens "
                     "there: expected positions out of inputs.image_tokens."
                 )
 
     @cached_property
     def others(self) -> Rows:
-        """For each batch row, the positions of all image tokens that are not in the region; may be empty."""
+        """For each batch row, the positions of the image tokens that are not in the region; may be empty."""
         rows = zip(self.positions, self.layout.images, strict=True)
         return tuple(tuple(sorted(set(image) - set(row))) for row, image in rows)
 
     def check(self, layout: Layout) -> None:
-        """`region.check(inputs.layout)`: raises RegionError unless that is the layout the region was made for."""
+        """`region.check(inputs.layout)`: raises RegionError unless the region was made for this layout."""
         if layout is self.layout or layout == self.layout:
             return
         raise RegionError(
@@ -151,8 +152,9 @@ class Group:
     """`inputs.span("fourth")`, `gl.patching.group(inputs, "last")`: some positions of every prompt in a batch.
 
     name: for tables and messages.
-    rows: for each batch row, columns of the padded prompt; kept ascending and without repeats. Rows may differ.
-    layout: the batch that it belongs to; used with any other it raises.
+    rows: for each batch row, columns of the padded prompt; converted to ascending order without duplicates. Rows may
+        have different lengths.
+    layout: of the batch that it belongs to; use with another layout raises an error.
     cross_attention: `rows` are keys of the cross-attention layers, as those of a region in a layout of cross-attention.
     Raises RegionError where a row has no position, a position lies outside, or the numbers of rows differ.
     """
@@ -183,7 +185,7 @@ class Group:
                 )
 
     def check(self, layout: Layout) -> None:
-        """`group.check(inputs.layout)`: raises RegionError unless that is the layout the group was made for."""
+        """`group.check(inputs.layout)`: raises RegionError unless the group was made for this layout."""
         if layout is not self.layout and layout != self.layout:
             raise RegionError(
                 f"Group '{self.name}' was made for {self.layout}, and is used on {layout}. Its positions would be "

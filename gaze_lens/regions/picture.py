@@ -8,8 +8,9 @@
     cat | inputs.region("sky"), cat.others
     inputs.span("fourth")                 # a Group: positions of any kind, image or text
 
-A shape (`Box`, `Polygon`, `Mask`, `Union`) lives in the picture and knows nothing of tokens. A `Region` is what came
-of a shape in one batch of prompts; it is bound to that batch's `Layout`, so that it cannot be used on another.
+A shape (`Box`, `Polygon`, `Mask`, `Union`) is in pixels of the picture and independent of tokens. A `Region` has the
+positions of a shape's tokens in one batch of prompts; it is bound to that batch's `Layout`, so that it cannot be used
+with another.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from gaze_lens.regions.shapes import Box, Shape, as_shape, misses
 def panels(n: int, width: int, height: int) -> dict[str, Box]:
     """`panels(6, 1200, 256)`: n equal columns of a picture, "panel 1" to "panel n" from left to right.
 
-    width, height: of the picture, in pixels. Raises RegionError for less than one panel, or more panels than pixels.
+    width, height: of the picture, in pixels. Raises RegionError for fewer than one panel, or more panels than pixels.
     """
     if not 1 <= n <= width or height < 1:
         raise RegionError(
@@ -39,11 +40,11 @@ def panels(n: int, width: int, height: int) -> dict[str, Box]:
 class Picture:
     """`Picture(image, {"cat": Box(10, 20, 110, 90)})`: an image with named regions.
 
-    image: RGB, already upright (EXIF applied); or a path or array, as `model.prepare` takes, which is read.
-    regions: name -> shape, in reading order, in the image's own pixels.
-    captions: name -> what that region shows, for some or all of the names.
-    Raises RegionError where a region misses the image, is no shape, or a caption belongs to no region; ImageError for
-    an image that cannot be read.
+    image: RGB, already upright (EXIF applied); or a path or array, as for `model.prepare`, which is read.
+    regions: name -> shape, in reading order, in pixels of the image.
+    captions: name -> text about the region, for some or all of the names.
+    Raises RegionError where a region lies outside the image, is not a shape, or a caption belongs to no region;
+    ImageError for an image that cannot be read.
     """
 
     image: Image.Image
@@ -54,8 +55,8 @@ class Picture:
         if not isinstance(self.image, Image.Image):
             object.__setattr__(self, "image", read_image(self.image))
         object.__setattr__(self, "regions", {name: as_shape(shape) for name, shape in self.regions.items()})
-        told = {name: caption for name, caption in self.captions.items() if caption.strip()}
-        object.__setattr__(self, "captions", told)
+        captions = {name: caption for name, caption in self.captions.items() if caption.strip()}
+        object.__setattr__(self, "captions", captions)
         width, height = self.image.size
         for name, shape in self.regions.items():
             if misses(shape, width, height):
@@ -65,15 +66,15 @@ class Picture:
                 )
         for name in self.captions:
             if name not in self.regions:
-                raise RegionError(f"There is a caption for '{name}', but no such region. {self._known()}")
+                raise RegionError(f"There is a caption for '{name}', but no such region. {self._names()}")
 
     def region(self, name: str) -> Shape:
-        """`picture.region("panel 4")`: the shape of that name. Raises RegionError for a name that is not there."""
+        """`picture.region("panel 4")`: the shape of that name. Raises RegionError for an unknown name."""
         if name not in self.regions:
-            raise RegionError(f"The picture has no region '{name}'. {self._known()}")
+            raise RegionError(f"The picture has no region '{name}'. {self._names()}")
         return self.regions[name]
 
-    def _known(self) -> str:
+    def _names(self) -> str:
         return f"Its regions: {', '.join(map(repr, self.regions))}." if self.regions else "It has no named regions."
 
     def __repr__(self) -> str:

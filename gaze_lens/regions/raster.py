@@ -1,11 +1,11 @@
-"""Pixels of shapes, as pure numpy: which points of a grid a polygon holds, and how much of a raster lies in boxes.
+"""Rasters of shapes in pure numpy: the points of a grid inside a polygon, and the area of a raster inside boxes.
 
     >>> import numpy as np
     >>> triangle = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
     >>> scan(triangle, np.array([0.5, 1.5, 2.5]), np.array([0.5, 2.5])).astype(int).tolist()
     [[1, 1, 1], [1, 0, 0]]
 
-Used by `regions`; nothing here knows of images or tokens.
+Used by `shapes`; independent of images and tokens.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 def inside(
     points: Float[np.ndarray, "vertex 2"], x: Shaped[np.ndarray, "*n"], y: Shaped[np.ndarray, "*n"]
 ) -> Bool[np.ndarray, "*n"]:
-    """Which of the points (x, y) lie in the polygon: even-odd rule, left and upper edges included, others not."""
+    """Which of the points (x, y) lie in the polygon, by the even-odd rule; only left and upper edges are included."""
     result = np.zeros(np.shape(x), bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, 0), strict=True):
         if y0 != y1:
@@ -26,12 +26,12 @@ def inside(
 def scan(
     points: Float[np.ndarray, "vertex 2"], x: Float[np.ndarray, " column"], y: Float[np.ndarray, " row"]
 ) -> Bool[np.ndarray, "row column"]:
-    """`inside` for every point of a grid with ascending `x` and `y`, without touching each point for each edge."""
+    """`inside` for every point of a grid with ascending `x` and `y`; faster, as edges visit rows and not points."""
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, 0).T
     edge, row = np.nonzero((y0[:, None] <= y) != (y1[:, None] <= y))
     crossing = x0[edge] + (y[row] - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
     ends = np.zeros((len(y), len(x) + 1), np.int32)
-    np.add.at(ends, (row, np.searchsorted(x, crossing)), 1)  # this crossing lies right of so many columns
+    np.add.at(ends, (row, np.searchsorted(x, crossing)), 1)  # the number of columns left of this crossing
     return ends[:, :0:-1].cumsum(1)[:, ::-1] % 2 == 1
 
 
@@ -47,7 +47,7 @@ def covered(
     table[1:, 1:] = (cells * np.diff(y)[:, None] * np.diff(x)).cumsum(0).cumsum(1)
 
     def up_to(at_x: np.ndarray, at_y: np.ndarray) -> np.ndarray:
-        """The area left of and above each corner: linear within a cell, so interpolation is exact."""
+        """The true area left of and above each point; bilinear within a cell, so interpolation is exact."""
         u, v = np.interp(at_x, x, np.arange(len(x))), np.interp(at_y, y, np.arange(len(y)))
         j, i = np.minimum(u.astype(int), len(x) - 2), np.minimum(v.astype(int), len(y) - 2)
         u, v = u - j, v - i

@@ -1,4 +1,4 @@
-"""Reading images: every source becomes one upright RGB picture, once.
+"""Reads images from any source as upright RGB pictures.
 
 read_image("page.jpg"); read_image(Image.open("page.jpg")); read_image(array)
 read_size("page.jpg")         # (width, height), from the header alone
@@ -16,8 +16,8 @@ from torch import Tensor
 from gaze_lens.errors import ImageError
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises on damaged data
-LARGE = (Image.DecompressionBombError, MemoryError)
-ORIENTATION = 0x0112  # the EXIF tag; values of 5 and more turn a picture by a quarter
+LARGE = (Image.DecompressionBombError, MemoryError)  # what Pillow raises on very large images
+ORIENTATION = 0x0112  # the EXIF tag; with values of 5 and more, width and height are exchanged
 Read = TypeVar("Read")
 
 
@@ -26,7 +26,7 @@ def read_image(source: Any) -> Image.Image:
 
     Arrays are `[height, width]`, `[height, width, 1]` or `[height, width, 3]`; integers 0-255 or floats 0-1.
     Transparency is dropped; 16-bit grey is scaled to 8 bits.
-    Raises ImageError for what cannot be read, for NaN, and for shapes and values outside these.
+    Raises ImageError for a source that cannot be read, for NaN, and for arrays of another shape or range.
     """
     if isinstance(source, Image.Image):
         try:
@@ -48,9 +48,9 @@ def read_image(source: Any) -> Image.Image:
 
 
 def read_size(source: str | Path) -> tuple[int, int]:
-    """(width, height) in pixels of what `read_image` makes of a file; reads its header, not its pixels.
+    """(width, height) in pixels of the image that `read_image` returns for a file; reads only the header.
 
-    Raises ImageError for what is no image. A file that is cut short behind its header passes.
+    Raises ImageError for a file that is not an image. A file that is cut short after its header is not detected.
     """
     return _open(source, _upright_size)
 
@@ -76,10 +76,10 @@ def _open(source: str | Path | BytesIO, read: Callable[[Image.Image], Read]) -> 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     _check_frames(image)
-    if image.format == "PNG" and "exif" not in image.info:  # `getexif` would read all its pixels to look for it
+    if image.format == "PNG" and "exif" not in image.info:  # `getexif` would read all pixels to search for it
         return image.size
-    turned = image.getexif().get(ORIENTATION, 1) >= 5
-    return (image.height, image.width) if turned else image.size
+    exchanged = image.getexif().get(ORIENTATION, 1) >= 5
+    return (image.height, image.width) if exchanged else image.size
 
 
 def _check_frames(image: Image.Image) -> None:
@@ -97,7 +97,7 @@ def _upright(image: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("F", "I"):
         return _from_array(np.asarray(upright))
-    if upright.mode.startswith("I;16"):  # Pillow's own conversion cuts everything above 255
+    if upright.mode.startswith("I;16"):  # Pillow's own conversion clips values above 255
         return _from_array(np.asarray(upright) / 65535)
     return upright.convert("RGB")
 

@@ -1,12 +1,12 @@
-"""Shapes in a picture, in original pixels: which points lie inside, and how much of a box they cover.
+"""Shapes in a picture, in original pixels: which points lie inside, and the area that they share with boxes.
 
     Box(10, 20, 110, 90)
     Polygon([(0, 0), (200, 0), (100, 40)])
     Mask(segmentation > 0)
     Union([Box(0, 0, 10, 10), Box(50, 0, 60, 10)])
 
-x points right, y points down, the right and lower ends are excluded. A shape knows nothing of tokens:
-`ImageTokens.select` turns it into token positions. Public through `gaze_lens.regions`.
+x points right, y points down, the right and lower ends are excluded. A shape is independent of tokens;
+`ImageTokens.select` converts it to token positions. Public as `gaze_lens.regions`.
 """
 
 import math
@@ -24,13 +24,13 @@ from gaze_lens.regions import raster
 Number = float | int | np.integer | np.floating
 Coordinates = Shaped[np.ndarray, "*points"] | Number
 Boxes = Float[np.ndarray, "n 4"]  # x0, y0, x1, y1 in original pixels; NaN where a token covers nothing
-FINE = 2048  # cells to a side, at most, of the raster that a polygon is measured on
-MOST = 4096  # edges to a side, at most, of the raster that a mask or a union is measured on
+FINE = 2048  # the most cells to a side of the raster for the area of a polygon
+MOST = 4096  # the most edges to a side of the raster for the area of a mask or a union
 
 
 @runtime_checkable
 class Shape(Protocol):
-    """What a shape can be asked. `Box`, `Polygon`, `Mask` and `Union` are shapes."""
+    """The methods of every shape: `Box`, `Polygon`, `Mask` and `Union`."""
 
     @property
     def bounds(self) -> "Box":
@@ -100,9 +100,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Polygon:
-    """`Polygon([(0, 0), (200, 0), (100, 40)])`: corners in original pixels, in order; it closes itself.
+    """`Polygon([(0, 0), (200, 0), (100, 40)])`: corners in original pixels, in order; the last joins the first.
 
-    Inside is by the even-odd rule. `overlap` measures on a raster of a quarter of a pixel (at most 2,048 cells to a
+    Points lie inside by the even-odd rule. `overlap` uses a raster of a quarter of a pixel (at most 2,048 cells to a
     side). Raises RegionError for fewer than three corners, corners on one line, or a corner that is not finite.
     """
 
@@ -111,7 +111,7 @@ class Polygon:
     def __post_init__(self) -> None:
         points = tuple(tuple(float(value) for value in point) for point in self.points)
         pairs = all(len(point) == 2 and all(map(math.isfinite, point)) for point in points)
-        # The corners span a plane where they do not lie on one line.
+        # Corners that do not lie on one line span a plane.
         if len(points) < 3 or not pairs or np.linalg.matrix_rank(np.subtract(points[1:], points[0])) < 2:
             raise RegionError(
                 f"A polygon of the corners {_short(points)} holds no area: expected at least three finite (x, y) pairs "
@@ -143,9 +143,9 @@ class Polygon:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """`Mask(segmentation > 0)`: the true pixels of an array as large as the image.
+    """`Mask(segmentation > 0)`: the true pixels of an array of the image's size.
 
-    array: bool, [height, width], in original pixels; copied. `overlap` is exact up to 4,096 pixels a side.
+    array: bool, [height, width], in original pixels; copied. `overlap` is exact up to 4,096 pixels to a side.
     Raises RegionError where no pixel is true.
     """
 
@@ -171,9 +171,9 @@ class Mask:
         """Which of the points lie in a true pixel."""
         x, y = np.broadcast_arrays(x, y)
         height, width = self.array.shape
-        known = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        row, column = (np.where(known, value, 0).astype(int) for value in (y, x))
-        return np.asarray(known & self.array[row, column])
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        row, column = (np.where(inside, value, 0).astype(int) for value in (y, x))
+        return np.asarray(inside & self.array[row, column])
 
     def overlap(self, boxes: Boxes) -> Float[np.ndarray, " n"]:
         """The area shared with each box, in square pixels; 0 for a NaN box."""
@@ -189,9 +189,9 @@ class Mask:
 
 @dataclass(frozen=True)
 class Union:
-    """`Union([Box(0, 0, 10, 10), Box(50, 0, 60, 10)])`: whatever lies in at least one of the shapes.
+    """`Union([Box(0, 0, 10, 10), Box(50, 0, 60, 10)])`: the points that lie in at least one of the shapes.
 
-    Shared area counts once. Raises RegionError where there is no shape, or a part is not one.
+    Shared area counts once. Raises RegionError where there is no shape, or a part is not a shape.
     """
 
     shapes: Sequence[Any]
@@ -212,7 +212,7 @@ class Union:
         return Box(*sides[:, :2].min(0), *sides[:, 2:].max(0))
 
     def contains(self, x: Coordinates, y: Coordinates) -> Bool[np.ndarray, "*points"]:
-        """Which of the points lie in one of the shapes."""
+        """Which of the points lie in at least one of the shapes."""
         return np.asarray(np.logical_or.reduce([part.contains(x, y) for part in self.shapes]))
 
     def overlap(self, boxes: Boxes) -> Float[np.ndarray, " n"]:
@@ -228,47 +228,47 @@ class Union:
 
 
 def misses(shape: Shape, width: int, height: int) -> bool:
-    """Whether a shape lies outside a picture of this size; measured only where its bounds do not tell."""
+    """Whether a shape lies outside a picture of this size; its area is computed only where its bounds leave it open."""
     box = shape.bounds
     if box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height:
         return False
     return not shape.overlap(np.array([[0.0, 0.0, width, height]]))[0] > 0
 
 
-def as_shape(given: Any) -> Shape:
-    """A shape as it is; four numbers as a Box; a boolean [height, width] array or tensor as a Mask.
+def as_shape(value: Any) -> Shape:
+    """A shape unchanged; four numbers as a Box; a boolean [height, width] array or tensor as a Mask.
 
     Raises RegionError for anything else.
     """
-    if isinstance(given, Shape):
-        return given
+    if isinstance(value, Shape):
+        return value
     try:
-        array = np.asarray(given.cpu() if hasattr(given, "cpu") else given)
-    except (TypeError, ValueError):  # ragged lists and the like
+        array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+    except (TypeError, ValueError):  # such as lists of different lengths
         array = np.empty(0)
     if array.ndim == 2 and array.dtype == bool:
         return Mask(array)
     if array.shape == (4,) and array.dtype.kind in "iuf":
         return Box(*array.tolist())
     raise RegionError(
-        f"{_short(given)} is not a region: expected a shape (Box, Polygon, Mask, Union), four numbers x0, y0, x1, y1, "
+        f"{_short(value)} is not a region: expected a shape (Box, Polygon, Mask, Union), four numbers x0, y0, x1, y1, "
         "or a boolean [height, width] array, in original pixels."
     )
 
 
 def _measure(shape: Polygon | Mask | Union, boxes: Boxes) -> Float[np.ndarray, " n"]:
-    """`overlap` by way of a raster whose lines are the shape's own edges where these are few enough."""
+    """`overlap` computed on a raster, whose lines are the shape's own edges where these are few enough."""
     x, y = (edges if len(edges) <= MOST else _even(edges[0], edges[-1]) for edges in shape._edges())
     cells = shape._cover((x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2)
     return raster.covered(cells, x=x, y=y, boxes=boxes)
 
 
 def _even(start: float, end: float) -> np.ndarray:
-    """Even edges from start to end, about four to a pixel; at least 64 cells, so that small shapes have an area."""
+    """Evenly spaced edges, four to a pixel; at least 64 cells, so that small shapes have an area."""
     return np.linspace(start, end, int(np.clip(math.ceil(4 * (end - start)), 64, FINE)) + 1)
 
 
-def _short(given: Any) -> str:
-    """At most 80 characters of what was given, for an error message."""
-    text = " ".join(repr(given).split())
+def _short(value: Any) -> str:
+    """At most 80 characters of a value's repr, for an error message."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,1 +1,1 @@
-"""Words and tokens: where a word's tokens are, what a token's text is, and which caption a text fits."""
+"""Words and tokens: the tokens of a word, the text of a token, and the caption that fits a text best."""

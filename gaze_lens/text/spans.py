@@ -1,6 +1,6 @@
-"""Where words are in a prompt: a text span's tokens, found through the tokenizer's own text.
+"""The tokens of a text in a prompt, found in the text that the tokenizer decodes.
 
-span_of(tokenizer, ids, "fourth")     # (17,): the tokens, of those given, whose text holds it
+span_of(tokenizer, ids, "fourth")     # range(17, 18): indices into ids
 """
 
 from bisect import bisect_left
@@ -11,15 +11,15 @@ from gaze_lens.errors import RegionError
 
 
 def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | None = None) -> range:
-    """The indices of the tokens that hold a text, with the white space that belongs to them.
+    """The indices of the tokens that contain a text, with the white space of these tokens.
 
-    occurrence: which one where it is there several times, zero-based; -1 is the last.
-    Raises RegionError where it is not there, or several times and no occurrence is given.
+    occurrence: which one, zero-based, where the text occurs several times; -1 is the last.
+    Raises RegionError where it does not occur, or occurs several times and no occurrence is given.
     """
     if not text:
         raise RegionError("A span of no characters was asked for; give a text, such as 'fourth'.")
     whole = _text(tokenizer, ids)
-    starts = [at for at in range(len(whole)) if whole.startswith(text, at)]
+    starts = [start for start in range(len(whole)) if whole.startswith(text, start)]
     if not starts:
         raise RegionError(f"{text!r} is not in the prompt, which reads {_shortened(whole)!r}.")
     if occurrence is None and len(starts) > 1:
@@ -31,18 +31,18 @@ def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | 
         raise RegionError(f"{text!r} is {len(starts)} times in the prompt; there is no occurrence={occurrence}.")
     start = starts[occurrence or 0]
 
-    def begun(token: int) -> int:  # characters that it and the tokens before it are part of
+    def n_begun(token: int) -> int:  # characters of the tokens up to this one, with one that it only begins
         return len(_text(tokenizer, ids[: token + 1]))
 
-    def ended(token: int) -> int:  # characters that are whole then: several tokens may make up one
-        said = _text(tokenizer, ids[: token + 1])
-        while not whole.startswith(said):
-            said = said[:-1]
-        return len(said)
+    def n_complete(token: int) -> int:  # without one that it only begins: a character may have several tokens
+        decoded = _text(tokenizer, ids[: token + 1])
+        while not whole.startswith(decoded):
+            decoded = decoded[:-1]
+        return len(decoded)
 
     tokens = range(len(ids))
-    first = bisect_left(tokens, start + 1, key=begun)
-    return range(first, bisect_left(tokens, start + len(text), key=ended) + 1)
+    first = bisect_left(tokens, start + 1, key=n_begun)
+    return range(first, bisect_left(tokens, start + len(text), key=n_complete) + 1)
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:
