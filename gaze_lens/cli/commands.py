@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+import gaze_lens
 from gaze_lens.cli import options
 from gaze_lens.errors import GazeLensError
 
 app = typer.Typer(
-    help="Find, watch and steer the attention heads with which a vision-language model looks at what it describes.",
     no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
 
@@ -24,6 +24,22 @@ def main() -> None:
     except GazeLensError as error:
         typer.secho(f"gaze-lens: {error}", fg="red", err=True)
         sys.exit(1)
+
+
+def _show_version(shown: bool) -> None:
+    """Print the version and where it is installed, and exit."""
+    if shown:
+        typer.echo(f"gaze-lens {gaze_lens.__version__} from {Path(gaze_lens.__file__).parent}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find, watch and steer the attention heads with which a vision-language model looks at what it describes."""
 
 
 @app.command(epilog="Example: gaze-lens demo --out demo && open demo/report.html")
