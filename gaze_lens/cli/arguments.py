@@ -1,25 +1,29 @@
-"""What the options of the command line stand for: pictures, heads with their scores, conditions, and judges."""
+"""Turn the texts of the command line into objects: pictures, heads, conditions, protocols, judges and targets."""
 
+import json
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from typer import BadParameter
 
 from gaze_lens import comics, data
 from gaze_lens.cli.options import JUDGES
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation import judges, protocols
-from gaze_lens.evaluation.condition import NAMES, Condition, conditions, head_counts, strengths
+from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress
+from gaze_lens.interventions.steering import MODES, Mode
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import HEADS, NAME
 
-SEED = 1_000_000  # of synthetic strips to measure on: the embedded model was trained on none of these
-SCORED = 24  # synthetic strips on which the embedded model's heads are found, where none are given
+SEED = 1_000_000  # of synthetic strips to measure on; the embedded model was not trained on them
+SCORED = 24  # synthetic strips on which the embedded model's heads are found by default
 STEERING = {mode.__name__.replace("_", "-"): mode for mode in MODES}
 
 
@@ -48,28 +52,28 @@ def pictures_of(
             raise InputError(f"--strips {source} was given; write how many, as in synthetic:100.")
         return comics.synthetic(min(int(number), limit or int(number)), seed=SEED + seed, panels=panels or 6)
     if annotations is not None:
-        chosen = {"min_area": 32.0 * 32.0, "unique": True, "n_objects": (2, 6)}
-        return data.read_coco(annotations, source, seed=seed, limit=limit, **chosen)
+        objects = {"min_area": 32.0 * 32.0, "unique": True, "n_objects": (2, 6)}
+        return data.read_coco(annotations, source, seed=seed, limit=limit, **objects)
     return strips_of(source, panels, False, None, seed, limit)
 
 
 def heads_of(
     model: Any, heads: Path | None, scores: Path | None, n_heads: int | None, *, force: bool
 ) -> tuple[HeadSet, HeadScores | None]:
-    """The heads of a file, with the scores of all heads where they are known; the embedded model's are found.
+    """The heads in a file, and the scores of all heads or None. Without a file, the embedded model's heads are found.
 
-    scores: by default the file scores.safetensors beside the heads, where there is one.
+    scores: by default the file scores.safetensors beside the heads, if it exists.
     """
     owner = {"model": model.cfg.model_name, "fingerprint": model.fingerprint, "force": force}
     if heads is None and model.cfg.model_name != NAME:
         raise InputError("Which heads? Give --heads heads.json; `gaze-lens discover` finds those of a model.")
     if heads is None:
-        known = score_heads(model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False)
-        return known.top(n_heads or HEADS), known
-    chosen = HeadSet.load(heads, **owner)[:n_heads]
+        all_scores = score_heads(model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False)
+        return all_scores.top(n_heads or HEADS), all_scores
+    head_set = HeadSet.load(heads, **owner)[:n_heads]
     beside = Path(heads).parent / "scores.safetensors"
     path = scores or (beside if beside.exists() else None)
-    return chosen, None if path is None else HeadScores.load(path, **owner)
+    return head_set, None if path is None else HeadScores.load(path, **owner)
 
 
 def conditions_of(
@@ -78,28 +82,46 @@ def conditions_of(
     scores: HeadScores | None,
     names: str,
     *,
-    mode: Mode,
-    modes: Callable[[float], Mode] = boost_and_suppress,
+    mode: Callable[[float], Mode],
+    strength: float,
     counts: str | None = None,
     biases: str | None = None,
     **drawing: Any,
 ) -> list[Condition]:
-    """The conditions of a comma-separated list, and the points of the curves; `modes` makes those of biases."""
-    chosen = conditions(model, heads, listed(names), scores=scores, mode=mode, **drawing)
+    """The conditions of a comma-separated list, and the points of the curves over head counts and biases.
+
+    mode: makes a mode of a strength. drawing: draws, below and seed of `conditions`.
+    """
+    selected = conditions(model, heads, listed(names), scores=scores, mode=mode(strength), **drawing)
     if counts is not None:
         if scores is None:
             raise InputError("--counts takes the best heads by score: give --scores scores.safetensors, from discover.")
-        chosen += head_counts(scores, [int(count) for count in numbers(counts, "--counts")], mode=mode)
+        selected += head_counts(scores, [int(count) for count in numbers(counts, "--counts")], mode=mode(strength))
     if biases is not None:
-        chosen += strengths(heads, numbers(biases, "--strengths"), mode=modes)
-    return chosen
+        selected += strengths(heads, numbers(biases, "--strengths"), mode=mode)
+    return selected
 
 
-def check_names(names: str) -> None:
-    """InputError for conditions that are not known: before a model is loaded."""
-    for name in listed(names):
-        if name not in NAMES:
-            raise InputError(f"--conditions has {name!r}; give a list out of {','.join(NAMES)}.")
+def read_config(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The options in a TOML file, or a JSON file if its name ends so. names: those that the command has.
+
+    Dashes and underscores in names are the same; a list is written with commas, as on the command line.
+    Raises BadParameter if the file cannot be read, or holds anything else.
+    """
+    try:
+        values = (json if path.suffix == ".json" else tomllib).loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadParameter(f"{path} cannot be read ({error}); give a TOML file, or a JSON file (*.json).") from error
+    if not isinstance(values, dict):
+        raise BadParameter(f"{path} holds no options; write them by name, as in draws = 10.")
+    options = {name.replace("-", "_"): value for name, value in values.items()}
+    for name, value in options.items():
+        if name not in names or isinstance(value, dict):
+            known = ", ".join(names).replace("_", "-")
+            raise BadParameter(f"{path} has {name.replace('_', '-')!r}; give options out of {known}.")
+        if isinstance(value, list):
+            options[name] = ",".join(map(str, value))
+    return options
 
 
 def listed(text: str) -> list[str]:
@@ -110,29 +132,20 @@ def listed(text: str) -> list[str]:
 def numbers(text: str, option: str) -> list[float]:
     """The numbers of a comma-separated list."""
     try:
-        found = [float(part) for part in listed(text)]
+        values = [float(part) for part in listed(text)]
     except ValueError as error:
         raise InputError(f"{option} {text} was given; write numbers with commas, as in 1,2,4,8.") from error
-    if not found or min(found) <= 0:
+    if not values or min(values) <= 0:
         raise InputError(f"{option} {text} was given; write one or more numbers above 0.")
-    return found
-
-
-def mode_of(name: str, strength: float) -> Mode:
-    """A mode by name."""
-    if name not in STEERING:
-        raise InputError(f"--mode {name} was given; give one of {', '.join(STEERING)}.")
-    return STEERING[name](strength)
+    return values
 
 
 def protocol_of(
     name: str, prompt: str | None, max_new_tokens: int | None, every: int | None, end: str | None
 ) -> protocols.Protocol:
-    """A protocol by name, with the options that were given."""
-    if name not in protocols.PROTOCOLS:
-        raise InputError(f"--protocol {name} was given; give one of {', '.join(protocols.PROTOCOLS)}.")
+    """A protocol by name, with the options that are not None."""
     if name != "dynamic" and (every is not None or end is not None):
-        raise InputError("--every and --end say when the target of a narration moves on: give --protocol dynamic.")
+        raise InputError("every and end say when the target of a narration changes: give --protocol dynamic.")
     if name == "asking" and prompt is not None:
         raise InputError("--protocol asking has a question for every region; leave out --prompt.")
     options = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end}
@@ -140,7 +153,7 @@ def protocol_of(
 
 
 def judge_of(name: str, *, model: Any = None, base_url: str | None = None, cache: Path | None = None) -> judges.Judge:
-    """A judge by name. model: for the judge "likelihood"; a loaded one, or None."""
+    """A judge by name. model: for the judge "likelihood"; a loaded model, or None."""
     simple = {
         "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
         "rouge-l": judges.CaptionMatch(score="rouge-l"), "exact": judges.ExactDescription(),
@@ -159,7 +172,7 @@ def judge_of(name: str, *, model: Any = None, base_url: str | None = None, cache
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """Width and height of 1536x256."""
+    """Width and height of a text such as 1536x256."""
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
@@ -168,7 +181,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def target_of(image: Path, box: str | None, panel: int | None, panels: int | None) -> tuple[Picture, str]:
-    """The picture and the region in it that the options name."""
+    """The picture, with the target as a named region, and the name."""
     if (box is None) == (panel is None):
         raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
     if panel is not None:

@@ -18,7 +18,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; what the library refuses is one line on standard error, and exit code 1."""
+    """Run the command line. An error of the library is one line on standard error, and exit code 1."""
     try:
         app()
     except GazeLensError as error:
@@ -39,7 +39,7 @@ def every_command(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Find, watch and steer the attention heads with which a vision-language model looks at what it describes."""
+    """Find, watch and steer the attention heads that track what a vision-language model is describing."""
 
 
 @app.command(epilog="Example: gaze-lens demo --out demo && open demo/report.html")
@@ -60,8 +60,8 @@ def discover(
     strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
     out: options.Out,
     panels: options.Panels = None,
-    detect: Annotated[bool, typer.Option("--detect", help="With --panels: find them by the gutters.")] = False,
-    windows: Annotated[int | None, typer.Option(help="Panels a strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="With --panels: find the panels by their gutters.")] = False,
+    windows: Annotated[int | None, typer.Option(help="Panels per strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
     limit: options.Limit = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
@@ -75,21 +75,21 @@ def discover(
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
-    found = arguments.strips_of(strips, panels, detect, windows, seed, limit)
+    pictures = arguments.strips_of(strips, panels, detect, windows, seed, limit)
     if _first() and part is None:
-        typer.echo(str(found.check()))
+        typer.echo(str(pictures.check()))
     loaded = _load(model, device, dtype)
     with _resumable(out, "strips"):
         if part is not None:
-            discovery.sample_strips(loaded, found, out, shard=part, resume=resume)
+            discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
             typer.echo(_shard_done(shard, out))
             return
-        scores = discovery.discover(loaded, found, out, top=top, resume=resume)
+        scores = discovery.discover(loaded, pictures, out, top=top, resume=resume)
     if _first():
-        _tell_scores(scores, out)
+        _print_scores(scores, out)
 
 
-def _tell_scores(scores, out: Path) -> None:
+def _print_scores(scores, out: Path) -> None:
     typer.echo(str(scores))
     typer.echo(str(scores.verdict()))
     typer.echo(f"Written: {out / 'heads.json'} and more beside it.")
@@ -120,9 +120,10 @@ def steer(
 
     picture, target = arguments.target_of(image, box, panel, panels)
     loaded = _load(model, device, dtype)
-    chosen = HeadSet.load(heads, model=loaded.cfg.model_name, fingerprint=loaded.fingerprint, force=force)[:n_heads]
+    owner = {"model": loaded.cfg.model_name, "fingerprint": loaded.fingerprint, "force": force}
+    head_set = HeadSet.load(heads, **owner)[:n_heads]
     inputs = loaded.prepare(picture, prompt)
-    hooks = steering(chosen, inputs.region(target), mode=boost_and_suppress(strength))
+    hooks = steering(head_set, inputs.region(target), mode=boost_and_suppress(strength))
     for name, fwd_hooks in (("as it is", []), (f"steered to {target}", hooks)):
         answer = loaded.generate(inputs, fwd_hooks=fwd_hooks, max_new_tokens=max_new_tokens)
         typer.secho(f"{name}:", bold=True)
@@ -142,27 +143,28 @@ def evaluate(
     limit: options.Limit = None,
     protocol: options.Protocol = None,
     prompt: options.Prompt = None,
-    max_new_tokens: options.Length = None,
-    every: options.Every = None,
-    end: options.End = None,
+    judge: options.Judge = None,
     heads: options.Heads = None,
     n_heads: options.Count = None,
-    scores: options.Scores = None,
     conditions: options.Conditions = "gaze,random,all,none",
     counts: options.Counts = None,
     strengths: options.Strengths = None,
-    mode: options.Mode = "boost-and-suppress",
-    strength: options.Strength = 10_000.0,
-    draws: options.Draws = 5,
-    below: options.Below = None,
-    judge: options.Judge = None,
+    force: options.Force = False,
     seed: options.Seed = 0,
-    batch_size: options.BatchSize = 24,
     shard: options.Shard = None,
     resume: options.Resume = False,
-    force: options.Force = False,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    config: options.Config = None,  # noqa: ARG001 - its callback reads it
+    max_new_tokens: options.Length = None,
+    every: options.Every = None,
+    end: options.End = None,
+    scores: options.Scores = None,
+    mode: options.Mode = "boost-and-suppress",
+    strength: options.Bias = 10_000.0,
+    draws: options.Draws = 5,
+    below: options.Below = None,
+    batch_size: options.BatchSize = 24,
 ) -> None:
     """How often do steered answers describe their targets? With controls and intervals; writes report.html."""
     from gaze_lens import evaluation
@@ -170,26 +172,25 @@ def evaluate(
     from gaze_lens.evaluation.merge import file_of
     from gaze_lens.runs.processes import part_of
 
-    arguments.check_names(conditions)
-    protocol = protocol or ("question" if annotations is None else "regions")
-    asked = arguments.protocol_of(protocol, prompt, max_new_tokens, every, end)
-    part, steering = part_of(shard), arguments.mode_of(mode, strength)
-    judging = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
+    name = protocol or ("question" if annotations is None else "regions")
+    settings = {"protocol": arguments.protocol_of(name, prompt, max_new_tokens, every, end), "resume": resume}
+    settings |= {"seed": seed, "batch_size": batch_size}
+    part = part_of(shard)
+    judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
     pictures = arguments.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype)
-    judging = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judging
-    chosen, known = arguments.heads_of(loaded, heads, scores, n_heads, force=force)
-    steered = arguments.conditions_of(
-        loaded, chosen, known, conditions, mode=steering, modes=arguments.STEERING[mode], counts=counts,
+    judge_object = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judge_object
+    head_set, all_scores = arguments.heads_of(loaded, heads, scores, n_heads, force=force)
+    selected = arguments.conditions_of(
+        loaded, head_set, all_scores, conditions, mode=arguments.STEERING[mode], strength=strength, counts=counts,
         biases=strengths, draws=draws, below=below, seed=seed,
     )  # fmt: skip
-    settings = {"protocol": asked, "resume": resume, "seed": seed, "batch_size": batch_size}
     with _resumable(out, "answers"):
         if part is not None:
-            evaluation.generate_answers(loaded, pictures, steered, path=out / file_of(part), shard=part, **settings)
+            evaluation.generate_answers(loaded, pictures, selected, path=out / file_of(part), shard=part, **settings)
             typer.echo(_shard_done(shard, out))
             return
-        results = evaluation.evaluate(loaded, pictures, steered, judge=judging, out=out, **settings)
+        results = evaluation.evaluate(loaded, pictures, selected, judge=judge_object, out=out, **settings)
     if _first():
         typer.echo(str(results))
         typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
@@ -201,15 +202,15 @@ def merge(
     top: Annotated[int, typer.Option(help="After discover: heads to keep in heads.json.")] = 100,
     judge: options.Judge = None,
 ) -> None:
-    """Put the shards of a run together, once all are done; writes what one process would have written."""
+    """Merge the shards of a run when all are done; writes what one process would have written."""
     from gaze_lens.cli import arguments, discovery
     from gaze_lens.evaluation.runner import merge as merge_answers
 
     if discovery.has_shards(out):
-        _tell_scores(discovery.merge_samples(out, top=top), out)
+        _print_scores(discovery.merge_samples(out, top=top), out)
     else:
-        judging = None if judge is None else arguments.judge_of(judge, cache=out / "replies.sqlite")
-        typer.echo(str(merge_answers(out, judge=judging)))
+        judge_object = None if judge is None else arguments.judge_of(judge, cache=out / "replies.sqlite")
+        typer.echo(str(merge_answers(out, judge=judge_object)))
         typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")
 
 
@@ -218,16 +219,16 @@ def judge(
     out: Annotated[Path, typer.Argument(help="The folder that evaluate wrote into.")],
     judge: options.Judge = None,
     model: Annotated[str | None, typer.Option(help="The model that judges, for --judge likelihood.")] = None,
-    strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that look at them.")] = None,
+    strips: Annotated[str | None, typer.Option(help="The pictures of the run, for judges that need them.")] = None,
     panels: options.Panels = None,
     annotations: options.Annotations = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
-    base_url: Annotated[str | None, typer.Option(help="Of another server that speaks the same protocol.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Of another server with the same protocol.")] = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Judge what evaluate wrote down in another way; the model that was measured does not run again."""
+    """Judge the answers of evaluate with another judge; the model does not run again."""
     from gaze_lens.cli import arguments
     from gaze_lens.evaluation import rejudge
     from gaze_lens.evaluation.judging import slug
@@ -235,9 +236,9 @@ def judge(
 
     pictures = None if strips is None else arguments.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
-    asked = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
-    chosen = None if judge is None else arguments.judge_of(judge, **asked)
-    results = rejudge(out, chosen, pictures=pictures)
+    settings = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
+    judge_object = None if judge is None else arguments.judge_of(judge, **settings)
+    results = rejudge(out, judge_object, pictures=pictures)
     folder = out / slug(results.judge)
     save(results, folder)
     typer.echo(str(results))
@@ -259,15 +260,15 @@ def serve(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """A page on this machine: hover over a panel, and the model looks there from its next word on."""
+    """Serve a page on this machine: hover over a panel, and the model looks there from its next word on."""
     from gaze_lens import serve as serving
     from gaze_lens.cli import arguments
 
     serving.require_extra()
     limits = serving.Limits(new_tokens=max_new_tokens)
     loaded = _load(model, device, dtype)
-    chosen, _ = arguments.heads_of(loaded, heads, None, n_heads, force=force)
-    serving.serve(loaded, chosen, host=host, port=port, names=tuple(name or ()), limits=limits)
+    head_set, _ = arguments.heads_of(loaded, heads, None, n_heads, force=force)
+    serving.serve(loaded, head_set, host=host, port=port, names=tuple(name or ()), limits=limits)
 
 
 @app.command(epilog="Example: gaze-lens info Qwen/Qwen3-VL-2B-Instruct --size 1536x256")
@@ -275,15 +276,15 @@ def info(
     model: Annotated[str, typer.Argument(help="A Hugging Face name, a checkpoint folder, or 'tiny'.")],
     size: Annotated[str, typer.Option(help="An image size, for the number of its tokens.")] = "1536x256",
 ) -> None:
-    """Per layer what is live, how a picture becomes tokens, and what is not supported; reads no weights."""
+    """Which hooks each layer has, how a picture becomes tokens, and what is not supported; reads no weights."""
     from gaze_lens import HookedVLM
     from gaze_lens.cli import arguments
     from gaze_lens.model.loading import skeleton
     from gaze_lens.tiny import FOLDER
 
     pixels = arguments.size_of(size)
-    where = str(FOLDER) if model == "tiny" else model
-    typer.echo(str(HookedVLM.wrap(*skeleton(where), name=model).capabilities(pixels)))
+    name_or_folder = str(FOLDER) if model == "tiny" else model
+    typer.echo(str(HookedVLM.wrap(*skeleton(name_or_folder), name=model).capabilities(pixels)))
 
 
 def _first() -> bool:
@@ -294,7 +295,7 @@ def _first() -> bool:
 
 @contextmanager
 def _resumable(out: Path, done: str) -> Iterator[None]:
-    """Say, when a run is stopped by hand, how to go on."""
+    """Say how to continue if Ctrl-C stops the run."""
     try:
         yield
     except KeyboardInterrupt:

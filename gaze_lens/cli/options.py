@@ -1,55 +1,96 @@
-"""The options that commands of `gaze-lens` share, with their help, under one heading each."""
+"""The options that several commands share: their types, choices and help, grouped under headings."""
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from typer import Option
+from typer import BadParameter, Option, echo
 
 JUDGES = "caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL or openai:MODEL"
+RARE = "max-new-tokens, every, end, scores, mode, strength, draws, below, batch-size"
 
-shown = partial(Option, rich_help_panel="Pictures")
-asked = partial(Option, rich_help_panel="Questions and answers")
-steered = partial(Option, rich_help_panel="Heads and steering")
-running = partial(Option, rich_help_panel="Model and run")
+
+def check_conditions(names: str) -> str:
+    """Refuse names that are no conditions, before a model is loaded."""
+    from gaze_lens.cli.arguments import listed
+    from gaze_lens.evaluation.condition import NAMES
+
+    for name in listed(names):
+        if name not in NAMES:
+            raise BadParameter(f"{name!r} is not one of {', '.join(map(repr, NAMES))}.")
+    return names
+
+
+def use_config(context: Any, path: Path | None) -> Path | None:
+    """Let the options in a file be the defaults of the command. Options on the command line come first.
+
+    context: Click's, which has no type that all versions of typer share.
+    """
+    from gaze_lens.cli.arguments import read_config
+
+    if path is not None:
+        names = [param.name for param in context.command.params if param.name not in ("config", "help")]
+        context.default_map = read_config(path, names)
+    return path
+
+
+def warn_moved(context: Any, param: Any, value: Any) -> Any:
+    """Say that an option goes in version 0.3, if it stands on the command line."""
+    source = context.get_parameter_source(param.name)
+    if source is not None and source.name == "COMMANDLINE":
+        name = param.opts[0].removeprefix("--")
+        echo(f"DeprecationWarning: --{name} goes in version 0.3; write it into a file: --config FILE.", err=True)
+    return value
+
+
+pictures = partial(Option, rich_help_panel="Pictures")
+questions = partial(Option, rich_help_panel="Questions and answers")
+steering = partial(Option, rich_help_panel="Heads and steering")
+run = partial(Option, rich_help_panel="Model and run")
+rare = Option(hidden=True, callback=warn_moved)
 
 Pictures = Annotated[
-    str, shown(help="COMIC/p1.png (caption: p1.txt), ...; images, with --panels; hf:NAME; or synthetic:N.")
+    str, pictures(help="COMIC/p1.png (caption: p1.txt), ...; images, with --panels; hf:NAME; or synthetic:N.")
 ]
-Panels = Annotated[int | None, shown(help="Panels of each image, where strips are single images.")]
-Annotations = Annotated[Path | None, shown(help="COCO's instances_*.json; --strips is the folder of its images.")]
-Limit = Annotated[int | None, shown(help="Use only the first so many pictures.")]
+Panels = Annotated[int | None, pictures(help="Panels of each image, if strips are single images.")]
+Annotations = Annotated[Path | None, pictures(help="COCO's instances_*.json; --strips is the folder of its images.")]
+Limit = Annotated[int | None, pictures(help="Use only the first so many pictures.")]
 
 Protocol = Annotated[
-    str | None,
-    asked(help="question (unless given), static, dynamic, regions (with --annotations unless given) or asking."),
+    Literal["question", "static", "dynamic", "regions", "asking"] | None,
+    questions(help="What is asked; by default question, with --annotations regions."),
 ]
-Prompt = Annotated[str | None, asked(help="The question; each protocol has its own.")]
-Length = Annotated[int | None, asked(help="Length of an answer in tokens; each protocol has its own.")]
-Every = Annotated[int | None, asked(help="dynamic: the target moves on every so many tokens (50).")]
-End = Annotated[str | None, asked(help="dynamic: it moves on when the text brings this, such as '.'.")]
-Judge = Annotated[str | None, asked(help=f"{JUDGES}; unless given, caption, for regions names.")]
+Prompt = Annotated[str | None, questions(help="The question; each protocol has its own.")]
+Judge = Annotated[str | None, questions(help=f"{JUDGES}; by default caption, for regions names.")]
 
-Heads = Annotated[Path | None, steered(help="heads.json, from discover; the embedded model's are found.")]
-Count = Annotated[int | None, steered(help="Use only the first so many heads.")]
-Scores = Annotated[Path | None, steered(help="scores.safetensors, for random heads; that beside --heads unless given.")]
-Conditions = Annotated[str, steered(help="Some of gaze, random, layer-matched, all, none, elsewhere.")]
-Counts = Annotated[str | None, steered(help="Also the best 1,2,4,... heads: a curve.")]
-Strengths = Annotated[str | None, steered(help="Also biases of 1,3,10,... logits: a curve.")]
-Mode = Annotated[str, steered(help="boost-and-suppress, suppress-image, suppress-all or max-suppress-all.")]
-Strength = Annotated[float, steered(help="Bias in logits; 10000 saturates.")]
-Draws = Annotated[int, steered(help="Draws of random heads.")]
-Below = Annotated[
-    float | None,
-    steered(help="Percentile of scores to draw from; 5 unless given, or as many as needed, small models 50."),
+Heads = Annotated[Path | None, steering(help="heads.json, from discover; the embedded model's are found.")]
+Count = Annotated[int | None, steering(help="Use only the first so many heads.")]
+Conditions = Annotated[
+    str, steering(help="Some of gaze, random, layer-matched, all, none, elsewhere.", callback=check_conditions)
 ]
-Force = Annotated[bool, steered("--force", help="Use heads that were found in another model.")]
+Counts = Annotated[str | None, steering(help="Also the best 1,2,4,... heads: a curve.")]
+Strengths = Annotated[str | None, steering(help="Also biases of 1,3,10,... logits: a curve.")]
+Strength = Annotated[float, steering(help="Bias in logits; 10000 saturates.")]
+Force = Annotated[bool, steering("--force", help="Use heads that were found in another model.")]
 
-Model = Annotated[str, running("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]
-Device = Annotated[str | None, running(help="cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, running(help="auto, float32, bfloat16 or float16.")]
-Seed = Annotated[int, running(help="Of synthetic strips, draws, orders and intervals.")]
-BatchSize = Annotated[int, running(help="Answers that run together.")]
-Out = Annotated[Path, running(help="Folder for the results; made if it is not there.")]
-Shard = Annotated[str | None, running(help="i/n: only the i-th of n parts of the pictures, from 1.")]
-Resume = Annotated[bool, running("--resume", help="Go on with a run that was broken off.")]
+Model = Annotated[str, run("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]
+Device = Annotated[str | None, run(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], run(help="The precision of the weights.")]
+Seed = Annotated[int, run(help="Of synthetic strips, draws, orders and intervals.")]
+Out = Annotated[Path, run(help="Folder for the results; made if it is not there.")]
+Shard = Annotated[str | None, run(help="i/n: only the i-th of n parts of the pictures, from 1.")]
+Resume = Annotated[bool, run("--resume", help="Continue a run that was stopped.")]
+Config = Annotated[
+    Path | None,
+    run(help=f"TOML or JSON file with options by name, these too: {RARE}.", callback=use_config, is_eager=True),
+]
+
+Length = Annotated[int | None, rare]  # of an answer, in tokens; each protocol has its own
+Every = Annotated[int | None, rare]  # dynamic: tokens after which the target changes (50)
+End = Annotated[str | None, rare]  # dynamic: the target changes after this text, such as "."
+Scores = Annotated[Path | None, rare]  # scores.safetensors, for random heads; by default the one beside --heads
+Mode = Annotated[Literal["boost-and-suppress", "suppress-image", "suppress-all", "max-suppress-all"], rare]
+Bias = Annotated[float, rare]  # in logits; 10000 saturates
+Draws = Annotated[int, rare]  # of random heads
+Below = Annotated[float | None, rare]  # percentile of scores to draw random heads from; see conditions()
+BatchSize = Annotated[int, rare]  # answers at a time

@@ -1,14 +1,16 @@
 """`gaze-lens evaluate` and `gaze-lens judge`: what they write, resume and refuse."""
 
 import json
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, score_heads
-from gaze_lens.cli import commands
-from gaze_lens.cli.arguments import SEED
+from gaze_lens.cli import commands, options
+from gaze_lens.cli.arguments import SEED, STEERING
 from gaze_lens.errors import InputError
+from gaze_lens.evaluation.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
@@ -25,9 +27,10 @@ def heads(tiny_model, tmp_path_factory):
 
 def test_evaluate_writes_figures_goes_on_and_is_judged_again(run, heads, tmp_path):
     out = tmp_path / "out"
-    options = ("evaluate", "--strips", "synthetic:2", "--panels", 3, "--heads", heads, "--n-heads", 3, "--out", out,
-               "--draws", 2, "--counts", "1,2", "--strengths", "3", "--seed", 5)  # fmt: skip
-    result = run(*options)
+    (tmp_path / "run.toml").write_text("draws = 2")
+    command = ("evaluate", "--strips", "synthetic:2", "--panels", 3, "--heads", heads, "--n-heads", 3, "--out", out,
+               "--config", tmp_path / "run.toml", "--counts", "1,2", "--strengths", "3", "--seed", 5)  # fmt: skip
+    result = run(*command)
     assert result.exit_code == 0
     figures = json.loads((out / "results.json").read_text())
     by_name = {row["condition"]: row for row in figures["conditions"]}
@@ -40,10 +43,10 @@ def test_evaluate_writes_figures_goes_on_and_is_judged_again(run, heads, tmp_pat
     strip = comics.synthetic(1, seed=SEED + 5, panels=3)[0]
     assert lines[1]["captions"] == strip.captions
     with pytest.raises(InputError, match="is there already; resume it"):
-        run(*options)
+        run(*command)
     before = (out / "generations.jsonl").read_bytes()
     (out / "generations.jsonl").write_bytes(before[:-30])
-    assert run(*options, "--resume").exit_code == 0
+    assert run(*command, "--resume").exit_code == 0
     assert (out / "generations.jsonl").read_bytes() == before
     judged = run("judge", out, "--judge", "exact")
     assert "judged by ExactDescription()" in judged.output
@@ -56,8 +59,93 @@ def test_evaluate_writes_figures_goes_on_and_is_judged_again(run, heads, tmp_pat
 def test_curves_of_strength_are_in_the_mode_asked_for(run, heads, tmp_path):
     run("evaluate", "--strips", "synthetic:1", "--panels", 2, "--heads", heads, "--out", tmp_path, "--conditions",
         "gaze", "--mode", "suppress-image", "--strengths", "3")  # fmt: skip
-    chosen = json.loads((tmp_path / "generations.jsonl").read_text().splitlines()[0])["run"]["conditions"]
-    assert [condition["mode"] for condition in chosen] == [[0.0, -10_000.0, 0.0, 0.0], [0.0, -3.0, 0.0, 0.0]]
+    conditions = run_of(tmp_path)["conditions"]
+    assert [condition["mode"] for condition in conditions] == [[0.0, -10_000.0, 0.0, 0.0], [0.0, -3.0, 0.0, 0.0]]
+
+
+def run_of(out):
+    """The settings of the run in a folder."""
+    return json.loads((out / "generations.jsonl").read_text().splitlines()[0])["run"]
+
+
+RARE = {"max-new-tokens": 12, "every": 6, "mode": "suppress-image", "strength": 5, "draws": 1, "below": 60.0,
+        "batch-size": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["toml", "json"])
+def test_a_file_holds_options_and_the_command_line_comes_first(run, heads, tmp_path, kind):
+    options = {**RARE, "strips": "synthetic:1", "panels": 2, "heads": str(heads), "protocol": "dynamic",
+               "conditions": ["gaze", "random"], "counts": [1, 2], "n_heads": 3, "seed": 5}  # fmt: skip
+    lines = [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    path = tmp_path / f"run.{kind}"
+    path.write_text("\n".join(lines) if kind == "toml" else json.dumps(options))
+    result = run("evaluate", "--config", path, "--out", tmp_path / "file", "--seed", 4)
+    assert result.exit_code == 0
+    assert result.stderr.count("Deprecation") == 0
+    rare = [part for name, value in RARE.items() for part in (f"--{name}", value)]
+    result = run("evaluate", "--strips", "synthetic:1", "--panels", 2, "--heads", heads, "--protocol", "dynamic",
+                 "--conditions", "gaze,random", "--counts", "1,2", "--n-heads", 3, "--seed", 4, *rare,
+                 "--out", tmp_path / "line")  # fmt: skip
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("DeprecationWarning: ")]
+    assert [line.split()[1].removeprefix("--") for line in warnings] == list(RARE)
+    assert all("write it into a file: --config FILE" in line for line in warnings)
+    one, other = ((tmp_path / name / "generations.jsonl").read_bytes() for name in ("file", "line"))
+    assert one == other
+    settings = run_of(tmp_path / "file")
+    assert (settings["seed"], settings["protocol"]["every"], settings["protocol"]["max_new_tokens"]) == (4, 6, 12)
+    names = [(condition["name"], condition["mode"]) for condition in settings["conditions"]]
+    assert names == [(name, [0.0, -5.0, 0.0, 0.0]) for name in ("gaze", "random", "top 1", "top 2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.toml", "draws = ", "run.toml cannot be read (Invalid value"),
+        ("run.json", "{", "run.json cannot be read (Expecting property name"),
+        ("run.json", "[1]", "run.json holds no options; write them by name, as in draws = 10"),
+        ("run.toml", "drawings = 2", "run.toml has 'drawings'; give options out of out, model, strips"),
+        ("run.toml", "config = 'other.toml'", "has 'config'; give options out of"),
+        ("run.toml", "[draws]\nrandom = 2", "run.toml has 'draws'; give options out of"),
+        ("run.toml", "draws = 'many'", "Invalid value for '--draws'"),
+        ("run.toml", "mode = 'boost'", "'boost' is not one of 'boost-and-suppress', 'suppress-image'"),
+        ("run.toml", "conditions = ['gaze', 'nobody']", "'nobody' is not one of 'gaze', 'random'"),
+        ("missing.toml", None, "missing.toml cannot be read"),
+    ],
+)
+def test_a_file_that_holds_no_options_is_refused(tmp_path, monkeypatch, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert message in refusal(monkeypatch, "--config", tmp_path / name, "--out", tmp_path / "out")
+
+
+def refusal(monkeypatch, *arguments):
+    """What the command line says, in one line without its box, when it refuses options before a model is loaded."""
+    monkeypatch.setattr(commands, "_load", lambda *_: pytest.fail("loaded"))
+    result = CliRunner(env={"COLUMNS": "400"}).invoke(commands.app, ["evaluate", *map(str, arguments)])
+    assert result.exit_code == 2
+    return " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "names"),
+    [
+        ("--protocol", "quiz", "'question', 'static', 'dynamic', 'regions', 'asking'"),
+        ("--conditions", "gaze,nobody", "'gaze', 'random', 'layer-matched', 'all', 'none', 'elsewhere'"),
+        ("--mode", "boost", "'boost-and-suppress', 'suppress-image', 'suppress-all', 'max-suppress-all'"),
+        ("--dtype", "int8", "'auto', 'float32', 'bfloat16', 'float16'"),
+    ],
+)
+def test_what_is_no_choice_is_refused_with_the_choices(tmp_path, monkeypatch, option, value, names):
+    said = refusal(monkeypatch, option, value, "--out", tmp_path / "out")
+    assert f"Invalid value for '{option}': " in said
+    assert f"'{value.split(',')[-1]}' is not one of {names}." in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_are_those_of_the_library():
+    protocols, _ = get_args(get_args(options.Protocol)[0])
+    assert list(get_args(protocols)) == list(PROTOCOLS)
+    assert list(get_args(get_args(options.Mode)[0])) == list(STEERING)
 
 
 def test_photographs_are_asked_about_and_judged_by_category(run, heads, tmp_path):
@@ -92,11 +180,8 @@ def test_ctrl_c_says_how_to_go_on(run, heads, tmp_path, monkeypatch, tiny_model)
     [
         (("--strips", "synthetic:many"), "write how many, as in synthetic:100"),
         (("--strips", "nowhere"), "nowhere"),
-        (("--protocol", "quiz"), "give one of question, static, dynamic, regions, asking"),
         (("--every", 4), "give --protocol dynamic"),
         (("--protocol", "dynamic", "--every", 4, "--end", "."), "not both"),
-        (("--conditions", "gaze,nobody"), "--conditions has 'nobody'; give a list out of gaze,random"),
-        (("--mode", "boost"), "give one of boost-and-suppress"),
         (("--judge", "me"), "--judge me was given; give one of caption, f1"),
         (("--shard", "0/2"), "write i/n with i from 1 to n"),
     ],
