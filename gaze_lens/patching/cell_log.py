@@ -1,6 +1,6 @@
-"""The file of an interrupted sweep: a line that says which sweep it is, then a line for each cell that is done.
+"""The file of a sweep that can be resumed: a line that says which sweep it is, then a line for each finished cell.
 
-log = CellLog.open("sweep.jsonl", run, measured)      # run: whatever tells this sweep from others, as JSON
+log = CellLog.open("sweep.jsonl", run, measured)      # run: what distinguishes this sweep from others, as JSON
 log.done                                              # cell -> values
 log.write({cell: values})
 """
@@ -25,7 +25,7 @@ Values = Float[Tensor, "metric batch"]
 
 @dataclass(frozen=True, eq=False)
 class CellLog:
-    """done: the cells that the file had, with their values."""
+    """done: the cells that were in the file when it was opened, with their values."""
 
     journal: Journal
     done: dict[Any, Values] = field(default_factory=dict)
@@ -34,31 +34,30 @@ class CellLog:
     def open(
         cls, path: str | os.PathLike[str] | None, run: Mapping[str, Any], measured: Values, kind: type = Cell
     ) -> "CellLog":
-        """Read what was done of this run, or begin a file; a path of None keeps nothing.
+        """Read the finished cells of this run, or begin a file. With a path of None nothing is written.
 
-        run: what tells it from other runs. measured: the metrics of its unpatched runs, as another model or metric of
-            the same names would have others; they may differ by rounding. kind: of the cells, a named tuple.
-        Raises InputError for the file of another run, and for one that no run wrote.
+        run: what distinguishes it from other runs. measured: the metrics of its unpatched runs, by which another model
+            or metric of the same name is noticed; they may differ by rounding. kind: the named tuple that cells are.
+        Raises InputError for the file of another run, and for a file that no sweep wrote.
         """
-        head = {"format": FORMAT, **run, "measured": measured.tolist()}
-        journal = Journal.open(path, head, check=_same_sweep, resume=True)
-        return cls(
-            journal, dict(_read(journal.path, number, line, kind) for number, line in enumerate(journal.lines, start=2))
-        )
+        header = {"format": FORMAT, **run, "measured": measured.tolist()}
+        journal = Journal.open(path, header, check=_same_sweep, resume=True)
+        numbered = enumerate(journal.lines, start=2)
+        return cls(journal, dict(_read(journal.path, number, line, kind) for number, line in numbered))
 
     def write(self, cells: Mapping[Any, Values]) -> None:
-        """Add cells, at once."""
+        """Add cells; they are on the disk when this returns."""
         self.journal.append([{**cell._asdict(), "values": values.tolist()} for cell, values in cells.items()])
 
 
-def _same_sweep(path: Path, found: Line, head: Line) -> None:
-    """InputError unless a file's header is that of the sweep, up to rounding."""
-    if found.get("format") != FORMAT:
+def _same_sweep(path: Path, header: Line, expected: Line) -> None:
+    """Raises InputError unless the header of a file is the expected one, up to rounding."""
+    if header.get("format") != FORMAT:
         raise InputError(f"{path} holds no patching sweep; give another file to resume=, or a new one.")
-    different = [key for key in head if key != "measured" and found.get(key) != head[key]]
+    different = [key for key in expected if key != "measured" and header.get(key) != expected[key]]
     if not different:
-        theirs, ours = (torch.tensor(entry["measured"]) for entry in (found, head))
-        different = [] if torch.allclose(theirs, ours, rtol=1e-3, atol=1e-4) else ["values of the metric"]
+        measured = [torch.tensor(entry["measured"]) for entry in (header, expected)]
+        different = [] if torch.allclose(*measured, rtol=1e-3, atol=1e-4) else ["values of the metric"]
     if different:
         raise InputError(
             f"{path} belongs to another run; its {', '.join(different)} differ. The same command goes on where it "
@@ -67,7 +66,7 @@ def _same_sweep(path: Path, found: Line, head: Line) -> None:
 
 
 def _read(path: Path | None, number: int, line: Line, kind: type) -> tuple[Any, Values]:
-    """A line's cell and values."""
+    """The cell and the values of a line."""
     try:
         return kind(*(line[name] for name in kind._fields)), torch.tensor(line["values"])
     except KeyError as error:

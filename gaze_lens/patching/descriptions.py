@@ -1,4 +1,4 @@
-"""Inputs with one row for each description of a picture, which metrics compare.
+"""Inputs with one row for each description of a picture, for metrics that compare descriptions.
 
 inputs = descriptions(model, strip, "What happens in the fourth panel from the left?")
 blocks_of(inputs)               # [("panel 1", ..., "panel 6")]
@@ -19,27 +19,26 @@ def descriptions(model: Any, pictures: Picture | Sequence[Picture], prompts: Any
     """`descriptions(model, strip, question)`: one row for each caption, the caption being the answer; encoded.
 
     pictures: one with captions, or a list. prompts: a question, or a list with one for each picture.
-    The rows of a picture lie together, in the order of its captions; its image is encoded once.
+    The rows of a picture follow one another, in the order of its captions; its image is encoded once.
     Raises InputError where a picture has no captions, or their number differs from that of the prompts.
     """
-    shown = [pictures] if isinstance(pictures, Picture) else list(pictures)
-    asked = each_prompt(prompts, len(shown))
-    if len(asked) != len(shown):
-        raise InputError(f"{len(asked)} prompts were given for {len(shown)} pictures; give one, or one for each.")
-    for picture in shown:
+    pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
+    prompts = each_prompt(prompts, len(pictures))
+    if len(prompts) != len(pictures):
+        raise InputError(f"{len(prompts)} prompts were given for {len(pictures)} pictures; give one, or one for each.")
+    for picture in pictures:
         if not isinstance(picture, Picture) or not picture.captions:
             raise InputError(f"{picture!r} has no captions; give gl.Picture(image, regions, captions).")
-    rows = [(picture, prompt, text) for picture, prompt in zip(shown, asked, strict=True)
-            for text in picture.captions.values()]  # fmt: skip
+    pairs = zip(pictures, prompts, strict=True)
+    rows = [(picture, prompt, text) for picture, prompt in pairs for text in picture.captions.values()]
     images, questions, answers = (list(column) for column in zip(*rows, strict=True))
     return model.encode(model.prepare(images, questions, answers=answers))
 
 
 def blocks_of(inputs: VLMInputs) -> list[Block]:
-    """Which rows belong together: for each picture the names of the regions that its rows describe.
+    """For each picture the names of the regions that its rows describe.
 
-    Raises InputError where the rows are not, picture by picture, as many as the picture has captions, or where two of
-    a picture have the same answer.
+    Raises InputError unless each picture has as many rows as captions, and all its answers differ.
     """
     blocks: list[Block] = []
     row = 0
@@ -52,10 +51,10 @@ def blocks_of(inputs: VLMInputs) -> list[Block]:
 
 
 def _check(inputs: VLMInputs, first: int, block: Block) -> None:
-    """InputError unless the rows from `first` on show one picture and have a different answer for each name."""
-    shown = inputs.pictures[first : first + len(block)]
-    same = all(len(pictures) == 1 and pictures[0] is shown[0][0] for pictures in shown)
-    if not block or len(shown) < len(block) or not same:
+    """Raises InputError unless the rows from `first` on show one picture and have a different answer for each name."""
+    rows = inputs.pictures[first : first + len(block)]
+    same = all(len(pictures) == 1 and pictures[0] is rows[0][0] for pictures in rows)
+    if not block or len(rows) < len(block) or not same:
         raise InputError(
             f"The rows from {first} on are not one for each caption of one picture ({len(block)} captions). Make the "
             "inputs with gl.metrics.descriptions(model, pictures, prompts)."

@@ -1,10 +1,11 @@
-"""The border between vision and language: image features where they enter the language model.
+"""Hooks on image features at the point where they are injected into the language model.
 
-with at_border(model, function):      # function(tensor, hook), as a hook function: [row, position, d_model] in and out
+with hook_image_features(model, function):   # function(tensor, hook), as a hook: [row, position, d_model] in and out
     model(inputs)
 
-They enter as embeddings of the image tokens, again between the first blocks where the model has DeepStack, or as what
-the cross-attention layers read. `function` is called for each of these, with `hook.name` to tell them apart.
+Image features are injected as embeddings of the image tokens; in models with DeepStack also between the first blocks;
+in models with cross-attention as the states that the cross-attention layers read. `function` is called for each of
+these tensors, and `hook.name` tells it which one it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,25 +24,23 @@ MASK = "visual_pos_masks"
 
 
 @contextmanager
-def at_border(model: Any, function: Callable[[Tensor, Any], Tensor | None]) -> Iterator[None]:
-    """Let a function see, and change, the image features of every forward inside."""
-    cross_attention = model.family.cross_attention
-    name = (
-        "cross_attention_states" if cross_attention else "inputs_embeds"
-    )  # there, a position is a key; here, a column
+def hook_image_features(model: Any, function: Callable[[Tensor, Any], Tensor | None]) -> Iterator[None]:
+    """Call `function` with the image features of every forward inside; a tensor that it returns takes their place."""
+    # A position of cross_attention_states is a key of the image, a position of inputs_embeds a column of the prompt.
+    name = "cross_attention_states" if model.family.cross_attention else "inputs_embeds"
 
-    def enter(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def edit(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if kwargs.get(name) is None or (model.family.deepstack and DEEPSTACK not in kwargs):
             raise HookError(f"The language model was run without {name}: were the inputs prepared with an image?")
         edited = {name: _edited(kwargs[name], name, function)}
         if kwargs.get(DEEPSTACK) is not None:
             edited[DEEPSTACK] = [
-                _level(level, kwargs[MASK], f"{DEEPSTACK}.{index}", function)
+                _edited_level(level, kwargs[MASK], f"{DEEPSTACK}.{index}", function)
                 for index, level in enumerate(kwargs[DEEPSTACK])
             ]
         return args, {**kwargs, **edited}
 
-    handle = model.original_model.get_decoder().register_forward_pre_hook(enter, with_kwargs=True)
+    handle = model.original_model.get_decoder().register_forward_pre_hook(edit, with_kwargs=True)
     try:
         yield
     finally:
@@ -53,13 +52,13 @@ def _edited(tensor: Tensor, name: str, function: Callable[[Tensor, Any], Tensor 
     return tensor if edited is None else edited
 
 
-def _level(
+def _edited_level(
     level: Float[Tensor, "token d_model"],
     mask: Bool[Tensor, "row position"],
     name: str,
     function: Callable[[Tensor, Any], Tensor | None],
 ) -> Float[Tensor, "token d_model"]:
-    """One DeepStack level, whose image tokens stand in one line, edited as a tensor with rows and positions."""
-    spread = torch.zeros(*mask.shape, level.shape[-1], dtype=level.dtype, device=level.device)
-    spread[mask] = level
-    return _edited(spread, name, function)[mask]
+    """One DeepStack level, edited as a tensor with rows and positions; it lists the image tokens of all rows."""
+    by_position = torch.zeros(*mask.shape, level.shape[-1], dtype=level.dtype, device=level.device)
+    by_position[mask] = level
+    return _edited(by_position, name, function)[mask]

@@ -1,4 +1,4 @@
-"""Metrics of patching: functions of logits `[batch, pos, d_vocab]` that give one number per row, `[batch]`.
+"""Metrics of patching: functions of logits `[batch, pos, d_vocab]` that return one number for each row, `[batch]`.
 
 metric = gl.metrics.logit_difference(model, "red", "green")
 metric = gl.metrics.answer_log_probability(model.prepare(strip, question, answers="red ring above blue bar."))
@@ -7,11 +7,12 @@ gl.patch(model, clean, corrupted, what="z", metric=metric)
 inputs = gl.metrics.descriptions(model, strip, question)          # one row per region: its caption as the answer
 gl.metrics.description_probability(inputs)(model(inputs))         # how probable each is among them
 
-They are what TransformerLens takes as a metric, keep gradients, and compute in float32 or better. Each refuses logits
-of other rows or positions than it was made for.
+TransformerLens takes them as metrics. They keep gradients and compute in float32 or better. Each raises InputError for
+logits with other rows or positions than those of the inputs that it was made for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,18 +29,61 @@ __all__ = [
 ]  # fmt: skip
 
 Metric = Callable[[Tensor], Tensor]  # logits [batch, pos, d_vocab] -> [batch]
-Word = str | int  # a text, of which the first token is meant, or a token id
-At = int | Sequence[int | Sequence[int]]  # a column, negative from the end; or for each row one, or several
+Word = str | int  # a text, which stands for its first token, or a token id
+At = int | Sequence[int | Sequence[int]]  # a column (negative: counted from the end); or one or several for each row
+
+
+@dataclass(frozen=True)
+class BatchMetrics:
+    """`BatchMetrics.of(metric, n_rows)`: one metric, or several by name, with checks of what they return.
+
+    functions: name -> metric. named: whether the user gave names.
+    """
+
+    functions: Mapping[str, Metric]
+    n_rows: int
+    named: bool
+
+    @classmethod
+    def of(cls, metric: Any, n_rows: int) -> "BatchMetrics":
+        """Raises InputError for anything but a function or a mapping of names to functions."""
+        functions = metric if isinstance(metric, Mapping) else {"metric": metric}
+        if not functions or not all(callable(function) for function in functions.values()):
+            raise InputError(
+                f"metric={metric!r} was given; expected a function of logits [batch, pos, d_vocab] that returns a "
+                "number for each row, or a mapping of names to such functions."
+            )
+        return cls(functions, n_rows, isinstance(metric, Mapping))
+
+    def __call__(self, logits: Float[Tensor, "batch pos d_vocab"], run: Any) -> Float[Tensor, "metric batch"]:
+        """The metrics of a run; `run` is its name in messages. Raises InputError for wrong shapes, NaN and infinity."""
+        return torch.stack([self._checked(name, function(logits), run) for name, function in self.functions.items()])
+
+    def _checked(self, name: str, value: Any, run: Any) -> Float[Tensor, " batch"]:
+        if not isinstance(value, Tensor) or value.shape != (self.n_rows,):
+            returned = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(
+                f"The metric {name!r} returned {returned} for a batch of {self.n_rows} rows; expected one number for "
+                f"each row, shape ({self.n_rows},). Leave out .mean() and .item()."
+            )
+        value = value.detach().float().cpu()
+        if not value.isfinite().all():
+            raise InputError(
+                f"The metric {name!r} returned {value.tolist()} for {run}; expected finite numbers. Take logarithms "
+                "with log_softmax, and divide by nothing that can be 0."
+            )
+        return value
 
 
 def logit_difference(model: Any, right: Word | Sequence[Word], wrong: Word | Sequence[Word], *, at: At = -1) -> Metric:
     """`logit_difference(model, "red", "green")`: the logit of one token minus that of another.
 
-    right, wrong: texts, of which the first token counts, as the tokenizer writes it at the beginning of a text; or
-        token ids. One for all rows, or a list with one for each.
-    at: the column whose next token is meant, the last unless given; or one for each row. Before a given answer:
-        `[row[0] for row in inputs.answer_positions]`.
-    Raises InputError where right and wrong begin with the same token. (Wang et al. 2022, for indirect objects.)
+    right, wrong: texts or token ids; one for all rows, or a list with one for each. A text stands for its first token,
+        as the tokenizer writes it at the beginning of a text.
+    at: the column whose next token is compared, by default the last; or one for each row. In inputs with answers, the
+        column before the answer: `[row[0] for row in inputs.answer_positions]`.
+    Raises InputError where right and wrong begin with the same token.
+    Wang et al. 2022, "Interpretability in the Wild" (indirect objects).
     """
     rights, wrongs = (_first_tokens(model.processor.tokenizer, words) for words in (right, wrong))
     n_rows = max(len(rights), len(wrongs))
@@ -56,18 +100,18 @@ def logit_difference(model: Any, right: Word | Sequence[Word], wrong: Word | Seq
         if any(len(row) != 1 for row in columns):
             raise InputError(f"at={at!r} was given; a logit difference is taken at one column for each row.")
         rows = torch.arange(len(logits), device=logits.device)
-        high, low = (_one_each(tokens, len(logits)) for tokens in (rights, wrongs))
-        here = _precise(logits[rows, [row[0] for row in columns]])
-        return here[rows, high] - here[rows, low]
+        right_ids, wrong_ids = (_one_each(tokens, len(logits)) for tokens in (rights, wrongs))
+        at_column = _precise(logits[rows, [row[0] for row in columns]])
+        return at_column[rows, right_ids] - at_column[rows, wrong_ids]
 
     return metric
 
 
 def answer_log_probability(inputs: VLMInputs, *, per_token: bool = False) -> Metric:
-    """`answer_log_probability(inputs)`: how probable each row's whole answer is, teacher-forced; log, in nats.
+    """`answer_log_probability(inputs)`: the log-probability of each row's whole answer, teacher-forced, in nats.
 
-    inputs: prepared with `answers=`; the metric is for logits of these, or of others with the same answers at the
-        same positions. per_token: the mean over an answer's tokens instead of their sum.
+    inputs: prepared with `answers=`. The metric takes logits of these inputs, or of others with the same answers at the
+        same positions. per_token: the mean over the answer's tokens instead of their sum.
     Raises InputError where a row has no answer.
     """
     for row, positions in enumerate(inputs.answer_positions):
@@ -78,47 +122,53 @@ def answer_log_probability(inputs: VLMInputs, *, per_token: bool = False) -> Met
     def metric(logits: Tensor) -> Tensor:
         _check(logits, inputs.shape)
         rows = zip(logits, inputs.answer_positions, ids, strict=True)
-        return torch.stack([_log_probability(row[list(columns)], answer, per_token) for row, columns, answer in rows])
+        answers = [log_probabilities(row[list(columns)], answer) for row, columns, answer in rows]
+        return torch.stack([tokens.mean() if per_token else tokens.sum() for tokens in answers])
 
     return metric
 
 
-def _log_probability(
-    logits: Float[Tensor, "token d_vocab"], ids: Int[Tensor, " token"], per_token: bool
-) -> Float[Tensor, ""]:
-    """The log-probability of a text, its tokens' summed or averaged."""
-    tokens = _precise(logits).log_softmax(-1).gather(-1, ids.to(logits.device)[:, None])
-    return tokens.mean() if per_token else tokens.sum()
+def log_probabilities(logits: Float[Tensor, "token d_vocab"], ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """The log-probability of each token of a text, in nats. logits: at the positions that predict these tokens."""
+    return _precise(logits).log_softmax(-1).gather(-1, ids.to(logits.device)[:, None]).squeeze(-1)
 
 
 def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: At = -1) -> Metric:
-    """`kl(model(clean))`: the Kullback-Leibler divergence from the reference's next token to the patched run's, nats.
+    """`kl(model(clean))`: the Kullback-Leibler divergence of the next token's distribution, in nats.
 
-    It is the sum over the vocabulary of p log(p / q), with p the reference's probabilities and q those of the logits.
-    at: a column, one for each row, or several for each (`inputs.answer_positions`), over which the mean is taken.
+    It is the sum over the vocabulary of p log(p / q); p are the reference's probabilities, q those of the logits.
+    at: a column, one for each row, or several for each row (`inputs.answer_positions`), over which the mean is taken.
     Raises InputError for logits of another shape than the reference's.
     """
     _check(reference_logits)
     columns = _columns(at, reference_logits)
-    kept = [_precise(row[here]).log_softmax(-1) for row, here in zip(reference_logits.detach(), columns, strict=True)]
-    shape = reference_logits.shape
+    shape, reference = reference_logits.shape, _log_softmax_at(reference_logits.detach(), columns)
 
     def metric(logits: Tensor) -> Tensor:
         _check(logits, shape)
-        found = [_precise(row[here]).log_softmax(-1) for row, here in zip(logits, columns, strict=True)]
-        pairs = [(known.to(now.device), now) for known, now in zip(kept, found, strict=True)]
-        return torch.stack([(known.exp() * (known - now)).sum(-1).mean() for known, now in pairs])
+        pairs = zip(reference, _log_softmax_at(logits, columns), strict=True)
+        pairs = [(log_p.to(log_q.device), log_q) for log_p, log_q in pairs]
+        return torch.stack([(log_p.exp() * (log_p - log_q)).sum(-1).mean() for log_p, log_q in pairs])
 
     return metric
 
 
-def description_probability(inputs: VLMInputs, *, per_token: bool = False) -> Metric:
-    """`description_probability(gl.metrics.descriptions(model, strip, question))`: each description's, among all of one
-    picture: the softmax over them of their log-probabilities as answers.
+def _log_softmax_at(
+    logits: Float[Tensor, "batch pos d_vocab"], columns: Sequence[Sequence[int]]
+) -> list[Float[Tensor, "column d_vocab"]]:
+    """For each row the log-probabilities of the next token at its columns."""
+    return [_precise(row[here]).log_softmax(-1) for row, here in zip(logits, columns, strict=True)]
 
-    per_token: of mean log-probabilities per token, where descriptions differ in length.
-    A picture's rows sum to one, so that a mean over all rows says nothing; read the row of the description meant.
-    Raises InputError where the rows are not, picture by picture, one for each caption.
+
+def description_probability(inputs: VLMInputs, *, per_token: bool = False) -> Metric:
+    """The probability of each description among all descriptions of its picture.
+
+        description_probability(gl.metrics.descriptions(model, strip, question))
+
+    It is the softmax, over a picture's descriptions, of their log-probabilities as answers.
+    per_token: take the mean log-probability per token instead; for descriptions of different lengths.
+    The rows of a picture sum to one, so that their mean says nothing: read the row of the description that you ask
+    about. Raises InputError unless the rows are, picture by picture, one for each caption.
     """
     blocks, score = blocks_of(inputs), answer_log_probability(inputs, per_token=per_token)
 
@@ -129,18 +179,19 @@ def description_probability(inputs: VLMInputs, *, per_token: bool = False) -> Me
 
 
 def description_margin(inputs: VLMInputs, target: str | Sequence[str], *, per_token: bool = False) -> Metric:
-    """`description_margin(inputs, "panel 4")`: the target's description's log-probability minus the best other's, nats.
+    """`description_margin(inputs, "panel 4")`: how far the target's description is ahead of the best other one.
 
+    It is the difference of their log-probabilities, in nats.
     target: a region's name; or a list with one for each picture. The rest as for `description_probability`.
-    Every row of a picture has its picture's margin: intervals over rows are those of pictures only where each picture
-    is counted once (`metric(logits)[:: n_descriptions]`).
+    All rows of a picture have the margin of that picture. For an interval over pictures, count each picture once:
+    `metric(logits)[:: n_descriptions]`.
     """
     blocks, score = blocks_of(inputs), answer_log_probability(inputs, per_token=per_token)
     targets = _targets(blocks, target)
 
     def metric(logits: Tensor) -> Tensor:
-        found = score(logits).split([len(block) for block in blocks])
-        return torch.cat([_margin(rows, index).expand(len(rows)) for rows, index in zip(found, targets, strict=True)])
+        scores = score(logits).split([len(block) for block in blocks])
+        return torch.cat([_margin(rows, index).expand(len(rows)) for rows, index in zip(scores, targets, strict=True)])
 
     return metric
 
@@ -148,7 +199,7 @@ def description_margin(inputs: VLMInputs, target: str | Sequence[str], *, per_to
 def steering_success(inputs: VLMInputs, target: str | Sequence[str], *, per_token: bool = False) -> Metric:
     """`steering_success(inputs, "panel 4")`: 1.0 where the target's description is the most probable one, else 0.0.
 
-    Arguments, errors and rows as for `description_margin`, whose sign it is; it has no gradient.
+    It is the sign of `description_margin`, which says the rest about arguments, rows and errors. It has no gradient.
     """
     margin = description_margin(inputs, target, per_token=per_token)
     return lambda logits: (margin(logits) > 0).float()
@@ -159,7 +210,7 @@ def _margin(rows: Float[Tensor, " description"], index: int) -> Float[Tensor, ""
 
 
 def _targets(blocks: Sequence[Block], target: str | Sequence[str]) -> list[int]:
-    """For each picture, which of its rows describes the target."""
+    """For each picture the index of the row, among its own, that describes the target."""
     names = [target] * len(blocks) if isinstance(target, str) else list(target)
     if len(names) != len(blocks):
         raise InputError(f"{len(names)} targets were given for {len(blocks)} pictures; give one, or one for each.")
@@ -188,7 +239,7 @@ def _one_each(tokens: Sequence[int], n_rows: int) -> list[int]:
 
 
 def _columns(at: At, logits: Tensor) -> list[list[int]]:
-    """For each row of logits the columns meant by `at`."""
+    """For each row of logits the columns that `at` names."""
     n_rows, length = logits.shape[:2]
     listed = [at] * n_rows if isinstance(at, int) else list(at)
     rows = [[row] if isinstance(row, int) else list(row) for row in listed]
@@ -211,5 +262,5 @@ def _check(logits: Tensor, shape: Sequence[int] | None = None) -> None:
 
 
 def _precise(logits: Tensor) -> Tensor:
-    """At least float32: differences of half-precision log-probabilities would be rounding."""
+    """In float32 at least: differences of log-probabilities in half precision would be rounding errors."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,13 +1,13 @@
-"""Path patching: what heads tell later heads directly, with everything between them held as it was.
+"""Path patching: the direct effect of heads on later heads, with everything between them as in the corrupted run.
 
     result = gl.path_patch(model, clean, corrupted, None, gaze_heads, into="q", positions="last", metric=metric)
     hooks = gl.path_hooks(model, clean, corrupted, ["L1H5"], gaze_heads, into="q", positions="last")
 
-Wang et al. 2022, "Interpretability in the Wild". What a receiver reads of the residual stream changes by what the
-senders add to the stream in the clean run minus what they add in the corrupted run; nothing else may change on the
-way. So the receivers' queries, keys or values follow from two runs, without a third: the stream before the receiver in
-the corrupted run, plus that difference, through the receiver's own norm and projection. The modules are the model's
-own, so that norms of attention's output, biases and gates among the queries are in it.
+Wang et al. 2022, "Interpretability in the Wild". A sender adds something else to the residual stream in the clean run
+than in the corrupted run. Patching a path adds this difference to the stream of the corrupted run, for the receiver
+alone: its queries, keys or values are computed from that stream by its own norm and projection, and all that lies
+between sender and receiver stays as it was. So two runs are enough. The modules are those of the model, so that norms
+of attention's output, biases, and gates among the queries are included.
 """
 
 import warnings
@@ -36,8 +36,8 @@ Stream = Float[Tensor, "batch pos d_model"]
 class Reader:
     """Where paths end: the queries ("q"), keys ("k") or values ("v") of heads of one layer, or the final stream.
 
-    letter: what is read; "" for the final stream, whose layer is the number of layers. heads: query heads for "q",
-        KV heads for "k" and "v", of the `n_heads` that the layer has.
+    letter: "q", "k" or "v"; "" for the final stream, whose layer is the number of layers.
+    heads: query heads for "q", KV heads for "k" and "v". n_heads: how many of these the layer has.
     """
 
     layer: int
@@ -57,11 +57,14 @@ class Reader:
 
     @property
     def stream_name(self) -> str:
-        """The hook point of the residual stream that is read."""
+        """The hook point of the residual stream that the reader reads."""
         return f"blocks.{self.layer}.hook_resid_pre" if self.letter else self.hook_name
 
     def read(self, model: Any, stream: Stream) -> Tensor:
-        """What becomes of the residual stream: `[batch, pos, head, d_head]`; the final stream is itself."""
+        """The reader's queries, keys or values of a residual stream: `[batch, pos, head, d_head]`.
+
+        The final stream is returned as it is.
+        """
         if not self.letter:
             return stream
         block = model.blocks[self.layer]
@@ -69,16 +72,17 @@ class Reader:
         return self.of(projected)
 
     def of(self, projected: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-        """The reader's heads of all the layer's queries, keys or values; gates lie behind their head's query."""
+        """Of all queries, keys or values of the layer, those of the reader's heads; a gate follows its head's query."""
         return projected.flatten(2).unflatten(-1, (self.n_heads, -1))[:, :, list(self.heads)]
 
 
 @dataclass(frozen=True, eq=False)
 class Paths:
-    """Two runs, kept where paths begin and end.
+    """The activations of two runs where paths begin and end.
 
-    clean, corrupted: `hook_z` of each layer that has a sender. streams: the corrupted run's residual stream before
-        each layer that has a receiver; the number of layers stands for the final one.
+    clean, corrupted: layer -> `hook_z`, for each layer that has a sender.
+    streams: layer -> the residual stream of the corrupted run before it, for each layer that has a receiver; the final
+        stream is under the number of layers.
     """
 
     model: Any
@@ -100,30 +104,30 @@ class Paths:
         return written(self.model, layer, patched) - written(self.model, layer, z)
 
     def value(self, reader: Reader, senders: HeadSet, where: Group) -> Tensor:
-        """What a reader has once the paths into it are patched: `[batch, pos, head, d_head]`, or the final stream."""
+        """The reader's values with the paths into it patched: `[batch, pos, head, d_head]`, or the final stream."""
         below = [(layer, heads) for layer, heads in senders.by_layer().items() if layer < reader.layer]
         stream = sum((self.added(layer, heads, where) for layer, heads in below), start=self.streams[reader.layer])
         return reader.read(self.model, stream)
 
     def hooks(self, cells: Sequence[tuple[HeadSet, Group]]) -> Hooks:
-        """Hooks for one forward with a copy of every row for each cell: its senders, at its positions."""
+        """Hooks for one forward with a copy of every row for each cell, which is its senders and their positions."""
         hooks: Hooks = []
         for reader in self.readers:
             values = [self.value(reader, senders, where) for senders, where in cells]
-            put = partial(_put, reader=reader, values=torch.stack(values, dim=1).flatten(0, 1))
-            hooks.append((reader.hook_name, put))
+            replace = partial(_replace, reader=reader, values=torch.stack(values, dim=1).flatten(0, 1))
+            hooks.append((reader.hook_name, replace))
         return hooks
 
 
 def written(model: Any, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Stream:
-    """What a layer's attention adds to the residual stream where its heads have gathered `z`."""
+    """What the attention of a layer adds to the residual stream, from the outputs `z` of its heads."""
     block = model.blocks[layer]
     out = block.attn.o.original_component(z.flatten(-2))
     return block.ln1_post.original_component(out) if "ln1_post" in block._modules else out
 
 
-def _put(activation: Tensor, hook: Any, *, reader: Reader, values: Tensor) -> Tensor:
-    """The hook function: the reader's values in place of what it has."""
+def _replace(activation: Tensor, hook: Any, *, reader: Reader, values: Tensor) -> Tensor:
+    """The hook function: `values` in place of the reader's own."""
     if activation.shape[:2] != values.shape[:2]:
         raise InputError(
             f"Paths were patched for {values.shape[0]} rows x {values.shape[1]} positions, and {hook.name} has "
@@ -138,10 +142,10 @@ def _put(activation: Tensor, hook: Any, *, reader: Reader, values: Tensor) -> Te
 
 
 def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str | Sequence[str]) -> tuple[Reader, ...]:
-    """The readers that receivers are: `LOGITS`, or heads whose queries, keys or values (or several of them) are meant.
+    """The readers of receivers: of `LOGITS`, or of heads, whose queries, keys or values `into` names.
 
-    Query heads that share a KV head share its keys and values: where only some of them are receivers, a warning says
-    which others are patched with them.
+    Query heads that share a KV head share its keys and values. Where only some of them are receivers, a warning names
+    the others, which are patched with them.
     """
     if isinstance(receivers, str):
         if receivers != LOGITS:
@@ -149,8 +153,8 @@ def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str |
         return (Reader(model.cfg.n_layers),)
     if not into or set(into) - set("qkv"):
         raise InputError(f"into={into!r} was given; expected 'q', 'k', 'v' or several of them, such as 'kv'.")
-    heads = HeadSet.of(receivers, model)
-    return tuple(_reader(model, layer, letter, chosen) for layer, chosen in heads.by_layer().items() for letter in into)
+    by_layer = HeadSet.of(receivers, model).by_layer()
+    return tuple(_reader(model, layer, letter, heads) for layer, heads in by_layer.items() for letter in into)
 
 
 def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Reader:
@@ -162,17 +166,17 @@ def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Read
         )
     n_heads = SITES[letter].heads_in(model, layer)
     share = SITES["q"].heads_in(model, layer) // n_heads
-    kept = tuple(sorted({head // share for head in heads}))
-    others = [head for head in range(min(kept) * share, (max(kept) + 1) * share) if head // share in kept]
+    patched = tuple(sorted({head // share for head in heads}))
+    others = [head for kv_head in patched for head in range(kv_head * share, (kv_head + 1) * share)]
     others = HeadSet((layer, head) for head in others if head not in heads)
     if len(others):
-        named = HeadSet((layer, head) for head in heads)
+        receivers = HeadSet((layer, head) for head in heads)
         warnings.warn(
-            f"{named} share KV heads with {others}: into={letter!r} patches KV heads {list(kept)} of layer {layer}, "
-            "which are those of all of them.",
+            f"{receivers} share KV heads with {others}: into={letter!r} patches KV heads {list(patched)} of layer "
+            f"{layer}, which are those of all of them.",
             stacklevel=2,
         )
-    return Reader(layer, letter, kept, n_heads)
+    return Reader(layer, letter, patched, n_heads)
 
 
 def paths_between(
@@ -183,10 +187,10 @@ def paths_between(
     receivers: HeadSet | Sequence[Any] | str,
     into: str | Sequence[str],
 ) -> tuple[HeadSet, Paths]:
-    """The senders (all heads before the last receiver, where None was given) and both runs.
+    """The senders (for None all heads before the last receiver), and the paths from them to the receivers.
 
-    Raises InputError where a sender has no receiver after it, where the pair does not fit together, and for models
-    whose blocks do more than add what attention and MLP put out: there is no direct path to speak of then.
+    Raises InputError where a sender has no receiver after it, where the two inputs do not have the same layout, and for
+    models whose blocks do more than add the outputs of attention and MLP: in these there are no direct paths.
     """
     check_aligned(clean, corrupted)
     readers = readers_of(model, receivers, into)
@@ -203,15 +207,15 @@ def paths_between(
     streams = {reader.layer: reader.stream_name for reader in readers}
     _check_blocks(model, corrupted, last)
     with torch.no_grad():
-        _, kept_clean = model.run_with_cache(clean, names_filter=points)
-        _, kept = model.run_with_cache(corrupted, names_filter=points + list(streams.values()))
-    z = [{layer: run[SITES["z"].hook_name(layer)] for layer in senders.by_layer()} for run in (kept_clean, kept)]
-    return senders, Paths(model, readers, *z, {layer: kept[name] for layer, name in streams.items()})
+        _, of_clean = model.run_with_cache(clean, names_filter=points)
+        _, of_corrupted = model.run_with_cache(corrupted, names_filter=points + list(streams.values()))
+    z = [{layer: run[SITES["z"].hook_name(layer)] for layer in senders.by_layer()} for run in (of_clean, of_corrupted)]
+    return senders, Paths(model, readers, *z, {layer: of_corrupted[name] for layer, name in streams.items()})
 
 
 @torch.no_grad()
 def _check_blocks(model: Any, inputs: VLMInputs, depth: int) -> None:
-    """InputError where the blocks below a depth do more than add; seen at the last position."""
+    """Raises InputError where the blocks below `depth` do more than add; only the last position is checked."""
     points = ("resid_pre", "attn_out", "mlp_out", "resid_post")
     names = [SITES[point].hook_name(layer) for layer in range(depth) for point in points]
     _, cache = model.run_with_cache(inputs, names_filter=names, pos_slice=-1)
@@ -231,8 +235,9 @@ def path_hooks(
     into: str | Sequence[str] = "q",
     positions: Any = "every",
 ) -> Hooks:
-    """`gl.path_hooks(model, clean, corrupted, ["L1H5"], gaze_heads)`: hooks that patch the paths from all senders to
-    all receivers together, for one forward of `corrupted`. Arguments and errors as for `path_patch`.
+    """`gl.path_hooks(model, clean, corrupted, ["L1H5"], gaze_heads)`: hooks for one forward of `corrupted`.
+
+    They patch the paths from all senders to all receivers together. Arguments and errors as for `path_patch`.
     """
     senders, paths = paths_between(model, clean, corrupted, senders, receivers, into)
     with torch.no_grad():

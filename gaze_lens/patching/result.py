@@ -1,7 +1,7 @@
-"""What a sweep returns: TransformerLens' `PatchingResult`, with the clean run beside it and tables by name.
+"""The result of a sweep: TransformerLens' `PatchingResult`, with the clean run, named tables and the best heads.
 
 result.table()                      # layer, head, positions, mean, low, high, recovery
-result.top(5, positions="last")     # the five heads that restore most there
+result.top(5, positions="last")     # the five heads with the largest recovery there
 result.grid(positions="panel 4")    # [layer, head]
 """
 
@@ -19,18 +19,18 @@ from transformer_lens.patching import PatchingResult
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.patching.measuring import Measure
+from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.runs.files import write_whole
 
 
 @dataclass
 class PatchResult(PatchingResult):
-    """`values`: the metric of every patched run, `[metric?, cell, row]`; `index_df`: what was patched in each cell.
+    """`result.table()`: what every patched run of a sweep measured.
 
-    The columns of `index_df` are layer, head ("kv_head" for keys and values, whose heads several query heads share)
-    and positions, those that the activation has. `baseline` is the metric of the corrupted run.
-
-    clean: the metric of the clean run, `[metric?, row]`.
+    values: the metric of every patched run, `[metric?, cell, row]`. index_df: a row for each cell; its columns are
+        those of layer, head ("kv_head" for keys and values, whose heads several query heads share) and positions that
+        the activation has.
+    baseline, clean: the metric of the corrupted and of the clean run, `[metric?, row]`.
     what: the activation. model, fingerprint, shape: of the model; shape is (layers, heads).
     """
 
@@ -52,10 +52,10 @@ class PatchResult(PatchingResult):
         )  # fmt: skip
 
     def recovery(self) -> Float[Tensor, "*metric cell"]:
-        """How much of the way from the corrupted to the clean metric each cell goes: 0 nothing, 1 all of it.
+        """How far each cell moves the metric from the corrupted to the clean run: 0 not at all, 1 all the way.
 
-        Of means over rows, so that a row whose two metrics are close does not blow up; `normalized(result.clean)` has
-        it row by row. NaN or infinite where clean and corrupted runs do not differ on average.
+        It is computed from means over rows, as a single row whose two metrics are close would give huge values;
+        `normalized(result.clean)` has it row by row. NaN or infinite where the two runs do not differ on average.
         """
         corrupted, clean = self.baseline.mean(-1, keepdim=True), self.clean.mean(-1, keepdim=True)
         return (self.mean() - corrupted) / (clean - corrupted)
@@ -63,7 +63,7 @@ class PatchResult(PatchingResult):
     def table(self, *, confidence: float = 0.95) -> pd.DataFrame:
         """A row for every cell (and metric): its index, the mean over rows, its interval, and the recovery.
 
-        low, high: of the mean, by bootstrap over rows, at this confidence; one row alone has no spread.
+        low, high: the interval of the mean, by bootstrap over rows, at this confidence; of one row both are the mean.
         """
         low, high = self.bootstrap_ci(confidence=confidence)
         columns = {"mean": self.mean(), "low": low, "high": high, "recovery": self.recovery()}
@@ -74,10 +74,10 @@ class PatchResult(PatchingResult):
         return index.assign(**flat)
 
     def top(self, k: int, *, positions: str | None = None) -> HeadSet:
-        """`result.top(5, positions="last")`: the heads that restore most when patched there, best first.
+        """`result.top(5, positions="last")`: the heads with the largest recovery when patched there, best first.
 
-        positions: the name of a group; needed where there are several. Edges count for their sender, summed over
-        receivers. Raises InputError where no heads were patched.
+        positions: the name of a group; needed where there are several. The recovery of a sender is the sum over its
+            edges. Raises InputError where no heads were patched.
         """
         if "head" not in self.index_df:
             unit = "KV heads, which query heads share," if "kv_head" in self.index_df else "no heads"
@@ -95,8 +95,8 @@ class PatchResult(PatchingResult):
     def grid(self, positions: str | None = None) -> Float[Tensor, " layer *head"]:
         """`result.grid("last")`: the recovery by layer and head, or by layer; NaN where nothing was patched.
 
-        positions: the name of a group; needed where there are several. Edges count for their sender, summed over
-        receivers.
+        positions: the name of a group; needed where there are several. The recovery of a sender is the sum over its
+            edges.
         """
         if "layer" not in self.index_df:
             raise InputError(f"what={self.what!r} has no layers; result.table() has every cell.")
@@ -116,7 +116,7 @@ class PatchResult(PatchingResult):
         write_whole(path, text.getvalue().encode())
 
     def _at(self, positions: str | None) -> tuple[pd.DataFrame, Float[Tensor, " cell"]]:
-        """The cells of a group of positions, and their recovery; edges as one cell for each sender."""
+        """The cells of a group of positions, and their recovery; the edges of a sender are one cell."""
         if self.has_metric_axis:
             raise InputError(f"There are several metrics; choose one: result[{self.metric_names[0]!r}].")
         names = list(dict.fromkeys(self.index_df["positions"]))
@@ -124,8 +124,8 @@ class PatchResult(PatchingResult):
             positions = names[0]
         if positions not in names:
             raise InputError(f"positions={positions!r} was given; name one of the groups that were patched: {names}.")
-        chosen = torch.tensor((self.index_df["positions"] == positions).to_list())
-        cells, recovery = self.index_df[chosen.numpy()], self.recovery()[chosen]
+        mask = torch.tensor((self.index_df["positions"] == positions).to_list())
+        cells, recovery = self.index_df[mask.numpy()], self.recovery()[mask]
         if "receiver" not in cells:
             return cells, recovery
         senders = cells.groupby(["layer", "head"], sort=False).ngroup().to_numpy()
@@ -138,18 +138,18 @@ def result_of(
     what: str,
     index: pd.DataFrame,
     values: Sequence[Float[Tensor, "metric row"]],
-    measure: Measure,
+    metrics: BatchMetrics,
     *,
     clean: Float[Tensor, "metric row"],
     baseline: Float[Tensor, "metric row"],
 ) -> PatchResult:
-    """The result of a sweep over a model; one metric without a name has no axis of its own."""
-    stacked, several = torch.stack([*values], dim=1), measure.named
+    """The result of a sweep. A single metric without a name has no axis of its own."""
+    stacked, several = torch.stack([*values], dim=1), metrics.named
     return PatchResult(
         values=stacked if several else stacked[0],
         axis_names=[],
         index_df=index,
-        metric_names=list(measure.metrics),
+        metric_names=list(metrics.functions),
         reduced=False,
         baseline=baseline if several else baseline[0],
         has_metric_axis=several,

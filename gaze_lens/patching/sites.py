@@ -1,8 +1,8 @@
-"""What can be patched: names for activations, the hook points that hold them, and the axes of their tensors.
+"""What can be patched: the names of activations, their hook points, and the axes of their tensors.
 
 site_of("z").hook_name(3)        # "blocks.3.attn.hook_z"
 site_of("z").heads_in(model, 3)  # 12
-layers_with(model, site_of("k")) # the layers that have keys of their own
+layers_with(model, site_of("k")) # the layers that have their own keys
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from gaze_lens.model.projections import n_heads_of
 
 @dataclass(frozen=True)
 class Site:
-    """What `what=` names.
+    """An activation that `what=` names.
 
-    point: the hook point below `blocks.L.`; None for the image features, which enter before any layer.
-    position: the axis of its tensor that counts positions; axis 0 counts rows.
-    heads: it has heads, on axis 2, or on axis 1 where positions are on axis 2.
-    kv: its heads are KV heads, fewer than the query heads where these share them. Its positions are keys, those of
-        the image in a cross-attention layer.
+    point: the hook point under `blocks.L.`; None for the image features, which are injected before the first layer.
+    position: the axis of positions in its tensor; rows are on axis 0.
+    heads: whether it has heads; they are on axis 2, or on axis 1 where positions are on axis 2.
+    kv: its heads are KV heads, of which there may be fewer than query heads. Its positions are keys: in a
+        cross-attention layer those of the image.
     """
 
     what: str
@@ -64,26 +64,26 @@ SITES: dict[str, Site] = {
 
 
 def site_of(what: str) -> Site:
-    """`site_of("z")`: what is meant. Raises InputError for a name that is not there, and says which are."""
+    """`site_of("z")`: the activation of this name. Raises InputError for an unknown name."""
     if what not in SITES:
         raise InputError(f"what={what!r} was given; what can be patched is {', '.join(map(repr, SITES))}.")
     return SITES[what]
 
 
 def layers_with(model: Any, site: Site) -> list[int]:
-    """The layers that have such an activation: linear attention has no heads, some layers borrow keys and values."""
+    """The layers with such an activation: linear attention has no heads, some layers take their keys from others."""
     return [layer for layer in range(model.cfg.n_layers) if site.hook_name(layer) in model.hook_dict]
 
 
 def check_layer(model: Any, site: Site, layer: int) -> None:
-    """Raises HookError where the model has no such layer, or the layer no such activation, and tells why."""
+    """Raises HookError, with the reason, where the model has no such layer, or the layer no such activation."""
     if not 0 <= layer < model.cfg.n_layers:
         raise HookError(f"Layer {layer} was given; the model has layers 0 to {model.cfg.n_layers - 1}.")
     name = site.hook_name(layer)
     explain(model, name)
     if name not in model.hook_dict:
-        has = layers_with(model, site)
+        layers = layers_with(model, site)
         raise HookError(
             f"{name} does not exist in this model: what={site.what!r} is there in "
-            + (f"layers {has}." if has else "no layer (attention and MLP may read the same stream).")
+            + (f"layers {layers}." if layers else "no layer (attention and MLP may read the same stream).")
         )

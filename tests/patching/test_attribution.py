@@ -1,4 +1,4 @@
-"""Attribution is the slope of patching: finite differences, another road to the same gradient, and what it refuses."""
+"""Attribution against finite differences, and against the same gradient computed in another way; what it refuses."""
 
 from functools import partial
 
@@ -61,12 +61,12 @@ def test_attribution_is_a_finite_difference(double, what):
     for layer, head, name in ((0, 1, "image"), (2, 0, "last"), (3, 1, "last")):
         point = f"blocks.{layer}.{'hook_resid_pre' if what == 'resid_pre' else f'attn.hook_{what}'}"
         a, b = (double.run_with_cache(inputs, names_filter=point)[1][point] for inputs in (clean, corrupted))
-        chosen = (cells["layer"] == layer) & (cells["positions"] == name) & (column is None or cells[column] == head)
+        mask = (cells["layer"] == layer) & (cells["positions"] == name) & (column is None or cells[column] == head)
         expected = slope(
             double, corrupted, point, a, b, group(corrupted, name).rows, slice(None) if column is None else head
         )
-        assert int(chosen.sum()) == 1
-        torch.testing.assert_close(effect[chosen.to_numpy()][0], expected.float(), atol=1e-4, rtol=2e-3)
+        assert int(mask.sum()) == 1
+        torch.testing.assert_close(effect[mask.to_numpy()][0], expected.float(), atol=1e-4, rtol=2e-3)
     assert estimate.what == f"{what} (estimated)"
 
 
@@ -95,10 +95,10 @@ def test_edges_are_gradients_of_split_inputs(shelf):
     edges = gl.attribute_edges(
         model, clean, corrupted, senders, receivers, into="qv", positions=["image", "last"], metric=metric
     )
-    results, kept = [], {}
+    results, stored = [], {}
 
     def keep(key, tensor, hook):
-        kept[key] = tensor
+        stored[key] = tensor
         return tensor
 
     model.set_use_split_qkv_input(True)
@@ -110,7 +110,7 @@ def test_edges_are_gradients_of_split_inputs(shelf):
         ]
         with torch.enable_grad(), model.hooks(hooks):
             value = metric(model(corrupted)).sum()
-        slopes = dict(zip(kept, torch.autograd.grad(value, list(kept.values())), strict=True))
+        gradients = dict(zip(stored, torch.autograd.grad(value, list(stored.values())), strict=True))
     finally:
         model.set_use_split_qkv_input(False)
     for inputs in (clean, corrupted):
@@ -124,7 +124,7 @@ def test_edges_are_gradients_of_split_inputs(shelf):
     for effect, cell in zip(edges.effect(), edges.index_df.itertuples(), strict=True):
         layer, head = int(cell.receiver[1]), int(cell.receiver[-1])
         added = results[0][cell.layer, cell.head] - results[1][cell.layer, cell.head]
-        by_position = (added * slopes[layer, cell.into][:, :, head]).sum(-1)
+        by_position = (added * gradients[layer, cell.into][:, :, head]).sum(-1)
         expected = [
             sum(by_position[row, position] for position in positions)
             for row, positions in enumerate(group(corrupted, cell.positions).rows)
@@ -190,18 +190,18 @@ def test_gates_of_queries_are_left_out_as_in_patching(shelf):
     model, _ = shelf.get("Qwen3.5")
     clean, corrupted = pair(model)
     estimate = gl.attribute(model, clean, corrupted, what="q", where=[3], positions="last", metric=metric)
-    kept = {}
+    stored = {}
 
     def keep(name, tensor, hook):
-        kept[name] = tensor.detach().requires_grad_()
-        return kept[name]
+        stored[name] = tensor.detach().requires_grad_()
+        return stored[name]
 
     for name, inputs in (("clean", clean), ("corrupted", corrupted)):
         logits = model.run_with_hooks(inputs, fwd_hooks=[("blocks.3.attn.hook_q", partial(keep, name))])
     metric(logits).sum().backward()
-    away, gradient = kept["clean"] - kept["corrupted"], kept["corrupted"].grad
+    difference, gradient = stored["clean"] - stored["corrupted"], stored["corrupted"].grad
     n_heads = model.cfg.n_heads
-    products = (away * gradient)[:, -1].reshape(2, n_heads, 2, -1).sum(-1)  # [row, head, query or gate]
+    products = (difference * gradient)[:, -1].reshape(2, n_heads, 2, -1).sum(-1)  # [row, head, query or gate]
     torch.testing.assert_close(estimate.effect().T, products[..., 0], atol=1e-6, rtol=1e-3)
     assert largest(products[..., 1]) > 1e-4
     model.original_model.zero_grad()

@@ -5,9 +5,9 @@ import torch
 from every_family import NAMES, Case
 
 from gaze_lens.errors import InputError, ModelError
-from gaze_lens.patching.from_layer import cannot_resume, keeping, resuming
+from gaze_lens.patching.from_layer import cache_residuals, cannot_run_from_layer, run_from_layer
 
-BORROWING = {"Gemma 4"}  # layers that read another layer's keys
+SHARING = {"Gemma 4"}  # layers that read another layer's keys
 ROUNDING = {"Qwen3.5", "Qwen3.5-MoE", "GLM-4V-MoE"}  # their kernels round otherwise in a larger batch
 
 
@@ -35,35 +35,35 @@ def halve(tensor, hook):  # noqa: ARG001
 
 
 @torch.no_grad()
-def test_resumed_runs_are_the_full_run_bit_for_bit_at_every_layer(case):
+def test_runs_from_every_layer_are_the_full_run_bit_for_bit(case):
     model, inputs = case.model, case.model.encode(case.inputs)
-    assert (cannot_resume(model) is not None) == (case.name in BORROWING)
-    with keeping(model, range(model.cfg.n_layers)) as streams:
+    assert (cannot_run_from_layer(model) is not None) == (case.name in SHARING)
+    with cache_residuals(model, range(model.cfg.n_layers)) as streams:
         full = model(inputs)
     assert set(streams) == set(range(1, model.cfg.n_layers))
     for layer in range(model.cfg.n_layers):
-        if layer and case.name in BORROWING:
+        if layer and case.name in SHARING:
             with pytest.raises(ModelError, match="take keys and values from earlier layers"):
-                resuming(model, layer, streams[layer]).__enter__()
+                run_from_layer(model, layer, streams[layer]).__enter__()
             continue
         ran = []
-        counting = [(f"blocks.{n}.hook_resid_pre", count(ran)) for n in range(model.cfg.n_layers)]
-        with resuming(model, layer, streams.get(layer)):
-            again = run(model, inputs, counting)
+        counters = [(f"blocks.{n}.hook_resid_pre", count(ran)) for n in range(model.cfg.n_layers)]
+        with run_from_layer(model, layer, streams.get(layer)):
+            again = run(model, inputs, counters)
         assert torch.equal(again, full), layer
         assert ran == list(range(layer, model.cfg.n_layers))
 
 
 @torch.no_grad()
 def test_edits_above_act_as_in_the_full_run(case):
-    if case.name in BORROWING:
-        pytest.skip("does not resume")
+    if case.name in SHARING:
+        pytest.skip("cannot be run from a layer on")
     model, inputs = case.model, case.model.encode(case.inputs)
     layer = case.live[-1]
     edit = [(f"blocks.{layer}.hook_resid_pre", halve), (f"blocks.{layer}.attn.hook_z", halve)]
-    with keeping(model, [layer]) as streams:
+    with cache_residuals(model, [layer]) as streams:
         model(inputs)
-    with resuming(model, layer, streams[layer]):
+    with run_from_layer(model, layer, streams[layer]):
         resumed = run(model, inputs, edit)
     assert torch.equal(resumed, run(model, inputs, edit))
 
@@ -103,21 +103,21 @@ def test_everything_is_undone_after_an_error(qwen):
     def fail(tensor, hook):
         raise RuntimeError("on purpose")
 
-    with pytest.raises(RuntimeError, match="on purpose"), keeping(model, [1, 2]) as streams:
+    with pytest.raises(RuntimeError, match="on purpose"), cache_residuals(model, [1, 2]) as streams:
         run(model, inputs, [("blocks.3.hook_resid_pre", fail)])
-    with pytest.raises(RuntimeError, match="on purpose"), resuming(model, 2, streams[2]):
+    with pytest.raises(RuntimeError, match="on purpose"), run_from_layer(model, 2, streams[2]):
         run(model, inputs, [("blocks.3.hook_resid_pre", fail)])
     assert torch.equal(model(inputs), full)
     assert not any("forward" in block.__dict__ or block._forward_hooks for block in model.blocks)
 
 
 @torch.no_grad()
-def test_resumings_may_be_nested(qwen):
+def test_runs_from_layers_may_be_nested(qwen):
     model, inputs = qwen.model, qwen.inputs
-    with keeping(model, [1, 3]) as streams:
+    with cache_residuals(model, [1, 3]) as streams:
         full = model(inputs)
-    with resuming(model, 1, streams[1]):
-        with resuming(model, 3, streams[3]):
+    with run_from_layer(model, 1, streams[1]):
+        with run_from_layer(model, 3, streams[3]):
             assert torch.equal(model(inputs), full)
         assert torch.equal(model(inputs), full)
     assert torch.equal(model(inputs), full)

@@ -32,7 +32,7 @@ def strip_and_heads(tiny_model):
 
 def test_answer_log_probability_is_minus_hugging_faces_loss_of_each_row_alone(pair):
     model, plain, images, inputs, logits = pair
-    found = metrics.answer_log_probability(inputs)(logits)
+    values = metrics.answer_log_probability(inputs)(logits)
     means = metrics.answer_log_probability(inputs, per_token=True)(logits)
     for row, (image, prompt, answer) in enumerate(zip(images, ["What?", "a"], ANSWERS, strict=True)):
         alone = model.prepare(image, prompt, answers=answer)
@@ -41,7 +41,7 @@ def test_answer_log_probability_is_minus_hugging_faces_loss_of_each_row_alone(pa
         with torch.no_grad():
             loss = plain(**alone.tensors, labels=labels).loss
         n_tokens = int((labels >= 0).sum())
-        assert float(found[row]) == pytest.approx(-float(loss) * n_tokens, abs=2e-5)
+        assert float(values[row]) == pytest.approx(-float(loss) * n_tokens, abs=2e-5)
         assert float(means[row]) == pytest.approx(-float(loss), abs=2e-5)
 
 
@@ -49,11 +49,11 @@ def test_logit_difference_equals_a_slow_loop_over_rows(pair):
     model, _, _, inputs, logits = pair
     ids = model.processor.tokenizer(["What", "a"])["input_ids"]
     first, second = ids[0][0], ids[1][0]
-    found = metrics.logit_difference(model, "What", "a")(logits)
+    values = metrics.logit_difference(model, "What", "a")(logits)
     columns = [row[0] for row in inputs.answer_positions]
     at_answers = metrics.logit_difference(model, ["What", "a"], [second, first], at=columns)(logits)
     for row in range(2):
-        assert found[row] == logits[row, -1, first] - logits[row, -1, second]
+        assert values[row] == logits[row, -1, first] - logits[row, -1, second]
         sign = 1 if row == 0 else -1
         column = columns[row]
         assert at_answers[row] == sign * (logits[row, column, first] - logits[row, column, second])
@@ -63,7 +63,7 @@ def test_kl_equals_torchs_and_is_zero_from_itself(pair):
     _, _, _, inputs, logits = pair
     other = logits.roll(1, 0) * 0.7
     assert metrics.kl(logits)(logits).abs().max() == 0
-    found = metrics.kl(logits, at=inputs.answer_positions)(other)
+    values = metrics.kl(logits, at=inputs.answer_positions)(other)
     for row, columns in enumerate(inputs.answer_positions):
         terms = [
             torch.nn.functional.kl_div(
@@ -71,7 +71,7 @@ def test_kl_equals_torchs_and_is_zero_from_itself(pair):
             )
             for c in columns
         ]
-        assert float(found[row]) == pytest.approx(sum(map(float, terms)) / len(terms), rel=1e-5)
+        assert float(values[row]) == pytest.approx(sum(map(float, terms)) / len(terms), rel=1e-5)
     last = metrics.kl(logits)(other)
     p, q = logits[0, -1].double().softmax(-1), other[0, -1].double().softmax(-1)
     slow = sum(float(a) * math.log(float(a) / float(b)) for a, b in zip(p, q, strict=True))
@@ -115,7 +115,7 @@ def test_description_probability_is_a_softmax_over_each_pictures_own_answers(tin
     strips = [gl.comics.synthetic(1, seed=2, panels=3)[0], gl.comics.synthetic(1, seed=3, panels=2)[0]]
     questions = [gl.comics.ask(0), gl.comics.ask(1)]
     inputs = metrics.descriptions(tiny_model, strips, questions)
-    found = metrics.description_probability(inputs)(tiny_model(inputs)).tolist()
+    values = metrics.description_probability(inputs)(tiny_model(inputs)).tolist()
     slow = []
     for strip, question in zip(strips, questions, strict=True):
         scores = []
@@ -126,9 +126,9 @@ def test_description_probability_is_a_softmax_over_each_pictures_own_answers(tin
             scores.append(sum(float(chances[p - 1, alone.input_ids[0, p]]) for p in answer))
         total = sum(math.exp(score) for score in scores)
         slow += [math.exp(score) / total for score in scores]
-    assert found == pytest.approx(slow, abs=1e-4)
-    assert sum(found[:3]) == pytest.approx(1)
-    assert [found[:3].index(max(found[:3])), found[3:].index(max(found[3:]))] == [0, 1]  # the panels asked about
+    assert values == pytest.approx(slow, abs=1e-4)
+    assert sum(values[:3]) == pytest.approx(1)
+    assert [values[:3].index(max(values[:3])), values[3:].index(max(values[3:]))] == [0, 1]  # the panels asked about
 
 
 @torch.no_grad()
@@ -150,9 +150,9 @@ def test_margins_of_several_pictures_have_a_target_each(tiny_model):
     inputs = metrics.descriptions(tiny_model, strips, gl.comics.ask(1))
     logits = tiny_model(inputs)
     scores = metrics.answer_log_probability(inputs)(logits).tolist()
-    found = metrics.description_margin(inputs, ["panel 2", "panel 1"])(logits).tolist()
-    assert found[:3] == pytest.approx([scores[1] - max(scores[0], scores[2])] * 3)
-    assert found[3:] == pytest.approx([scores[3] - max(scores[4], scores[5])] * 3)
+    values = metrics.description_margin(inputs, ["panel 2", "panel 1"])(logits).tolist()
+    assert values[:3] == pytest.approx([scores[1] - max(scores[0], scores[2])] * 3)
+    assert values[3:] == pytest.approx([scores[3] - max(scores[4], scores[5])] * 3)
     assert metrics.steering_success(inputs, ["panel 2", "panel 1"])(logits).tolist() == [1.0] * 3 + [0.0] * 3
 
 

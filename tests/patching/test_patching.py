@@ -16,7 +16,7 @@ from transformer_lens import patching as transformer_lens_patching
 import gaze_lens as gl
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.patching.donor import Donor
-from gaze_lens.patching.image_features import at_border
+from gaze_lens.patching.image_features import hook_image_features
 from gaze_lens.patching.sites import SITES
 from gaze_lens.regions.picture import Picture, panels
 
@@ -178,18 +178,18 @@ def test_embeddings_heads_and_mlps_together_restore_the_clean_logits(qwen, pair)
     corrupted = prepared(qwen, (2, 3), ("second", "fourth"))
     points = [f"blocks.{layer}.{point}" for layer in range(4) for point in ("attn.hook_z", "hook_mlp_out")]
     logits, cache = qwen.run_with_cache(clean, names_filter=[*points, "blocks.0.hook_resid_pre"])
-    held = {}
+    features = {}
 
     def put(tensor, hook):
-        return held.setdefault(hook.name, tensor.clone())
+        return features.setdefault(hook.name, tensor.clone())
 
-    with at_border(qwen, put):
+    with hook_image_features(qwen, put):
         qwen(clean)
         edits = [(name, lambda tensor, hook, name=name: cache[name]) for name in points]
         restored = qwen.run_with_hooks(corrupted, fwd_hooks=edits)
     without = qwen.run_with_hooks(corrupted, fwd_hooks=edits)
     real = clean.tensors["attention_mask"].bool()
-    assert len(held) == 3  # embeddings and two levels of DeepStack
+    assert len(features) == 3  # embeddings and two levels of DeepStack
     assert (restored - logits)[real].abs().max() < 1e-6
     assert (without - logits)[real].abs().max() > 1e-3
 
@@ -256,8 +256,8 @@ def test_equal_to_transformer_lens_where_that_works(qwen):
     _, cache = qwen.run_with_cache(clean)
     total = lambda logits: metric(logits).sum()  # noqa: E731
     by_head = transformer_lens_patching.get_act_patch_attn_head_out_all_pos(qwen, corrupted, cache, total)
-    ours = sweep(qwen, clean, corrupted, what="z")
-    assert (ours.values[:, 0].view(4, 4) - by_head).abs().max() < ROUNDING
+    result = sweep(qwen, clean, corrupted, what="z")
+    assert (result.values[:, 0].view(4, 4) - by_head).abs().max() < ROUNDING
 
 
 def test_images_are_encoded_once(qwen, pair):
@@ -269,15 +269,15 @@ def test_images_are_encoded_once(qwen, pair):
     assert len(runs) == 1
 
 
-def test_only_what_is_needed_is_kept(qwen, pair, monkeypatch):
-    kept = []
-    giving = Donor.giving
-    monkeypatch.setattr(Donor, "giving", lambda donor, *args: kept.append(donor.kept) or giving(donor, *args))
+def test_only_what_is_needed_is_stored(qwen, pair, monkeypatch):
+    stored = []
+    patch = Donor.patch
+    monkeypatch.setattr(Donor, "patch", lambda donor, *args: stored.append(donor.activations) or patch(donor, *args))
     sweep(qwen, *pair, what="z", where=["L2H0"], positions=["panel 1", "last"])
     expected = {"panel 1": len(pair[0].region("panel 1")), "last": 2}
-    assert {name: len(tensor) for (_, name), tensor in kept[0].items()} == expected
-    assert "tensor" not in repr(Donor(SITES["z"], [], kept[0]))  # TransformerLens takes a hook's repr, every time
-    assert {point for point, _ in kept[0]} == {qwen.hook_dict["blocks.2.attn.hook_z"].name}
+    assert {name: len(tensor) for (_, name), tensor in stored[0].items()} == expected
+    assert "tensor" not in repr(Donor(SITES["z"], [], stored[0]))  # TransformerLens takes a hook's repr, every time
+    assert {point for point, _ in stored[0]} == {qwen.hook_dict["blocks.2.attn.hook_z"].name}
 
 
 def test_hooks_around_a_sweep_act_in_all_of_its_runs(qwen, pair):
@@ -310,12 +310,12 @@ def test_layouts_that_differ_are_aligned_on_request(qwen):
 @torch.no_grad()
 def across(model, clean, corrupted, name, head, here, there):
     """One cell whose positions are others in the clean inputs (`here`) and the corrupted ones (`there`)."""
-    held = model.run_with_cache(clean, names_filter=name)[1][name]
+    clean_z = model.run_with_cache(clean, names_filter=name)[1][name]
 
     def edit(tensor, hook):  # noqa: ARG001
-        for row, (ours, theirs) in enumerate(zip(here, there, strict=True)):
-            for p, q in zip(ours, theirs, strict=True):
-                tensor[row, q, head] = held[row, p, head]
+        for row, (from_, to) in enumerate(zip(here, there, strict=True)):
+            for p, q in zip(from_, to, strict=True):
+                tensor[row, q, head] = clean_z[row, p, head]
         return tensor
 
     return metric(model.run_with_hooks(corrupted, fwd_hooks=[(name, edit)]))

@@ -30,7 +30,7 @@ def pair(model):
 
 
 def freeze(cache, name, heads=None, source=None, mask=None):
-    """A hook that holds a point at its kept value; with `source`, some heads have that run's value at the mask."""
+    """A hook that holds a point at its cached value; with `source`, some heads have that run's value at the mask."""
 
     def hold(_, hook):
         value = cache[name].clone()
@@ -49,15 +49,15 @@ def three_runs(model, clean, corrupted, senders, receivers, letter, positions):
     mask = torch.zeros(corrupted.shape, dtype=torch.bool)
     for row, columns in zip(mask, group(corrupted, positions).rows, strict=True):
         row[list(columns)] = True
-    held = []
+    frozen = []
     for layer in range(n_layers):
         heads = [head for at, head in senders if at == layer]
         if f"blocks.{layer}.attn.hook_z" in b:
-            held.append(freeze(b, f"blocks.{layer}.attn.hook_z", heads, a, mask))
+            frozen.append(freeze(b, f"blocks.{layer}.attn.hook_z", heads, a, mask))
         else:
-            held.append(freeze(b, f"blocks.{layer}.hook_attn_out"))
-        held.append(freeze(b, f"blocks.{layer}.hook_mlp_out"))
-    with model.hooks(held):
+            frozen.append(freeze(b, f"blocks.{layer}.hook_attn_out"))
+        frozen.append(freeze(b, f"blocks.{layer}.hook_mlp_out"))
+    with model.hooks(frozen):
         logits, c = model.run_with_cache(corrupted)
     if receivers == "logits":
         return logits
@@ -67,8 +67,8 @@ def three_runs(model, clean, corrupted, senders, receivers, letter, positions):
 
         def put(tensor, hook, heads=tuple(heads)):
             count = n_heads if letter == "q" else kv
-            new, kept = tensor.clone().flatten(2).unflatten(-1, (count, -1)), c[hook.name].flatten(2)
-            new[:, :, list(heads)] = kept.unflatten(-1, (count, -1))[:, :, list(heads)]
+            new, cached = tensor.clone().flatten(2).unflatten(-1, (count, -1)), c[hook.name].flatten(2)
+            new[:, :, list(heads)] = cached.unflatten(-1, (count, -1))[:, :, list(heads)]
             return new.view_as(tensor)
 
         name = f"blocks.{layer}.attn.hook_{letter}"

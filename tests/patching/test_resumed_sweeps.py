@@ -49,11 +49,11 @@ class Paths:
         )
 
     def __call__(self, **options):
-        given = {
+        arguments = {
             "senders": [(0, 1), (0, 3), (1, 0), (1, 2)], "receivers": [(2, 0), (3, 1)], "into": "q", "metric": metric,
             "positions": ["image", "last"], "batch_size": 2, "progress": False, **options,
         }  # fmt: skip
-        return gl.path_patch(self.model, self.clean, self.corrupted, **given)
+        return gl.path_patch(self.model, self.clean, self.corrupted, **arguments)
 
 
 class Bands:
@@ -76,11 +76,11 @@ class Bands:
 
     def __call__(self, **options):
         bands = [range(0, 1), range(0, 2), range(1, 2), range(1, 3), range(2, 3), range(2, 4), range(3, 4)]
-        given = {
+        arguments = {
             "direction": self.direction, "bands": bands, "scale": 1.5, "positions": "last", "towards": self.goal,
             "metric": metric, "batch_size": 2, "progress": False, **options,
         }  # fmt: skip
-        return gl.sweep_bands(self.model, self.inputs, **given)
+        return gl.sweep_bands(self.model, self.inputs, **arguments)
 
 
 @pytest.fixture(params=[Paths, Bands])

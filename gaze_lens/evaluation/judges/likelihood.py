@@ -14,6 +14,7 @@ from gaze_lens.errors import ImageError, InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.patching.metrics import log_probabilities
 from gaze_lens.regions.picture import Picture
 from gaze_lens.text.caption_matching import is_junk, lead_of
 
@@ -104,7 +105,9 @@ class LikelihoodJudge(Judge):
         inputs = self.model.encode(inputs, reuse=encoded)
         longest = inputs.layout.length - min(inputs.answers)
         logits = self.model(inputs, return_type="logits", logits_to_keep=longest + 1, use_cache=False)
-        sums = torch.stack([_summed(row, ids) for row, ids in zip(logits, _answer_ids(inputs), strict=True)])
+        rows = zip(logits, inputs.input_ids, inputs.answers, strict=True)
+        pairs = [(row, ids[start:]) for row, ids, start in rows]
+        sums = torch.stack([log_probabilities(row[-1 - len(ids) : -1], ids).sum() for row, ids in pairs])
         if sums.isnan().any():
             raise JudgeError("The model's probabilities are not numbers (NaN); try float32.")
         return sums.reshape(len(texts), n_regions).cpu()
@@ -115,14 +118,3 @@ class LikelihoodJudge(Judge):
             crops = [crop(picture, name) for name in picture.regions]
             self._encoding = picture, self.model.encode(self.model.prepare(crops, self.prompt))
         return self._encoding[1]
-
-
-def _answer_ids(inputs: VLMInputs) -> list[Tensor]:
-    """For each row, the ids of its answer."""
-    return [ids[start:] for ids, start in zip(inputs.input_ids, inputs.answers, strict=True)]
-
-
-def _summed(logits: Float[Tensor, "position vocabulary"], ids: Tensor) -> Float[Tensor, ""]:
-    """The log-probability of the ids at the end of a row, each predicted one position earlier."""
-    log_probabilities = logits[-1 - len(ids) : -1].float().log_softmax(-1)
-    return log_probabilities.gather(-1, ids.to(logits.device)[:, None]).sum()
