@@ -19,43 +19,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gaze_lens.attention.positions import Positions, QueryKeyPositions
-from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.region_reader import RegionReader, keep_rows
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import boost_and_suppress, steer
-from gaze_lens.regions.layout import Layout
 from gaze_lens.serve.ask_requests import Aim, Ask
 
 Event = dict[str, Any]
 UNFINISHED = "\ufffd"  # what a tokenizer writes for the first bytes of a character
-
-
-class Gaze:
-    """What the heads look at in the running forward: their mean attention to every key of the prompt."""
-
-    def __init__(self, heads: HeadSet, layout: Layout) -> None:
-        self.heads, self.layout = heads, layout
-        self.attention = torch.zeros(layout.n_keys)
-
-    def hooks(self) -> list[tuple[str, RowReader]]:
-        """The hooks to generate with: they read the rows that the tokens are chosen by."""
-        reader = RowReader(Positions.since(self.layout.length - 1), self._read)
-        return [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in self.heads.by_layer()]
-
-    def _read(self, weights: Tensor, _positions: list[int], place: QueryKeyPositions, layer: int) -> None:
-        if place.cross_attention != self.layout.cross_attention:
-            return  # a layer that has no image among its keys shows none of it
-        mean = weights[0, list(self.heads.by_layer()[layer]), -1].float().sum(0).cpu() / len(self.heads)
-        held = slice(place.key_start, min(place.keys.stop, len(self.attention)))
-        self.attention[held] += mean[: max(0, held.stop - held.start)]
-
-    def take(self) -> Float[Tensor, " key"]:
-        """The attention since the last call, 0-1 for each key; reading starts anew."""
-        taken, self.attention = self.attention, torch.zeros_like(self.attention)
-        return taken
 
 
 class Turn(StoppingCriteria):
@@ -90,14 +64,14 @@ class Turn(StoppingCriteria):
         prepared = self.model.prepare(self.ask.picture, self.ask.prompt)
         self.inputs: VLMInputs = self.model.encode(prepared, reuse=before)
         self.regions = {name: self.inputs.positions_of(name) for name in self.ask.picture.regions}
-        self.gaze = Gaze(self.heads, self.inputs.layout)
+        self.reader = RegionReader.of_prompt(self.heads, self.inputs.layout, keep_rows)
         self._point(self.ask.target)
         self._take_wish()
         self.tell({"kind": "started", "prompt_tokens": self.inputs.layout.length,
                    "image_tokens": len(self.inputs.image_tokens[0])})  # fmt: skip
         generation = self.model.generate(
             self.inputs,
-            fwd_hooks=[*self.switch.hooks(), *self.gaze.hooks()],
+            fwd_hooks=[*self.switch.hooks(), *self.reader.hooks(Positions.since(self.inputs.last_position))],
             max_new_tokens=self.ask.max_new_tokens,
             stopping_criteria=StoppingCriteriaList([self]),
         )
@@ -116,7 +90,7 @@ class Turn(StoppingCriteria):
 
     def _hand_on(self, ids: list[int]) -> None:
         """Tell the text that the newest token brought, with the attention by which it was chosen."""
-        attention = self.gaze.take()
+        attention = self._attention()
         text = self.inputs.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if text.endswith(UNFINISHED):
             return
@@ -127,6 +101,12 @@ class Turn(StoppingCriteria):
             target = self._target.name if self._target else None
             step = len(ids) - 1
             self.tell({"kind": "word", "step": step, "text": new, "mass": mass, "image": image, "target": target})
+
+    def _attention(self) -> Float[Tensor, " key"]:
+        """The heads' mean attention, from the query that the newest token was chosen by, to every key of the prompt."""
+        (rows,) = self.reader.values(self.reader.queries[-1:])
+        self.reader.clear()
+        return rows[:, 0].mean(0)
 
     def _take_wish(self) -> None:
         """Take up the target that was wished for since, or tell why it cannot be; then the old one stays."""

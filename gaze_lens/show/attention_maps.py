@@ -17,8 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gaze_lens.attention.positions import Positions, QueryKeyPositions
-from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.region_reader import RegionReader, keep_rows
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -88,7 +88,7 @@ def attention_map(
     """
     heads = HeadSet.of(heads, model)
     position = _position(inputs, position, row)
-    rows = read_rows(model, inputs, heads, position=position, fwd_hooks=fwd_hooks)[row]
+    rows = read_rows(model, inputs, heads, position=position, row=row, fwd_hooks=fwd_hooks)
     tokens = tuple(tokens for tokens in inputs.image_tokens if tokens.row == row)
     gaze = _Gaze(tuple(map(str, heads)), rows, tokens, Sheet.of(inputs.pictures[row]))
     title = f"Where {len(heads)} heads look" if len(heads) > 1 else f"Where {heads} looks"
@@ -102,23 +102,17 @@ def attention_map(
 
 @torch.no_grad()
 def read_rows(
-    model: Any, inputs: VLMInputs, heads: HeadSet, *, position: int, fwd_hooks: Sequence[tuple[Any, Any]] = ()
-) -> Float[Tensor, "row head key"]:
+    model: Any, inputs: VLMInputs, heads: HeadSet, *, position: int, row: int, fwd_hooks: Sequence[tuple[Any, Any]] = ()
+) -> Float[Tensor, "head key"]:
     """The attention of heads at one position to every key of the prompt, 0-1, heads in the order of the set.
 
     Where the image is reached by cross-attention: to every key of the image, and 0 from heads of other layers.
     """
-    rows = torch.zeros(inputs.n_rows, len(heads), inputs.layout.n_keys)
-
-    def read(weights: Tensor, _positions: list[int], place: QueryKeyPositions, layer: int) -> None:
-        for index, head in enumerate(heads):
-            if head.layer == layer and place.cross_attention == inputs.layout.cross_attention:
-                rows[:, index, place.keys.start : place.keys.stop] = weights[:, head.head, 0].float().cpu()
-
-    reader = RowReader(Positions.of([position]), read)
-    hooks = [*fwd_hooks, *((f"blocks.{layer}.attn.hook_pattern", reader) for layer in heads.by_layer())]
+    reader = RegionReader.of_prompt(heads, inputs.layout, keep_rows, row=row)
+    hooks = [*fwd_hooks, *reader.hooks(Positions.of([position]))]
     model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=inputs.last_logits, use_cache=False)
-    return rows
+    (rows,) = reader.values([position])
+    return rows[:, 0]
 
 
 def _position(inputs: VLMInputs, position: int | None, row: int) -> int:

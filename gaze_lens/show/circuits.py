@@ -17,11 +17,11 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gaze_lens.attention.positions import Positions, QueryKeyPositions
-from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.region_reader import RegionReader, sum_groups
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -128,33 +128,26 @@ def _pooled(
     row: int,
     fwd_hooks: Sequence[tuple[Any, Any]],
 ) -> Float[Tensor, "head token token"]:
-    values = torch.zeros(len(heads), len(tokens), len(tokens))
-    cross_attention = inputs.layout.cross_attention
-    by_layer = {layer: [i for i, head in enumerate(heads) if head.layer == layer] for layer in heads.by_layer()}
-
-    def read(weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
-        chosen = [heads[index].head for index in by_layer[layer]]
-        into = _into(tokens, place, cross_attention).to(weights.device)
-        out_of = torch.stack([_share(token.queries, positions) for token in tokens]).to(weights.device)
-        values[by_layer[layer]] += (out_of @ (weights[row, chosen].float() @ into)).cpu()
-
+    keys, cross_attention, membership = _keys(tokens, inputs.layout.cross_attention)
+    reader = RegionReader(heads, keys, cross_attention, sum_groups(membership), row=row)
     queries = sorted({position for token in tokens for position in token.queries})
     chunks = [queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK)]
-    readers = [RowReader(Positions.of(chunk), read) for chunk in chunks]
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", reader) for layer in by_layer for reader in readers]
+    hooks = [hook for chunk in chunks for hook in reader.hooks(Positions.of(chunk))]
     # Some models drop, in later layers, the queries whose logits are not asked for.
     keep = inputs.layout.length - queries[0]
     model.run_with_hooks(inputs, fwd_hooks=[*fwd_hooks, *hooks], return_type=None, logits_to_keep=keep, use_cache=False)
-    return values
+    (masses,) = reader.values(queries)
+    return torch.stack([_share(token.queries, queries) for token in tokens]) @ masses
 
 
-def _into(tokens: Sequence[Token], place: QueryKeyPositions, cross_attention: bool) -> Float[Tensor, "key token"]:
-    """Which keys of a layer belong to which tokens. With cross-attention a layer has the image's keys or the text's."""
-    member = torch.zeros(place.n_keys, len(tokens))
-    for index, token in enumerate(tokens):
-        if place.cross_attention == (cross_attention and token.pooled):
-            member[[key - place.key_start for key in token.keys if key in place.keys], index] = 1.0
-    return member
+def _keys(
+    tokens: Sequence[Token], cross_attention: bool
+) -> tuple[Int[Tensor, " key"], Bool[Tensor, " key"], Float[Tensor, "key token"]]:
+    """The keys of all tokens, which of them cross-attention layers have, and which key belongs to which token."""
+    pairs = [(key, index) for index, token in enumerate(tokens) for key in token.keys]
+    keys, indices = torch.tensor(pairs).T
+    pooled = torch.tensor([token.pooled for token in tokens])
+    return keys, pooled[indices] & cross_attention, torch.eye(len(tokens))[indices]
 
 
 def _share(queries: Sequence[int], positions: list[int]) -> Float[Tensor, " position"]:

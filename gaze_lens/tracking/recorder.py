@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gaze_lens.attention.key_rows import KeyRows
 from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.region_reader import RegionReader
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
@@ -98,32 +98,27 @@ class _Recorder:
             self.member[:, index] = torch.isin(image, torch.tensor(region.positions[0])).float()
         self.heads, self.norms, self.last = heads, norms, inputs.last_position
         cross_attention = torch.tensor([layout.cross_attention] * len(image) + [False])
-        self.rows = KeyRows(heads, self.keys, cross_attention, self._add_up, "track follows one text")
-        self.sums: dict[int, dict[int, Tensor]] = {layer: {} for layer in heads.by_layer()}
+        purpose = "track follows one text"
+        self.reader = RegionReader(heads, self.keys, cross_attention, self._reduce, purpose=purpose)
 
     def hooks(self) -> list[tuple[str, Any]]:
         """The hooks to generate with."""
-        return self.rows.hooks(Positions.since(self.last)) + (self.norms.hooks() if self.norms else [])
+        return self.reader.hooks(Positions.since(self.last)) + (self.norms.hooks() if self.norms else [])
 
-    def _add_up(self, layer: int, positions: list[int], rows: Float[Tensor, "head step key"]) -> None:
-        """Sums of a layer's steps: mass by region and on the image, entropy, sink."""
-        on_image, sink = rows[..., :-1], rows[..., -1:]
+    def _reduce(self, layer: int, rows: Float[Tensor, "head step key"]) -> tuple[Tensor, ...]:
+        """Of a layer's steps: mass by region and on the image, entropy, sink."""
+        on_image, sink = rows[..., :-1], rows[..., -1]
         if self.norms and on_image.any():  # else the layer may have other keys than the image's
             norms = self.norms.of(layer).to(rows.device)[list(self.heads.by_layer()[layer])]
             on_image = on_image * norms[:, None, self.keys[:-1].to(rows.device)]
         mass = on_image @ self.member.to(rows.device)
-        total = mass[..., -1:]
-        bits = torch.special.xlogy(on_image, on_image).sum(-1, keepdim=True) / math.log(2)
+        total = mass[..., -1]
+        bits = torch.special.xlogy(on_image, on_image).sum(-1) / math.log(2)
         entropy = (total.log2() - bits / total).clamp(min=0)  # NaN where nothing is on the image
-        summed = torch.cat([mass, entropy, sink], -1).cpu()
-        self.sums[layer].update(zip(positions, summed.unbind(1), strict=True))
+        return mass[..., :-1].cpu(), total.cpu(), entropy.cpu(), sink.cpu()
 
     def numbers(self, n_steps: int) -> dict[str, Tensor]:
         """The fields of a Trajectory, heads in the order of the set."""
-        self.rows.finish()
-        steps = range(self.last, self.last + n_steps)
-        found = torch.cat([torch.stack([sums[step] for step in steps]) for sums in self.sums.values()], 1)
-        order = [(layer, head) for layer, among in self.heads.by_layer().items() for head in among]
-        found = found[:, [order.index(tuple(head)) for head in self.heads]]
-        mass, (on_image, entropy, sink) = found[..., :-3], found[..., -3:].unbind(-1)
-        return {"mass": mass.contiguous(), "on_image": on_image, "entropy": entropy, "sink": sink}
+        values = self.reader.values(range(self.last, self.last + n_steps))
+        by_step = [value.transpose(0, 1).contiguous() for value in values]
+        return dict(zip(("mass", "on_image", "entropy", "sink"), by_step, strict=True))

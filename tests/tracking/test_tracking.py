@@ -164,7 +164,7 @@ def test_a_sliding_window_that_leaves_the_image_behind(shelf, weighted):
 def test_blocks_do_not_change_what_is_tracked(qwen, monkeypatch):
     inputs = qwen.prepare(picture(qwen), "Tell me")
     whole = gl.track(qwen, inputs, HEADS, **STEPS)
-    monkeypatch.setattr("gaze_lens.attention.key_rows.BLOCK", 50)
+    monkeypatch.setattr("gaze_lens.attention.region_reader.BLOCK", 50)
     blocks = gl.track(qwen, inputs, HEADS, **STEPS)
     for name in ("mass", "on_image", "entropy", "sink"):
         torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), atol=1e-6, rtol=0)

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from gaze_lens.attention.key_rows import KeyRows
 from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.region_reader import RegionReader
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
@@ -22,7 +22,6 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 
 LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
 MOST = 100_000_000  # values; a browser holds a byte of each
-REFUSAL = "The viewer shows one answer"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,10 +126,8 @@ class _Recorder:
         self.heads, self.by_layer = heads, heads.by_layer()
         cross_attention = inputs.layout.cross_attention
         self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
-        self.cut = KeyRows(
-            heads, self.keys, torch.tensor(cross_attention).expand(len(self.keys)), self._quantise, REFUSAL
-        )
-        self.rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {layer: {} for layer in self.by_layer}
+        purpose = "The viewer shows one answer"
+        self.reader = RegionReader(heads, self.keys, cross_attention, self._quantise, purpose=purpose)
         self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
         self.blind = {
             layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != cross_attention
@@ -140,13 +137,14 @@ class _Recorder:
 
     def hooks(self, queries: Positions) -> list[tuple[str, Any]]:
         """The hooks to run with."""
-        return self.cut.hooks(queries) + ([] if self.unweighted else self.norms.hooks())
+        return self.reader.hooks(queries) + ([] if self.unweighted else self.norms.hooks())
 
-    def _quantise(self, layer: int, positions: list[int], rows: Float[Tensor, "head query token"]) -> None:
+    def _quantise(self, _layer: int, rows: Float[Tensor, "head query token"]) -> tuple[Tensor, ...]:
+        self._check_size(self.reader.n_queries)
         levels, scales = quantised(rows)
-        for index, position in enumerate(positions):
-            self.rows[layer][position] = levels[:, index], scales[:, index]
-        n_words = max(len(rows) for rows in self.rows.values())
+        return torch.from_numpy(levels), torch.from_numpy(scales)
+
+    def _check_size(self, n_words: int) -> None:
         if len(self.heads) * n_words * len(self.keys) > MOST:
             raise InputError(
                 f"{len(self.heads)} heads x {n_words} words x {len(self.keys)} image tokens are more than the "
@@ -155,19 +153,12 @@ class _Recorder:
 
     def recording(self, answer: tuple[int, ...], start: int) -> Recording:
         """Everything, heads in the order of the set, the words that every layer had a query for."""
-        self.cut.finish()
-        layers = list(self.rows.values())
-        queries = sorted(set(layers[0]).intersection(*layers[1:]))
-        levels = np.zeros((len(self.heads), len(queries), len(self.keys)), np.uint8)
-        scales = np.zeros(levels.shape[:2], np.float32)
-        for index, head in enumerate(self.heads):
-            among = self.by_layer[head.layer].index(head.head)
-            for word, query in enumerate(queries):
-                kept, scale = self.rows[head.layer][query]
-                levels[index, word], scales[index, word] = kept[among], scale[among]
+        queries = self.reader.queries
+        self._check_size(len(queries))
+        levels, scales = (values.numpy() for values in self.reader.values(queries))
         norms = None if self.unweighted else np.stack([self._norms_of(head) for head in self.heads])
-        places = tuple(queries), tuple(self.keys.tolist())
-        return Recording(self.heads, levels, scales, norms, *places, answer, start, self.unweighted)
+        positions = tuple(queries), tuple(self.keys.tolist())
+        return Recording(self.heads, levels, scales, norms, *positions, answer, start, self.unweighted)
 
     def _norms_of(self, head: Any) -> Float[np.ndarray, " token"]:
         if head.layer in self.blind:
