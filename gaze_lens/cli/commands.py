@@ -26,11 +26,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_version(shown: bool) -> None:
+def _show_version(shown: bool) -> bool:
     """Print the version and where it is installed, and exit."""
     if shown:
         typer.echo(f"gaze-lens {gaze_lens.__version__} from {Path(gaze_lens.__file__).parent}")
         raise typer.Exit
+    return shown
 
 
 @app.callback()
