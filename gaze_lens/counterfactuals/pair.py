@@ -1,4 +1,4 @@
-"""Pairs of clean and corrupted inputs that differ in one thing and are laid out alike.
+"""Pairs of clean and corrupted inputs that differ in one thing and have the same layout.
 
 pair = gl.counterfactual(model, strip, "What happens in the fourth panel from the left?", changes.ordinal("second"))
 print(pair)                  # row 0: position 36 ' fourth' -> ' second'
@@ -25,11 +25,11 @@ SHOWN = 4  # rows, and differences in a row, that a pair lists
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pair:
-    """`Pair(clean, corrupted)`: inputs of two runs of one model. `clean, corrupted = pair`; printed, it says what
-    differs.
+    """`Pair(clean, corrupted)`: the inputs of two runs of one model. `print(pair)` shows the differences, and
+    `clean, corrupted = pair` unpacks it.
 
-    align: where the layouts differ, do without the check that they are equal; patching then needs groups of positions
-        that are equally large on both sides (regions, spans), see `aligned_groups`.
+    align: allow different layouts; patching then needs groups of positions that are equally large on both sides
+        (regions, spans), see `aligned_groups`.
     Raises InputError that names the first difference of the layouts.
     """
 
@@ -41,7 +41,7 @@ class Pair:
         (check_model if self.align else check_aligned)(self.clean, self.corrupted)
 
     def encoded(self, model: Any) -> "Pair":
-        """`pair.encoded(model)`: both with the vision tower's output; images that they share are encoded once."""
+        """`pair.encoded(model)`: both with encoded images; images that they share are encoded once."""
         clean = model.encode(self.clean)
         return Pair(clean, model.encode(self.corrupted, reuse=clean), self.align)
 
@@ -52,9 +52,9 @@ class Pair:
         layout = self.clean.layout
         lines = [f"Pair of {layout.n_rows} rows x {layout.length} positions"]
         for row in range(min(layout.n_rows, SHOWN)):
-            found = differences(self.clean, self.corrupted, row)
-            more = [f"{len(found) - SHOWN} more"] if len(found) > SHOWN else []
-            lines.append(f"  row {row}: {'; '.join([*found[:SHOWN], *more]) or 'no difference'}")
+            texts = differences(self.clean, self.corrupted, row)
+            more = [f"{len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
+            lines.append(f"  row {row}: {'; '.join([*texts[:SHOWN], *more]) or 'no difference'}")
         return "\n".join(lines + [f"  and {layout.n_rows - SHOWN} more rows"] * (layout.n_rows > SHOWN))
 
 
@@ -68,24 +68,24 @@ def counterfactual(
     image: int | None = None,
     align: bool = False,
 ) -> Pair:
-    """`counterfactual(model, strip, question, changes.swap("panel 1", "panel 4"))`: inputs as given, and changed.
+    """`counterfactual(model, strip, question, changes.swap("panel 1", "panel 4"))`: unchanged and changed inputs.
 
     pictures, prompts, answers: as for `model.prepare`; both sides get the same answers (teacher forcing).
     change: one of `gl.changes`, or any function Picture -> Picture; or a list with one for each row.
-    image: which of a row's images is changed, zero-based; needed where a row has several.
-    align: let the layouts differ; see `Pair`.
-    A change in feature space gives encoded inputs; the others give pixels (`pair.encoded(model)`).
-    Raises InputError where a row does not change at all, or the layouts differ.
+    image: the zero-based index of the image that is changed; needed where a row has several.
+    align: allow different layouts; see `Pair`.
+    A change of features returns encoded inputs; other changes return pixels (encode with `pair.encoded(model)`).
+    Raises InputError where a row does not change, or the layouts differ.
     """
     clean = model.prepare(pictures, prompts, answers=answers)
     changes = list(change) if isinstance(change, list | tuple) else [change] * clean.n_rows
     _check(clean, changes, image)
-    memory: dict[tuple[int, int], Picture] = {}
-    shown = [_pictures(row, one, image, memory) for row, one in zip(clean.pictures, changes, strict=True)]
-    given = each_prompt(prompts, clean.n_rows)
+    cache: dict[tuple[int, int], Picture] = {}
+    edited = [_pictures(row, one, image, cache) for row, one in zip(clean.pictures, changes, strict=True)]
+    listed = each_prompt(prompts, clean.n_rows)
     edits = [one.edit if isinstance(one, QuestionChange) else str for one in changes]
-    asked = [rewritten(prompt, edit) for prompt, edit in zip(given, edits, strict=True)]
-    corrupted = model.prepare(shown, asked, answers=answers)
+    new_prompts = [rewritten(prompt, edit) for prompt, edit in zip(listed, edits, strict=True)]
+    corrupted = model.prepare(edited, new_prompts, answers=answers)
     if any(isinstance(one, FeatureChange) for one in changes):
         clean = model.encode(clean)
         in_features = [one if isinstance(one, FeatureChange) else None for one in changes]
@@ -101,7 +101,7 @@ def counterfactual(
 
 
 def _check(clean: VLMInputs, changes: Sequence[Any], image: int | None) -> None:
-    """InputError where there is not a change for each row, or one that names no image of its row."""
+    """InputError where there is not one valid change for each row, or `image` is not one of a row's images."""
     if len(changes) != clean.n_rows:
         raise InputError(f"{len(changes)} changes were given for {clean.n_rows} rows; give one, or one for each row.")
     for row, (change, pictures) in enumerate(zip(changes, clean.pictures, strict=True)):
@@ -117,16 +117,16 @@ def _check(clean: VLMInputs, changes: Sequence[Any], image: int | None) -> None:
 
 
 def _pictures(
-    row: Sequence[Picture], change: Change, image: int | None, memory: dict[tuple[int, int], Picture]
+    row: Sequence[Picture], change: Change, image: int | None, cache: dict[tuple[int, int], Picture]
 ) -> list[Picture]:
-    """A row's pictures, one of them changed; a picture that many rows share is changed once."""
+    """A row's pictures, one of them changed; a picture that several rows share is changed once."""
     if isinstance(change, QuestionChange | FeatureChange):
         return list(row)
     index = image or 0
     key = id(row[index]), id(change)
-    if key not in memory:
-        memory[key] = _edited(row[index], change)
-    return [memory[key] if n == index else picture for n, picture in enumerate(row)]
+    if key not in cache:
+        cache[key] = _edited(row[index], change)
+    return [cache[key] if n == index else picture for n, picture in enumerate(row)]
 
 
 def _edited(picture: Picture, change: PictureChange) -> Picture:
@@ -137,13 +137,13 @@ def _edited(picture: Picture, change: PictureChange) -> Picture:
 
 
 def differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[str]:
-    """What differs in a row, in words: tokens of the text with their positions, images with their regions."""
-    found = _text_differences(clean, corrupted, row)
+    """Descriptions of the differences in a row: tokens of the text with their positions, images with their regions."""
+    texts = _text_differences(clean, corrupted, row)
     pictures = zip(clean.pictures[row], corrupted.pictures[row], strict=False)
     for image, (ours, theirs) in enumerate(pictures):
-        where = _where(ours, theirs)
-        found += [f"image {image} differs in {', '.join(where)}"] if where else []
-    return found + _feature_differences(clean, corrupted, row)
+        names = _changed_regions(ours, theirs)
+        texts += [f"image {image} differs in {', '.join(names)}"] if names else []
+    return texts + _feature_differences(clean, corrupted, row)
 
 
 def _text_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[str]:
@@ -159,8 +159,8 @@ def _text_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[
     ]
 
 
-def _where(clean: Picture, corrupted: Picture) -> list[str]:
-    """The regions in which two pictures differ; what else they differ in."""
+def _changed_regions(clean: Picture, corrupted: Picture) -> list[str]:
+    """The regions in which two pictures differ; or "size", or "pixels outside its named regions"."""
     if clean.image.size != corrupted.image.size:
         return ["size"]
     changed = (np.asarray(clean.image) != np.asarray(corrupted.image)).any(-1)
@@ -171,14 +171,14 @@ def _where(clean: Picture, corrupted: Picture) -> list[str]:
 
 
 def _feature_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[str]:
-    """Where both are encoded, how many tokens of a row's images have other features for the same pixels."""
+    """The numbers of tokens in a row's images with other features for the same pixels; needs encoded inputs."""
     if clean.features is None or corrupted.features is None:
         return []
-    found = []
+    texts = []
     for index, tokens in enumerate(clean.image_tokens):
-        parts = clean.features.images[index], corrupted.features.images[index]
-        if tokens.row == row and any("edited" in part for part in parts):
-            pairs = zip(*(levels_of(part, tokens) for part in parts), strict=True)
-            changed = np.any([(a != b).any(-1).cpu().numpy() for a, b in pairs], axis=0).sum()
-            found += [f"image {tokens.image} has other features in {changed} tokens"] if changed else []
-    return found
+        sides = clean.features.images[index], corrupted.features.images[index]
+        if tokens.row == row and any("edited" in side for side in sides):
+            pairs = zip(*(levels_of(side, tokens) for side in sides), strict=True)
+            n_changed = np.any([(a != b).any(-1).cpu().numpy() for a, b in pairs], axis=0).sum()
+            texts += [f"image {tokens.image} has other features in {n_changed} tokens"] if n_changed else []
+    return texts

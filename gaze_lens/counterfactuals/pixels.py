@@ -1,4 +1,4 @@
-"""Pixels of regions, and the coloured shapes of the synthetic pictures found again in them.
+"""Pixels of regions, and detection of the coloured shapes in regions of synthetic pictures.
 
 box = box_of(picture, "panel 4")             # (96, 0, 128, 32), for picture.image.crop(box)
 mask = inside(picture, "panel 4")            # boolean [height, width]
@@ -19,9 +19,9 @@ from gaze_lens.regions.shapes import Box, Shape, as_shape
 
 Bounds = tuple[int, int, int, int]  # x0, y0, x1, y1 in whole pixels, ends excluded
 Pixels = Float[np.ndarray, "height width 3"]
-LIGHT = 200, 255  # what every channel of a synthetic ground lies between; gaps are 255, colours have a darker channel
-NEAR = 30.0  # levels: how far the tint of a synthetic shape may be from its colour
-FAINT = 0.04  # of a pixel: less of it covered by a shape is the grain of the ground
+LIGHT = 200, 255  # every channel of a synthetic background lies between; gaps are 255, colours have a darker channel
+NEAR = 30.0  # levels of 0-255: the largest distance of a synthetic shape's tint from its colour
+FAINT = 0.04  # part of a pixel: a smaller coverage is noise of the background
 
 
 def pixels(picture: Picture) -> Pixels:
@@ -40,14 +40,14 @@ def shape_of(picture: Picture, region: Any) -> Shape:
 
 
 def inside(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]:
-    """The pixels whose centre lies in a region."""
+    """The pixels whose centre lies in a region, as a boolean mask."""
     width, height = picture.image.size
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return shape_of(picture, region).contains(x, y)
 
 
 def pixels_of(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]:
-    """As `inside`; RegionError where there is none."""
+    """As `inside`; RegionError where there is no such pixel."""
     mask = inside(picture, region)
     if not mask.any():
         width, height = picture.image.size
@@ -59,7 +59,7 @@ def pixels_of(picture: Picture, region: Any) -> Bool[np.ndarray, "height width"]
 
 
 def box_of(picture: Picture, name: str) -> Bounds:
-    """A region's box in whole pixels, cut to the picture; RegionError for another shape than a box."""
+    """A region's box in whole pixels, clipped to the picture; RegionError for other shapes."""
     shape = shape_of(picture, name)
     if not isinstance(shape, Box):
         raise RegionError(
@@ -75,8 +75,11 @@ def box_of(picture: Picture, name: str) -> Bounds:
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape of a synthetic picture. colour: its name. index, captions: which of its region's things it is, and what
-    they are called. box: whole pixels that hold it and no other shape."""
+    """A shape of a synthetic picture.
+
+    colour: the colour's name. index: of the shape in `texts`, the names of all shapes in its region. box: whole pixels
+    that contain this shape and no other.
+    """
 
     colour: str
     index: int
@@ -85,15 +88,15 @@ class Thing:
 
 
 def thing_of(picture: Picture, region: str, text: str | None) -> Thing:
-    """The thing that a synthetic picture's caption calls `text`, or the only one where that is None.
+    """The shape that a synthetic picture's caption calls `text`; for None, the only one.
 
-    Raises InputError for captions of another kind, and where the caption names several such things, or none.
+    Raises InputError for captions of other pictures, and where the caption has several such names, or none.
     """
     caption = picture.captions.get(region)
     texts = tuple(caption.removesuffix(".").split(" above ")) if caption else ()
     words = [words.split() for words in texts]
-    known = all(len(pair) == 2 and pair[0] in COLOURS and pair[1] in SHAPES for pair in words)
-    if not texts or len(texts) > 2 or not known:
+    synthetic = all(len(pair) == 2 and pair[0] in COLOURS and pair[1] in SHAPES for pair in words)
+    if not texts or len(texts) > 2 or not synthetic:
         raise InputError(
             f"Region {region!r} has the caption {caption!r}; expected that of a synthetic strip or scene "
             "('red ring above blue bar.'), whose shapes can be found by colour. Edit other pictures with a function."
@@ -105,25 +108,24 @@ def thing_of(picture: Picture, region: str, text: str | None) -> Thing:
         )
     index = 0 if text is None else texts.index(text)
     x0, y0, x1, y1 = box_of(picture, region)
-    middle = (y0 + y1) // 2  # upper and lower shapes of a panel never cross it
+    middle = (y0 + y1) // 2  # no shape of a panel crosses it
     box = (x0, y0, x1, y1) if len(texts) == 1 else ((x0, y0, x1, middle), (x0, middle, x1, y1))[index]
     return Thing(words[index][0], index, texts, box)
 
 
 def coverage_of(part: Pixels, colour: str) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, " 3"]]:
-    """How much of each pixel a shape of that colour covers, 0 to 1, and the colour of the ground behind it.
+    """The part of each pixel that a shape of that colour covers, 0 to 1, and the colour of the background.
 
-    A pixel is taken for a mixture of the two. Raises InputError where there is no pixel of that colour, or no ground.
+    A pixel is a mixture of the two colours. Raises InputError where no pixel has that colour, or that of a background.
     """
-    named = np.array(PALETTE[colour], float)
-    pure = part[np.linalg.norm(part - named, axis=-1) < NEAR]
+    pure = part[np.linalg.norm(part - np.array(PALETTE[colour], float), axis=-1) < NEAR]
     ground = part[(part.min(-1) > LIGHT[0]) & (part.min(-1) < LIGHT[1])]
     if not len(pure) or not len(ground):
         raise InputError(
             f"No {colour} pixels on a light ground were found where the caption says so; expected a picture of "
             "gl.comics.synthetic or scenes as it was drawn."
         )
-    drawn, behind = np.median(pure, axis=0), np.median(ground, axis=0)
-    along = drawn - behind
-    share = np.clip((part - behind) @ along / (along @ along), 0, 1)
-    return np.where(share < FAINT, 0.0, share), behind
+    shape, background = np.median(pure, axis=0), np.median(ground, axis=0)
+    difference = shape - background
+    coverage = np.clip((part - background) @ difference / (difference @ difference), 0, 1)
+    return np.where(coverage < FAINT, 0.0, coverage), background

@@ -1,4 +1,4 @@
-"""Prompts and pictures become tensors, and positions in them have names: regions, spans and groups."""
+"""Converts prompts and pictures to tensors, and gives positions in them names: regions, spans and groups."""
 
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 

@@ -1,4 +1,4 @@
-"""Whether two batches of prompts are laid out alike, and the same places in both.
+"""Checks that two batches of prompts have the same layout, and finds the same groups of positions in both.
 
 check_aligned(clean, corrupted)
 aligned_groups(clean, corrupted, ["panel 4", "last"])
@@ -15,14 +15,14 @@ from gaze_lens.errors import InputError
 from gaze_lens.inputs.position_groups import Group, groups
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 
-POSTPONE = "or pass align=True, and patch by regions and groups that are equally large on both sides"
+ALTERNATIVE = "or pass align=True, and patch by regions and groups that are equally large on both sides"
 
 
 def check_aligned(clean: VLMInputs, corrupted: VLMInputs) -> None:
     """`check_aligned(clean, corrupted)`: InputError that names the first difference between two layouts.
 
-    Laid out alike are inputs of one model with as many rows, whose images have equal sizes and tokens, and whose
-    texts have equally many tokens wherever they stand; which tokens they are does not matter.
+    The layouts of inputs of one model are the same if they have the same number of rows, images of equal size and
+    tokens, and runs of text of equal length at the same positions. The tokens of the text may differ.
     """
     check_model(clean, corrupted)
     for row in range(clean.n_rows):
@@ -32,15 +32,15 @@ def check_aligned(clean: VLMInputs, corrupted: VLMInputs) -> None:
         raise InputError(
             f"Images and texts are equally long, but do not stand at the same positions of {clean.layout.length} in "
             f"the clean and {corrupted.layout.length} in the corrupted inputs. Put the images at the same places in "
-            f"both prompts, prepare both with the same rows (padding), {POSTPONE}."
+            f"both prompts, prepare both with the same rows (padding), {ALTERNATIVE}."
         )
 
 
 def check_model(clean: VLMInputs, corrupted: VLMInputs) -> None:
     """InputError where two inputs were prepared by different models or have different numbers of rows."""
     kinds = clean.layout.cross_attention, corrupted.layout.cross_attention
-    alike = clean.tokenizer is corrupted.tokenizer or clean.tokenizer.get_vocab() == corrupted.tokenizer.get_vocab()
-    if not alike or kinds[0] != kinds[1]:
+    same = clean.tokenizer is corrupted.tokenizer or clean.tokenizer.get_vocab() == corrupted.tokenizer.get_vocab()
+    if not same or kinds[0] != kinds[1]:
         raise InputError(
             "The clean and the corrupted inputs were prepared by different models: their tokenizers differ, or only "
             "one reaches its images by cross-attention. Prepare both with the model that is to be patched."
@@ -63,10 +63,10 @@ def _check_images(clean: VLMInputs, corrupted: VLMInputs, row: int) -> None:
     for ours, theirs in zip(*sides, strict=True):
         same = ours.size == theirs.size and len(ours) == len(theirs)
         if not (same and torch.allclose(ours.boxes, theirs.boxes, equal_nan=True)):
-            shown = [f"{len(side)} tokens ({side.size[0]} x {side.size[1]} pixels)" for side in (ours, theirs)]
+            texts = [f"{len(side)} tokens ({side.size[0]} x {side.size[1]} pixels)" for side in (ours, theirs)]
             raise InputError(
-                f"Image {ours.image} of row {row} has {shown[0]} in the clean inputs and {shown[1]} in the corrupted "
-                f"ones: expected pictures of one size, so that every token covers the same. Resize one, {POSTPONE}."
+                f"Image {ours.image} of row {row} has {texts[0]} in the clean inputs and {texts[1]} in the corrupted "
+                f"ones: expected pictures of one size, so that every token covers the same. Resize one, {ALTERNATIVE}."
             )
 
 
@@ -75,48 +75,49 @@ def _check_texts(clean: VLMInputs, corrupted: VLMInputs, row: int) -> None:
     ours, theirs = text_spans(clean, row), text_spans(corrupted, row)
     for index, (mine, other) in enumerate(zip_longest(ours, theirs, fillvalue=[])):
         if len(mine) != len(other):
+            places = _first_difference(clean, mine, corrupted, other, row)
             raise InputError(
                 f"Text span {index} of row {row} has {len(mine)} tokens in the clean inputs and {len(other)} in the "
-                f"corrupted ones, and they part at {_first_difference(clean, mine, corrupted, other, row)}. Choose "
-                f"words of equally many tokens, {POSTPONE}."
+                f"corrupted ones; the first difference is at {places}. Choose "
+                f"words of equally many tokens, {ALTERNATIVE}."
             )
     lengths = [inputs.layout.length - inputs.answers[row] for inputs in (clean, corrupted)]
     if lengths[0] != lengths[1]:
         raise InputError(
             f"The answer of row {row} has {lengths[0]} tokens in the clean inputs and {lengths[1]} in the corrupted "
-            f"ones: expected equally many. Give both the same answer, {POSTPONE}."
+            f"ones: expected equally many. Give both the same answer, {ALTERNATIVE}."
         )
 
 
 def text_spans(inputs: VLMInputs, row: int) -> list[list[int]]:
-    """The positions of each run of text in a row: before its first image, between images (or tiles), behind them."""
-    pieces = groupby(enumerate(inputs.layout.text[row]), key=lambda item: item[1] - item[0])
-    return [[position for _, position in piece] for _, piece in pieces]
+    """The positions of each run of text in a row: before its first image, between images (or tiles), after them."""
+    runs = groupby(enumerate(inputs.layout.text[row]), key=lambda item: item[1] - item[0])
+    return [[position for _, position in run] for _, run in runs]
 
 
 def _first_difference(clean: VLMInputs, ours: list[int], corrupted: VLMInputs, theirs: list[int], row: int) -> str:
-    """Where two spans of text part, in words: "position 31 ('fourth') and position 31 ('twenty')"."""
+    """The first difference of two spans of text: "position 31 ('fourth') and position 31 ('twenty')"."""
     tokens = [inputs.input_ids[row].tolist() for inputs in (clean, corrupted)]
     pairs = list(zip(ours, theirs, strict=False))  # one is longer
-    same = next((n for n, (a, b) in enumerate(pairs) if tokens[0][a] != tokens[1][b]), len(pairs))
-    shown = [
-        f"position {span[same]} ({token_text(inputs, row, span[same])})" if same < len(span) else "the end"
+    n_equal = next((n for n, (a, b) in enumerate(pairs) if tokens[0][a] != tokens[1][b]), len(pairs))
+    places = [
+        f"position {span[n_equal]} ({token_text(inputs, row, span[n_equal])})" if n_equal < len(span) else "the end"
         for inputs, span in ((clean, ours), (corrupted, theirs))
     ]
-    return " and ".join(shown)
+    return " and ".join(places)
 
 
 def token_text(inputs: VLMInputs, row: int, position: int) -> str:
-    """A token in quotes, as the tokenizer writes it."""
+    """The text of a token, in quotes."""
     return repr(inputs.tokenizer.decode(int(inputs.input_ids[row, position])))
 
 
 def aligned_groups(clean: VLMInputs, corrupted: VLMInputs, positions: Any) -> list[tuple[Group, Group]]:
     """`aligned_groups(clean, corrupted, ["panel 4", "last"])`: the same groups of positions on both sides.
 
-    positions: as for `groups`; or, in a list or mapping, a tuple (clean's, corrupted's) where the two are not called
-        the same. A `Group` or `Region` of either side stands for both where the layouts are equal.
-    Raises InputError where a group has not as many positions in a row on one side as on the other.
+    positions: as for `groups`; or, in a list or mapping, a tuple (of clean, of corrupted) where the two differ. A
+        `Group` or `Region` of either side is used for both where the layouts are equal.
+    Raises InputError where a group has different numbers of positions in a row on the two sides.
     """
     sides = groups(clean, _side(positions, 0)), groups(corrupted, _side(positions, 1))
     pairs = list(zip(*sides, strict=True))
@@ -131,12 +132,12 @@ def aligned_groups(clean: VLMInputs, corrupted: VLMInputs, positions: Any) -> li
 
 
 def _side(positions: Any, side: int) -> Any:
-    """One side's positions: of a tuple (clean's, corrupted's) its half."""
+    """The positions of one side: from a tuple (of clean, of corrupted), its element."""
     if isinstance(positions, Mapping):
-        return {name: _half(which, side) for name, which in positions.items()}
+        return {name: _of_side(which, side) for name, which in positions.items()}
     listed = positions if isinstance(positions, list | tuple) else [positions]
-    return [_half(which, side) for which in listed]
+    return [_of_side(which, side) for which in listed]
 
 
-def _half(which: Any, side: int) -> Any:
+def _of_side(which: Any, side: int) -> Any:
     return which[side] if isinstance(which, tuple) and len(which) == 2 else which

@@ -1,4 +1,4 @@
-"""From what a processor made of a batch to `VLMInputs`: which tokens are images, and whether they fit the geometry."""
+"""Makes `VLMInputs` from a processor's output: finds the image tokens, and checks them against the token maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ from gaze_lens.regions.picture import Picture
 
 @dataclass(frozen=True)
 class Text:
-    """One row's text as the tokenizer gets it, and the ids at its end that are a given answer (none: no answer).
+    """One row's text for the tokenizer.
 
-    suffix: the answer, where the processor takes it apart from the text.
+    answer: the ids at the end of the prompt that are the answer; empty where there is none.
+    suffix: the answer, where the processor takes it separately from the text.
     """
 
     full: str
@@ -39,28 +40,28 @@ def collate(
     tokenizer: Any,
     cross_attention: bool = False,
 ) -> VLMInputs:
-    """Find every image token of a processed batch and check that they are as many as the geometry says.
+    """Find every image token of a processed batch, and check their number against the token maps.
 
-    maps: one per image, row by row. cross_attention: they are of keys of cross-attention layers.
+    maps: one per image, row by row. cross_attention: the maps describe keys of cross-attention layers.
     """
     ids, attended = tensors["input_ids"].cpu(), tensors["attention_mask"].bool().cpu()
     remaining = iter(maps)
     by_row = [list(islice(remaining, len(row))) for row in pictures]
-    make = _cross_attention_layout if cross_attention else _layout
+    make_layout = _cross_attention_layout if cross_attention else _layout
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
-    layout = make((ids == image_token_id) & attended, attended, sizes, by_row)
-    found = [
+    layout = make_layout((ids == image_token_id) & attended, attended, sizes, by_row)
+    image_tokens = tuple(
         tokens
         for row, (row_pictures, row_maps) in enumerate(zip(pictures, by_row, strict=True))
         for tokens in _image_tokens(row, layout.images[row], row_pictures, row_maps)
-    ]
+    )
     for row, text in zip(ids.tolist(), texts, strict=True):
         if tuple(row[layout.length - len(text.answer) :]) != text.answer:
             raise InputError(f"The prompt does not end in the tokens of its answer: {text.full[-40:]!r}.")
     starts = tuple(layout.length - len(text.answer) for text in texts)
     prompts = tuple(text.full for text in texts)
     return VLMInputs(
-        tensors, tuple(map(tuple, pictures)), prompts, tuple(found), layout, starts, tokenizer, tuple(maps)
+        tensors, tuple(map(tuple, pictures)), prompts, image_tokens, layout, starts, tokenizer, tuple(maps)
     )
 
 
@@ -70,7 +71,7 @@ def _layout(
     sizes: tuple[tuple[tuple[int, int], ...], ...],
     maps: Sequence[Sequence[TokenMap]],
 ) -> Layout:
-    """The layout of prompts that hold their image tokens, as many as the maps say."""
+    """The layout of prompts that contain the image tokens; InputError where the maps have another number of tokens."""
     images, text = _positions(is_image), _positions(attended & ~is_image)
     for row, (positions, row_maps) in enumerate(zip(images, maps, strict=True)):
         if sum(map(len, row_maps)) != len(positions):
@@ -88,7 +89,7 @@ def _cross_attention_layout(
     sizes: tuple[tuple[tuple[int, int], ...], ...],
     maps: Sequence[Sequence[TokenMap]],
 ) -> Layout:
-    """The layout of prompts that hold a placeholder for each image, whose keys are counted on their own."""
+    """The layout of prompts that contain one placeholder for each image; the images' keys have their own indices."""
     placeholders = _positions(is_image)
     for row, (positions, images) in enumerate(zip(placeholders, sizes, strict=True)):
         if len(positions) != len(images):
@@ -100,17 +101,17 @@ def _cross_attention_layout(
     return Layout(is_image.shape[1], keys, _positions(attended), sizes, cross_attention=True, placeholders=placeholders)
 
 
-def _positions(chosen: Bool[Tensor, "row position"]) -> tuple[tuple[int, ...], ...]:
+def _positions(mask: Bool[Tensor, "row position"]) -> tuple[tuple[int, ...], ...]:
     """For each row, the columns that are true."""
-    return tuple(tuple(torch.nonzero(row)[:, 0].tolist()) for row in chosen)
+    return tuple(tuple(torch.nonzero(row)[:, 0].tolist()) for row in mask)
 
 
 def _image_tokens(
     row: int, positions: Sequence[int], pictures: Sequence[Picture], maps: Sequence[TokenMap]
 ) -> list[ImageTokens]:
-    """A row's image positions, given to its images in order."""
-    parts = torch.tensor(positions, dtype=torch.long).split([len(token_map) for token_map in maps])
+    """A row's image positions, divided among its images in order."""
+    chunks = torch.tensor(positions, dtype=torch.long).split([len(token_map) for token_map in maps])
     return [
-        ImageTokens(part, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view)
-        for image, (part, token_map, picture) in enumerate(zip(parts, maps, pictures, strict=True))
+        ImageTokens(chunk, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view)
+        for image, (chunk, token_map, picture) in enumerate(zip(chunks, maps, pictures, strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Positions by meaning: groups of columns of a prompt, named in words.
+"""Named groups of positions in a prompt: the image, the text, the last token, a region, a word.
 
 group(inputs, "panel 4")                                  # a region's image tokens
 group(inputs, inputs.span("fourth"))                      # the tokens of a word
@@ -7,6 +7,7 @@ groups(inputs, {"target": "panel 4", "word": inputs.span("fourth")})
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gaze_lens.errors import InputError
@@ -37,14 +38,14 @@ KINDS: dict[str, Callable[[VLMInputs], Rows]] = {
 
 
 def group(inputs: VLMInputs, which: Any) -> Group:
-    """`group(inputs, "panel 4")`: the positions meant, in every row of these inputs.
+    """`group(inputs, "panel 4")`: a group of positions in every row of these inputs.
 
-    which: "every" (all that is not padding), "image", "text" (neither image nor padding), "last", "answer" (positions
-        whose next token belongs to the given answer), the name of a region, a `Region`, or a `Group` such as
+    which: "every" (all except padding), "image", "text" (neither image nor padding), "last", "answer" (positions whose
+        next token belongs to the answer), the name of a region, a `Region`, or a `Group` such as
         `inputs.span("fourth")`.
-    Where the image is reached by cross-attention (`group.cross_attention`), "image" and regions are keys of the cross
-    layers.
-    Raises RegionError where a row has none, for unknown names, and for what was made from other inputs.
+    Where the model reads the image by cross-attention (`group.cross_attention`), "image" and regions are keys of the
+    cross-attention layers.
+    Raises RegionError where a row has no such position, for unknown names, and for a Region or Group of other inputs.
     """
     if isinstance(which, Group):
         which.check(inputs.layout)
@@ -67,22 +68,18 @@ def group(inputs: VLMInputs, which: Any) -> Group:
 
 
 def groups(inputs: VLMInputs, positions: Any) -> list[Group]:
-    """`groups(inputs, ["image", "last"])`: one group for each entry of a list, or each name of a mapping; or the one.
+    """`groups(inputs, ["image", "last"])`: a group for each entry of a list or mapping, or for a single entry.
 
-    Raises InputError for no entry, or two of one name; otherwise as `group`.
+    Raises InputError for no entry, or two with the same name; otherwise as `group`.
     """
     if isinstance(positions, Mapping):
-        made = [group(inputs, which) for which in positions.values()]
-        made = [
-            Group(str(name), one.rows, one.layout, one.cross_attention)
-            for name, one in zip(positions, made, strict=True)
-        ]
+        listed = [replace(group(inputs, which), name=str(name)) for name, which in positions.items()]
     else:
-        made = [group(inputs, which) for which in (positions if isinstance(positions, list | tuple) else [positions])]
-    names = [one.name for one in made]
+        listed = [group(inputs, which) for which in (positions if isinstance(positions, list | tuple) else [positions])]
+    names = [one.name for one in listed]
     if not names or len(set(names)) < len(names):
         raise InputError(
             f"Groups of positions named {names or 'nothing'} were given; expected at least one, and every name once. "
             'Name them yourself with a mapping: {"first": ..., "second": ...}.'
         )
-    return made
+    return listed

@@ -1,6 +1,6 @@
-"""From pictures and prompts to `VLMInputs`: the chat template, the processor, the geometry.
+"""Makes `VLMInputs` from pictures and prompts: chat template, processor, token maps.
 
-This is what `HookedVLM.prepare` calls; it needs a processor and a family, and no model.
+`HookedVLM.prepare` calls this. It needs a processor and a family, but no model.
 """
 
 from collections.abc import Sequence
@@ -32,30 +32,27 @@ def prepare(
     conversations, pictures = _rows(images, prompts)
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
-    prompts = [_written(processor, family, conversation) for conversation in conversations]
-    texts = _texts(processor.tokenizer, prompts, answers, suffixed=family.no_chat_template)
+    prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
+    texts = _texts(processor.tokenizer, prompts, answers, as_suffix=family.no_chat_template)
     tensors = _process(processor, texts, pictures)
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
     maps = family.token_maps(Processed(sizes, tensors, processor, config))
-    known = {
-        "image_token_id": config.image_token_id,
-        "tokenizer": processor.tokenizer,
-        "cross_attention": family.cross_attention,
-    }
-    return collate(tensors, pictures, texts, maps, **known)
+    return collate(
+        tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer,
+        cross_attention=family.cross_attention,
+    )  # fmt: skip
 
 
 def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1) -> Text:
-    """The text of one prompt, and of its answer where there is one, as `prepare` hands it to the processor."""
+    """The text of one prompt, with its answer if there is one, as `prepare` passes it to the processor."""
     conversation = _conversation(prompt, n_images)
     _refuse_placeholders(processor, conversation)
-    return _texts(
-        processor.tokenizer, [_written(processor, family, conversation)], answer, suffixed=family.no_chat_template
-    )[0]
+    prompts = [_prompt_text(processor, family, conversation)]
+    return _texts(processor.tokenizer, prompts, answer, as_suffix=family.no_chat_template)[0]
 
 
-def _written(processor: Any, family: Family, conversation: list[Message]) -> str:
-    """The text of a conversation, by the processor's chat template; in a plain family, images and text as they come."""
+def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:
+    """The text of a conversation: by the chat template or, in a family without one, image placeholders and the text."""
     if not family.no_chat_template or processor.chat_template is not None:
         return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     parts = _parts(conversation)
@@ -70,9 +67,9 @@ def _written(processor: Any, family: Family, conversation: list[Message]) -> str
 
 
 def _texts(
-    tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None, *, suffixed: bool = False
+    tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None, *, as_suffix: bool = False
 ) -> list[Text]:
-    """Each row's text with its answer, if any, at the end or, where `suffixed`, apart for the processor."""
+    """Each row's text with its answer, if any: at the end, or separate for the processor where `as_suffix`."""
     if answers is None:
         return [Text(prompt) for prompt in prompts]
     if not isinstance(answers, str | list | tuple):
@@ -83,17 +80,17 @@ def _texts(
     for answer in listed:
         if not isinstance(answer, str) or not answer:
             raise InputError(f"The answer {answer!r} was given; give a text of at least one character for each prompt.")
-    join = _suffixed if suffixed else _answered
-    return [join(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
+    make = _with_suffix if as_suffix else _with_answer
+    return [make(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
 
 
-def _suffixed(tokenizer: Any, prompt: str, answer: str) -> Text:
-    """A prompt, and an answer that the processor puts behind it, of tokens of its own."""
+def _with_suffix(tokenizer: Any, prompt: str, answer: str) -> Text:
+    """A prompt, and an answer that is tokenized separately and appended by the processor."""
     return Text(prompt, tuple(tokenizer(answer, add_special_tokens=False)["input_ids"]), suffix=answer)
 
 
-def _answered(tokenizer: Any, prompt: str, answer: str) -> Text:
-    """A prompt and its answer, whose tokens must be the answer's own, as those that a model generates are."""
+def _with_answer(tokenizer: Any, prompt: str, answer: str) -> Text:
+    """A prompt that ends in its answer; no token may contain parts of both, as none does when a model generates."""
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
     if ids[: len(before)] != before:
@@ -105,32 +102,32 @@ def _answered(tokenizer: Any, prompt: str, answer: str) -> Text:
 
 
 def _process(processor: Any, texts: list[Text], pictures: list[list[Picture]]) -> dict[str, Any]:
-    """Run the processor, with padding on the left; its complaints about an image become an ImageError."""
+    """Run the processor, with padding on the left; errors that it raises about images become an ImageError."""
     suffixes = [text.suffix for text in texts if text.suffix is not None]
-    more = {"suffix": suffixes} if suffixes else {}
+    options = {"suffix": suffixes} if suffixes else {}
     nested = [[picture.image for picture in row] for row in pictures]
     sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
     try:
         encoded = processor(
             text=[text.full for text in texts], images=nested if sizes else None, padding=True, padding_side="left",
-            return_tensors="pt", **more,
+            return_tensors="pt", **options,
         )  # fmt: skip
     except (ValueError, ZeroDivisionError) as error:
         if not sizes:
             raise InputError(f"The model's processor refused the text: {error}. Change the prompt.") from error
-        shown = ", ".join(list(dict.fromkeys(sizes))[:8])
+        listed = ", ".join(list(dict.fromkeys(sizes))[:8])
         raise ImageError(
-            f"The model's processor refused the images ({shown} pixels): {error}. Crop, pad or resize them."
+            f"The model's processor refused the images ({listed} pixels): {error}. Crop, pad or resize them."
         ) from error
     tensors = {name: tensor for name, tensor in encoded.items() if name != "labels"}  # labels are for training
     if not suffixes:
         return tensors
-    shape = tensors["input_ids"].shape  # every row ends in the end token that closes its suffix
+    shape = tensors["input_ids"].shape  # every row ends in the end token after its suffix, which is removed here
     return {name: tensor[:, :-1] if tensor.shape == shape else tensor for name, tensor in tensors.items()}
 
 
 def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]]]:
-    """Conversations and pictures, row by row; one image serves many prompts, one prompt many images."""
+    """Conversations and pictures, row by row; a single image serves all prompts, a single prompt all images."""
     several = isinstance(prompts, list | tuple) and not _is_conversation(prompts)
     listed = list(prompts) if several else [prompts]
     per_row = [_as_list(row) for row in images] if isinstance(images, list | tuple) else [_as_list(images)]
@@ -141,9 +138,9 @@ def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Pic
             "either. For two images in one prompt give a list in the list: prepare([[a, b]], prompt)."
         )
     listed, per_row = (rows * n_rows if len(rows) == 1 else rows for rows in (listed, per_row))
-    per_row = [_in_order(given, prompt) for given, prompt in zip(per_row, listed, strict=True)]
-    read: dict[int, Picture] = {}
-    pictures = [[read.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
+    per_row = [_in_order(images, prompt) for images, prompt in zip(per_row, listed, strict=True)]
+    cache: dict[int, Picture] = {}
+    pictures = [[cache.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
     return [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)], pictures
 
 
@@ -154,7 +151,7 @@ def _as_list(images: Any) -> list[Any]:
 
 
 def _picture(image: Any) -> Picture:
-    """An image as a Picture. Regions are in upright pixels, so a Picture's own image must be upright."""
+    """An image as a Picture. Regions are in pixels of the upright image, so a Picture's image must be upright."""
     if not isinstance(image, Picture):
         return Picture(read_image(image))
     if image.image.getexif().get(ORIENTATION, 1) != 1:
@@ -185,22 +182,23 @@ def _parts(conversation: Any) -> list[dict[str, Any]]:
     return parts
 
 
-def _in_order(given: list[Any], prompt: Any) -> list[Any]:
-    """The images of a row in the order of their placeholders: its own, or the next one of those given.
+def _in_order(images: list[Any], prompt: Any) -> list[Any]:
+    """The images of a row in the order of their placeholders.
 
-    Chat messages bring images as {"type": "image", "image": ...} or "path", as Hugging Face writes them.
+    A placeholder may carry its image, as {"type": "image", "image": ...} or "path" (Hugging Face's format); otherwise
+    it takes the next one of `images`.
     """
     parts = _parts(prompt) if _is_conversation(prompt) else []
-    images, found = list(given), []
+    remaining, ordered = list(images), []
     for part in (part for part in parts if part.get("type") == "image"):
         key = next((key for key in ("image", "path", "url") if key in part), None)
-        found += images[:1] if key is None else [part[key]]
-        images = images[key is None :]
-    return found + images
+        ordered += remaining[:1] if key is None else [part[key]]
+        remaining = remaining[key is None :]
+    return ordered + remaining
 
 
 def _conversation(prompt: Any, n_images: int) -> list[Message]:
-    """A prompt as chat messages, its images first; chat messages must hold a placeholder for every image."""
+    """A prompt as chat messages, its images first; chat messages must contain a placeholder for every image."""
     if isinstance(prompt, str):
         content = [{"type": "image"}] * n_images + [{"type": "text", "text": prompt}]
         return [{"role": "user", "content": content}]
@@ -221,7 +219,7 @@ def _conversation(prompt: Any, n_images: int) -> list[Message]:
 
 
 def _refuse_placeholders(processor: Any, conversation: list[Message]) -> None:
-    """InputError where a text holds a placeholder token itself: it would ask for an image that nobody gave."""
+    """InputError where a text contains a placeholder token: it would stand for an image that was not passed."""
     for part in _parts(conversation):
         text = part.get("text")
         for token in (getattr(processor, name, None) for name in PLACEHOLDERS):

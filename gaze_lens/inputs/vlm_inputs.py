@@ -1,4 +1,4 @@
-"""`VLMInputs`: pictures and prompts as the model takes them, with the place of every image token.
+"""`VLMInputs`: pictures and prompts as inputs of a model, with the position of every image token.
 
 inputs = model.prepare(strip, ["What is going on?", "What is left out?"])
 inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1)
@@ -28,16 +28,16 @@ from gaze_lens.text.spans import span_of
 
 @dataclass(frozen=True, eq=False)
 class VLMInputs:
-    """A batch of prompts about pictures; goes wherever TransformerLens runs a model on tokens.
+    """A batch of prompts about pictures; accepted wherever TransformerLens runs a model on tokens.
 
-    tensors: what the model's forward takes, `input_ids` `[row, position]` first. Rows are padded on the left.
-    pictures: for each row, its pictures. prompts: for each row, the text sent to the tokenizer.
+    tensors: the arguments of the model's forward, `input_ids` `[row, position]` first. Rows are padded on the left.
+    pictures: for each row, its pictures. prompts: for each row, the text for the tokenizer.
     image_tokens: one `ImageTokens` per image, row by row.
-    layout: where images and text lie; regions are bound to it. Where `cross_attention` is true, the image is reached by
-        cross-attention, and the positions of image tokens are keys of the cross layers.
-    answers: for each row, the position of the first token of a given answer (the length where there is none).
-    maps: one `TokenMap` per image, row by row: the geometry that `image_tokens` came from.
-    features: what `model.encode` made of the pixels, or None.
+    layout: the positions of images and text; regions are bound to it. If `layout.cross_attention`, the model reads the
+        image by cross-attention, and the positions of image tokens are keys of the cross-attention layers.
+    answers: for each row, the position of the answer's first token (the length where there is no answer).
+    maps: one `TokenMap` per image, row by row, from which `image_tokens` was made.
+    features: the encoded images that `model.encode` adds in place of the pixels, or None.
     """
 
     tensors: Mapping[str, Tensor]
@@ -62,12 +62,12 @@ class VLMInputs:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """The device of the tensors."""
         return self.input_ids.device
 
     @property
     def n_rows(self) -> int:
-        """Prompts in the batch."""
+        """The number of prompts in the batch."""
         return len(self.prompts)
 
     def __len__(self) -> int:
@@ -80,21 +80,21 @@ class VLMInputs:
     def arguments(self, copies: int = 1) -> dict[str, Any]:
         """The keyword arguments of the model's forward, other than `input_ids`.
 
-        copies: how often each row is run; copies of a row follow one another, as beams do. More than one copy needs
-            encoded images, which the copies share.
+        copies: how often each row is run; copies of a row are adjacent, as beams are. More than one copy needs encoded
+            images, which the copies share.
         """
         images = self.images_by_row(copies)
         if copies > 1 and self.maps and self.features is None:
             raise InputError("Copies of rows share encoded images; give model.encode(inputs) with copies=.")
-        rest = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
+        arguments = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
         if copies > 1:
-            of_images = [name for name in rest if name.startswith("image_")]  # the others go by row
-            rest = {name: tensor.repeat_interleave(copies, dim=0) for name, tensor in rest.items()} | {
-                name: rest[name][sum(images, [])] for name in of_images
+            by_image = [name for name in arguments if name.startswith("image_")]  # the others have a value for each row
+            arguments = {name: tensor.repeat_interleave(copies, dim=0) for name, tensor in arguments.items()} | {
+                name: arguments[name][sum(images, [])] for name in by_image
             }
         if self.features is not None:
-            rest |= self.features.arguments(images)
-        return rest
+            arguments |= self.features.arguments(images)
+        return arguments
 
     def images_by_row(self, copies: int = 1) -> list[list[int]]:
         """For `copies` of every row, the indices of its images among `maps`."""
@@ -104,20 +104,20 @@ class VLMInputs:
 
     def to(self, device: Any) -> "VLMInputs":
         """The same inputs with their tensors, and encoded images, on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         features = self.features and self.features.to(device)
-        return replace(self, tensors=moved, features=features)
+        return replace(self, tensors=tensors, features=features)
 
     @property
     def last_position(self) -> int:
-        """The position of the last token, the same in every row: the prompt's, or the answer's where one was given."""
+        """The position of the last token, the same in every row; the answer's where there is one, else the prompt's."""
         return self.layout.length - 1
 
     @property
     def last_logits(self) -> Int[Tensor, " 1"]:
-        """What to give as `logits_to_keep` where attention is read and logits do not matter.
+        """The value for `logits_to_keep` where attention is read and only the last logits are needed.
 
-        A number would do the same, but Gemma 4 takes it as leave to drop all other queries in its last layers.
+        The number 1 would keep the same logits, but lets Gemma 4 drop all other queries in its last layers.
         """
         return torch.tensor([self.last_position])
 
@@ -125,13 +125,13 @@ class VLMInputs:
     def text_positions(self) -> tuple[tuple[int, ...], ...]:
         """For each row, the positions of all tokens that are neither image tokens nor padding.
 
-        Where the image is reached by cross-attention, its placeholder is among them.
+        Where the model reads the image by cross-attention, its placeholder is one of them.
         """
         return self.layout.text
 
     @property
     def answer_positions(self) -> tuple[tuple[int, ...], ...]:
-        """For each row, the positions whose next token is one of the given answer (empty without answers)."""
+        """For each row, the positions whose next token belongs to the answer (empty without answers)."""
         last = self.layout.length - 1
         return tuple(tuple(range(start - 1, last)) if start <= last else () for start in self.answers)
 
@@ -140,9 +140,9 @@ class VLMInputs:
 
         where: a region's name, a shape, (x0, y0, x1, y1) or a point (x, y) in original pixels; or a list of these,
             one per row.
-        image: which of a row's images, zero-based; needed for a shape where a row has several.
-        rule: "centre" takes tokens whose centre lies in the region, "overlap" all that touch it.
-        Raises RegionError for unknown names, regions outside the image, and regions that hold no token.
+        image: the zero-based index of an image in its row; needed for a shape where a row has several images.
+        rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
+        Raises RegionError for unknown names, regions outside the image, and regions that contain no token.
         """
         per_row = isinstance(where, list) and not all(isinstance(value, Real) for value in where)
         wheres = where if per_row else [where] * self.n_rows
@@ -157,7 +157,7 @@ class VLMInputs:
         self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
     ) -> tuple[int, ...]:
         """The positions of a region's tokens in one row; arguments and errors as for `region`."""
-        tokens = self._find(self._row(row), where, image)
+        tokens = self._tokens_for(self._row(row), where, image)
         if not isinstance(where, str):
             return tuple(tokens.select(where, rule=rule).tolist())
         shape = self.pictures[row][tokens.image].region(where)
@@ -169,90 +169,90 @@ class VLMInputs:
     def span(self, text: str | list[str], *, occurrence: int | None = None) -> Group:
         """`inputs.span("fourth")`: the tokens of a text in every prompt; a list has one text for each row.
 
-        occurrence: which one where the text is there several times, zero-based; -1 is the last.
-        Raises RegionError where it is not there, or several times and no occurrence is given.
+        occurrence: which one, zero-based, where the text occurs several times; -1 is the last.
+        Raises RegionError where it does not occur, or occurs several times and no occurrence is given.
         """
         texts = text if isinstance(text, list) else [text] * self.n_rows
         if len(texts) != self.n_rows:
             raise RegionError(f"{len(texts)} texts were given for {self.n_rows} rows; give one, or one per row.")
-        found = []
-        for row, wanted in enumerate(texts):
+        spans = []
+        for row, row_text in enumerate(texts):
             positions = self.layout.text[row]
             ids = self.input_ids[row, list(positions)].tolist()
-            tokens = span_of(self.tokenizer, ids, wanted, occurrence=occurrence)
-            found.append(positions[tokens.start : tokens.stop])
-        return Group(", ".join(dict.fromkeys(texts)), tuple(found), self.layout)
+            tokens = span_of(self.tokenizer, ids, row_text, occurrence=occurrence)
+            spans.append(positions[tokens.start : tokens.stop])
+        return Group(", ".join(dict.fromkeys(texts)), tuple(spans), self.layout)
 
     def _row(self, row: int) -> int:
-        """The row, checked."""
+        """The index of a row; InputError where there is no such row."""
         if row not in range(self.n_rows):
             raise InputError(f"There is no row {row}; these inputs have rows 0 to {self.n_rows - 1}.")
         return row
 
-    def _find(self, row: int, where: Any, image: int | None) -> ImageTokens:
-        """The image tokens of the image in a row that a region speaks of."""
+    def _tokens_for(self, row: int, where: Any, image: int | None) -> ImageTokens:
+        """The tokens of the image that has a region; RegionError where no image of a row has it, or several have."""
         pictures = self.pictures[row]
         if not pictures:
             raise RegionError(f"Row {row} has no image, so it has no region {where!r}. Prepare it with an image.")
         if image is not None and image not in range(len(pictures)):
             raise RegionError(f"Row {row} has no image {image}; give image=0 to image={len(pictures) - 1}.")
-        held = [n for n, picture in enumerate(pictures) if not isinstance(where, str) or where in picture.regions]
-        held = [n for n in held if image in (None, n)]
-        if not held:
-            known = [name for n, picture in enumerate(pictures) if image in (None, n) for name in picture.regions]
-            raise RegionError(f"No picture of row {row} has a region {where!r}; it has {known or 'no named regions'}.")
-        if len(held) > 1:
+        allowed = {n: picture for n, picture in enumerate(pictures) if image in (None, n)}
+        matches = [n for n, picture in allowed.items() if not isinstance(where, str) or where in picture.regions]
+        if not matches:
+            names = [name for picture in allowed.values() for name in picture.regions]
+            raise RegionError(f"No picture of row {row} has a region {where!r}; it has {names or 'no named regions'}.")
+        if len(matches) > 1:
             raise RegionError(
-                f"Row {row} has {len(pictures)} images, and {where!r} may be in {len(held)} of them; say which with "
+                f"Row {row} has {len(pictures)} images, and {where!r} may be in {len(matches)} of them; say which with "
                 "image=0, image=1, ..."
             )
-        return self._tokens(row, held[0])
+        return self._tokens(row, matches[0])
 
     def _tokens(self, row: int, image: int) -> ImageTokens:
         """The tokens of one image, by row and index in the row."""
-        found = self._by_place.get((self._row(row), image))
-        if found is None:
+        tokens = self._by_index.get((self._row(row), image))
+        if tokens is None:
             raise InputError(f"There is no image {image} in row {row}; row {row} has {len(self.pictures[row])} images.")
-        return found
+        return tokens
 
     @cached_property
-    def _by_place(self) -> dict[tuple[int, int], ImageTokens]:
-        """(row, index in the row) -> the tokens of an image."""
+    def _by_index(self) -> dict[tuple[int, int], ImageTokens]:
+        """(row, index of the image in the row) -> its tokens."""
         return {(tokens.row, tokens.image): tokens for tokens in self.image_tokens}
 
     def str_tokens(self, row: int = 0, *, collapse: bool = True) -> list[str]:
-        """The tokens of a row as text, without padding; a run of image tokens as one entry where `collapse`.
+        """The tokens of a row as text, without padding; with `collapse`, a run of image tokens is one entry.
 
-        An image that is reached by cross-attention is its placeholder.
+        An image that the model reads by cross-attention is shown as its placeholder.
         """
         strings: list[str] = []
         images = set() if self.layout.cross_attention else set(self.layout.images[self._row(row)])
         for is_image, run in groupby(sorted(images | set(self.layout.text[row])), images.__contains__):
             ids = self.input_ids[row, list(run)].tolist()
-            shown = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
-            strings.extend(shown)
+            texts = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
+            strings.extend(texts)
         return strings
 
     def heatmap(
         self, values: Float[Tensor, " position"], *, row: int = 0, image: int = 0
     ) -> Float[Tensor, "height width"]:
-        """Values over a row's positions (one attention row, say) as a map over one of its images.
+        """Values over a row's positions (such as one attention row) as a map of one of its images.
 
-        Positions beyond the prompt (generated tokens) may be there; they are left out. Where the image is reached by
-        cross-attention, the values are over the keys of a cross layer.
+        Values of positions after the prompt (generated tokens) are ignored. Where the model reads the image by
+        cross-attention, the values are over the keys of a cross-attention layer.
         """
         tokens = self._tokens(row, image)
         if len(values) < self.layout.n_keys:
-            wanted = "keys of the cross-attention layers" if self.layout.cross_attention else "positions"
+            kind = "keys of the cross-attention layers" if self.layout.cross_attention else "positions"
             raise InputError(
-                f"{len(values)} values were given for {self.layout.n_keys} {wanted}; give one for every key, as in "
+                f"{len(values)} values were given for {self.layout.n_keys} {kind}; give one for every key, as in "
                 "pattern[row, head, -1]. For one value per image token use image_tokens[i].heatmap."
             )
         return tokens.heatmap(values.cpu()[tokens.positions])
 
 
 def label_of(where: Any) -> str:
-    """What a region is called in messages and figures."""
+    """The name of a region in messages and figures."""
     if isinstance(where, str):
         return where
     if isinstance(where, list | tuple) and all(isinstance(value, Real) for value in where):
@@ -261,9 +261,9 @@ def label_of(where: Any) -> str:
 
 
 def pixel_keys(inputs: VLMInputs) -> list[str]:
-    """A key for each image as the model sees it, in order: equal keys mean equal pixels, cut into equal tokens.
+    """A key for each image, in order: equal keys mean equal pixels and equal token boxes.
 
-    LLaVA-OneVision, for one, sees an image alone in its prompt otherwise than beside another.
+    The boxes of equal pixels can differ: LLaVA-OneVision cuts tiles only of an image that is alone in its prompt.
     """
     images = [picture.image for pictures in inputs.pictures for picture in pictures]
     return [

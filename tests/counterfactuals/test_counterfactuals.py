@@ -84,7 +84,9 @@ def test_in_chat_messages_the_users_last_text_is_changed_and_images_stay(tiny_mo
 
 def test_unequal_texts_are_refused_by_name_or_aligned_by_region(tiny_model, strip):
     longer = changes.question("What happens in the very fourth panel from the left?")
-    with pytest.raises(InputError, match=r"Text span 1 of row 0 has \d+ tokens .* part at position 33 \(' fourth'\)"):
+    with pytest.raises(
+        InputError, match=r"Text span 1 of row 0 has \d+ tokens .* first difference is at position 33 \(' fourth'\)"
+    ):
         gl.counterfactual(tiny_model, strip, ask(3), longer)
     pair = gl.counterfactual(tiny_model, strip, ask(3), longer, align=True)
     clean, corrupted = pair
@@ -115,7 +117,7 @@ def test_layouts_that_differ_are_named(tiny_model, shelf, strip):
     with pytest.raises(InputError, match="different models"):
         gl.Pair(clean, shelf.get("LLaVA")[0].prepare([picture(64, 64)] * 2, ["a", "What?"]), align=True)
     answered = [tiny_model.prepare(strip, ask(0), answers=text) for text in ("red ring.", "red ring above blue bar.")]
-    with pytest.raises(InputError, match=r"Text span 1 of row 0 has \d+ tokens .* part at position"):
+    with pytest.raises(InputError, match=r"Text span 1 of row 0 has \d+ tokens .* first difference is at position"):
         check_aligned(*answered)
     check_aligned(clean, tiny_model.prepare([small.image.resize((192, 32)), strip], [ask(4), ask(2)]))
 
