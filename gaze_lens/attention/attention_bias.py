@@ -49,8 +49,8 @@ class AttentionBias:
 
     heads: HeadSet
     queries: Positions
-    keys: Positions | tuple[Positions, ...]
-    value: float | tuple[float, ...]
+    keys: Positions | Sequence[Positions]
+    value: float | Sequence[float]
     layout: Layout | None = None
     rows: tuple[bool, ...] | None = None
     relative: bool = True
@@ -60,23 +60,34 @@ class AttentionBias:
         for name in ("keys", "value"):
             argument = getattr(self, name)
             object.__setattr__(self, name, tuple(argument) if isinstance(argument, Sequence) else (argument,))
-        if len(self.keys) != len(self.value):
+        keys, values = self.key_groups, self.values
+        if len(keys) != len(values):
             raise InputError(
-                f"AttentionBias got {len(self.keys)} groups of keys and {len(self.value)} values; give one value each."
+                f"AttentionBias got {len(keys)} groups of keys and {len(values)} values; give one value each."
             )
         if self.queries.cross_attention:
             raise InputError(
                 "AttentionBias got cross_attention=True for its queries; queries are positions of the prompt in every "
                 "layer, and only keys can be those of cross-attention."
             )
-        counts = {len(positions.rows) for positions in (self.queries, *self.keys)} | {len(self.rows or (True,))}
+        counts = {len(positions.rows) for positions in (self.queries, *keys)} | {len(self.rows or (True,))}
         if len(counts - {1}) > 1:
             raise InputError(
                 f"AttentionBias got queries, keys and rows for {sorted(counts - {1})} rows; give each for one row (it "
                 "then holds for all) or for the same number of rows."
             )
-        if any(math.isnan(value) for value in self.value):
+        if any(math.isnan(value) for value in values):
             raise InputError(f"AttentionBias got the value {self.value}; give numbers (math.inf is allowed).")
+
+    @property
+    def key_groups(self) -> tuple[Positions, ...]:
+        """`keys`, always as a tuple."""
+        return self.keys  # type: ignore[return-value] # a tuple since __post_init__
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """`value`, for each group of keys."""
+        return self.value  # type: ignore[return-value] # a tuple since __post_init__
 
     @cached_property
     def _by_layer(self) -> dict[int, tuple[int, ...]]:
@@ -153,7 +164,7 @@ class AttentionBias:
         """For each row of the bias, which queries it acts on (1 or 0), and what it adds to each key."""
         gate = self.queries.mask(positions.queries).float() * torch.tensor(self.rows or (True,))[:, None]
         values = torch.zeros(1, positions.n_keys)
-        for keys, value in zip(self.keys, self.value, strict=True):
+        for keys, value in zip(self.key_groups, self.values, strict=True):
             if keys.cross_attention == positions.cross_attention:
                 values = values + torch.where(keys.mask(positions.keys), value, 0.0)
         if values.isnan().any():

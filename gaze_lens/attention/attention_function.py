@@ -48,7 +48,7 @@ def attention(
 
     It returns no weights: the bridge would fire both hook points again on them.
     """
-    layer: AttentionLayer = module.gaze_lens_layer
+    layer: AttentionLayer = module.gaze_lens_layer  # type: ignore[assignment] # set by `AttentionBackend.attach`
     state: ForwardState | None = kwargs.pop(STATE, None)
     if len(query) != len(key):
         return in_one_row(attention, module, query, key, value, attention_mask, state, **kwargs)
@@ -147,8 +147,10 @@ def _edits_and_readers(layer: AttentionLayer) -> tuple[list[AttentionBias], list
         return None
     if not all(isinstance(edit, AttentionBias | SwitchableBias) for edit in edits):
         return None
-    biases = [edit.current for edit in edits if edit.current is not None]
-    return (biases, readers) if all(bias.relative for bias in biases) else None
+    currents = (edit.current for edit in edits if isinstance(edit, AttentionBias | SwitchableBias))
+    biases = [bias for bias in currents if bias is not None]
+    rows = [reader for reader in readers if isinstance(reader, RowReader)]
+    return (biases, rows) if all(bias.relative for bias in biases) else None
 
 
 def _with_matrices(call: Call, layer: AttentionLayer, state: ForwardState) -> Tensor:

@@ -46,9 +46,7 @@ class AttentionBackend:
     lock: ModelLock = field(default_factory=ModelLock)
 
     @classmethod
-    def attach(
-        cls, text_model: nn.Module, bridges: Mapping[nn.Module, nn.Module], *, upcast: bool = True
-    ) -> "AttentionBackend":
+    def attach(cls, text_model: Any, bridges: Mapping[Any, Any], *, upcast: bool = True) -> "AttentionBackend":
         """Make the hook points of a text model's attention layers live. `bridges`: attention module -> its bridge.
 
         The attention function must be registered before; see `attention_function.register`.
@@ -121,7 +119,7 @@ def _hand_on_caches(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
     return args, {**kwargs, CACHES: (kwargs.get("past_key_values"), kwargs.get("shared_kv_states"))}
 
 
-def kernel_of(text_model: nn.Module) -> str:
+def kernel_of(text_model: Any) -> str:
     """The attention implementation that a text model has; ModelError where ours cannot stand in for it."""
     kernel = text_model.config._attn_implementation
     if kernel not in KERNELS:
@@ -137,7 +135,7 @@ class AttentionLayer:
     """One attention layer: its bridge, whose hook points fire in the attention function, and the model's backend."""
 
     backend: AttentionBackend
-    bridge: nn.Module
+    bridge: Any
     index: int = field(init=False)
     cross_attention: bool = field(init=False)
 

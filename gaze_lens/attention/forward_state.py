@@ -67,7 +67,8 @@ class SharedMask:
         """The additive mask with what some biases add, for heads in which all of them act."""
         key = tuple(biases)
         if key not in self.sums:
-            self.sums[key] = sum((self.bias_matrix(bias, call) for bias in biases), self.of_rows(call)[1])
+            added = (matrix for bias in biases if (matrix := self.bias_matrix(bias, call)) is not None)
+            self.sums[key] = sum(added, self.of_rows(call)[1])
         return self.sums[key]
 
 

@@ -46,7 +46,8 @@ def _acting(call: Call, layer: AttentionLayer, state: ForwardState, biases: list
 
 def _eager_kernel(call: Call, mask: Tensor | None) -> Tensor:
     """The plain computation without hook points, for models whose default is eager."""
-    weights = call.softmax(call.masked_scores(call.additive() if mask is call.mask else mask))
+    additive = call.additive() if mask is None or mask is call.mask else mask
+    weights = call.softmax(call.masked_scores(additive))
     return call.mix(call.dropped(weights))
 
 
@@ -103,8 +104,10 @@ def _biased_mask(
     shared, n_heads = state.mask_of(call), call.query.shape[1]
     mask = shared.of_rows(call, rows)[1]
     for bias in acting:
-        gate = head_gate(bias.heads_in(layer.index), n_heads, mask.dtype, mask.device)
-        mask = torch.addcmul(mask, gate, shared.bias_matrix(bias, call)[:, :, rows])
+        matrix = shared.bias_matrix(bias, call)
+        if matrix is not None:  # which it never is in one that acts
+            gate = head_gate(bias.heads_in(layer.index), n_heads, mask.dtype, mask.device)
+            mask = torch.addcmul(mask, gate, matrix[:, :, rows])
     return mask
 
 

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gaze_lens.model_protocol import Model
+
 
 class ValueNorms:
     """Hooks that keep the norms of one prompt's value vectors, and the norms.
@@ -25,7 +27,7 @@ class ValueNorms:
     silent: the layers that have no values of their own, and why; running their hooks is a HookError.
     """
 
-    def __init__(self, model: Any, layers: Iterable[int], *, n_keys: int) -> None:
+    def __init__(self, model: Model, layers: Iterable[int], *, n_keys: int) -> None:
         self.n_heads, self.n_keys = model.cfg.n_heads, n_keys
         self.points = {layer: _point(model, layer) for layer in layers}
         self.silent = {layer: model.silent[point] for layer, point in self.points.items() if point in model.silent}
@@ -50,7 +52,7 @@ class ValueNorms:
         return torch.cat(self._parts[layer], dim=1)
 
 
-def _point(model: Any, layer: int) -> str:
+def _point(model: Model, layer: int) -> str:
     """The hook point where values pass that attention mixes: some models norm them once more (Gemma 4)."""
     normed, plain = f"blocks.{layer}.attn.v_norm.hook_out", f"blocks.{layer}.attn.hook_v"
     return normed if normed in model.hook_dict and plain not in model.silent else plain

@@ -16,6 +16,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
 from gaze_lens.errors import InputError, MemoryLimitError
+from gaze_lens.model_protocol import Model
 
 MATRICES = ("hook_pattern", "hook_attn_scores")
 
@@ -33,7 +34,7 @@ class VLMActivationCache(ActivationCache):
     """
 
     @classmethod
-    def from_cache(cls, cache: ActivationCache, model: Any) -> "VLMActivationCache":
+    def from_cache(cls, cache: ActivationCache, model: Model) -> "VLMActivationCache":
         """The same activations with this class's decompositions."""
         return cls(cache.cache_dict, model, has_batch_dim=cache.has_batch_dim)
 
@@ -151,13 +152,13 @@ class VLMActivationCache(ActivationCache):
             ) from error
 
 
-def _depth(model: Any, layer: int | None) -> int:
+def _depth(model: Model, layer: int | None) -> int:
     """The layer whose input is decomposed; the last one's output by default, as in TransformerLens."""
     return model.cfg.n_layers if layer is None or layer == -1 else layer
 
 
 def check_memory(
-    model: Any,
+    model: Model,
     tokens: Any,
     max_bytes: float | None,
     *,
@@ -196,7 +197,7 @@ def check_memory(
         )
 
 
-def _matrix_bytes(model: Any, tokens: Any, n_rows: int, layer: int, queries: int) -> int:
+def _matrix_bytes(model: Model, tokens: Any, n_rows: int, layer: int, queries: int) -> int:
     """What the scores or the pattern of a layer take; the keys of a cross-attention layer are the image's."""
     keys = tokens.shape[1]
     if model.blocks[layer].attn.is_cross_attention and hasattr(tokens, "layout"):
@@ -204,7 +205,7 @@ def _matrix_bytes(model: Any, tokens: Any, n_rows: int, layer: int, queries: int
     return n_rows * model.cfg.n_heads * queries * keys * model.original_model.dtype.itemsize
 
 
-def free_memory(model: Any) -> int:
+def free_memory(model: Model) -> int:
     """Bytes available on the model's device."""
     device = torch.device(model._input_device())
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

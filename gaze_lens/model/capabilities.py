@@ -17,6 +17,7 @@ from PIL import Image
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.preparation import prepare
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 
 HOOKS = (
@@ -130,7 +131,7 @@ class Capabilities:
             yield "" if index else "not supported", refused
 
 
-def capabilities(model: Any, size: tuple[int, int]) -> Capabilities:
+def capabilities(model: Model, size: tuple[int, int]) -> Capabilities:
     """What `HookedVLM.capabilities` returns, which documents it."""
     layers = tuple(
         LayerCapabilities(index, kind, _hooks(model, index))
@@ -158,7 +159,7 @@ def _kinds(text: Any, n_layers: int) -> list[str]:
     ]
 
 
-def _hooks(model: Any, layer: int) -> tuple[str, ...]:
+def _hooks(model: Model, layer: int) -> tuple[str, ...]:
     """The live attention hook points of a layer, none where it has no softmax attention."""
     attention = getattr(model.blocks[layer], "attn", None)
     if not hasattr(getattr(attention, "original_component", None), "gaze_lens_layer"):
@@ -166,7 +167,7 @@ def _hooks(model: Any, layer: int) -> tuple[str, ...]:
     return tuple(name for name in HOOKS if f"blocks.{layer}.attn.{name}" in model.hook_dict)
 
 
-def _missing(model: Any, layers: Iterable[LayerCapabilities]) -> list[str]:
+def _missing(model: Model, layers: Iterable[LayerCapabilities]) -> list[str]:
     """What some layers cannot do that others, or other models, can, and why."""
     missing: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
@@ -180,7 +181,7 @@ def _missing(model: Any, layers: Iterable[LayerCapabilities]) -> list[str]:
     return [f"{name}, in layers {_ranges(layers)}{reason}" for (name, reason), layers in missing.items()]
 
 
-def _image(model: Any, size: tuple[int, int]) -> ImageCapabilities:
+def _image(model: Model, size: tuple[int, int]) -> ImageCapabilities:
     """Prepare a picture of a size and look where its tokens lie."""
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size={size!r} was given; give (width, height) in pixels, as in (1536, 256).")

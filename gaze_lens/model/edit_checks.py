@@ -10,6 +10,7 @@ from gaze_lens.attention.forward_state import Acted
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError, RegionError
 from gaze_lens.heads.head_set import refuse_other
+from gaze_lens.model_protocol import Model
 
 
 @dataclass
@@ -46,7 +47,7 @@ def _layers(name: str | Callable[[str], bool], bias: AttentionBias | SwitchableB
     return {int(parts[1])}
 
 
-def refuse_bound(model: Any, cache: Any) -> None:
+def refuse_bound(model: Model, cache: Any) -> None:
     """Before raw tokens are run: RegionError where an edit is attached that belongs to the layout of some inputs.
 
     cache: what goes on from a cache is let through; what it began with was refused, or had that layout.
@@ -65,7 +66,7 @@ def refuse_bound(model: Any, cache: Any) -> None:
 
 
 @contextmanager
-def checked_edits(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
+def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
     """Check that heads lie in the model before a run, and that biases acted on every layer of theirs after it."""
     attached: dict[AttentionBias | SwitchableBias, set[int]] = {}
     for name, function in hooks:
@@ -77,13 +78,15 @@ def checked_edits(model: Any, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edit
         edits = Edits(acted)
         yield edits
     for bias, layers in attached.items():
+        if not isinstance(bias, AttentionBias):
+            continue  # a switch may leave its heads alone
         idle = sorted(layers - set(acted.get(bias, ())))
         if idle and bias.required:
-            keys = "; ".join(map(str, bias.keys))
+            keys = "; ".join(map(str, bias.key_groups))
             raise HookError(
                 f"An attention edit of {bias.heads} did nothing in layers {idle}: no forward had both its queries "
                 f"({bias.queries}) and its keys ({keys}) there. Was the model run, on these inputs, as far as these "
                 "layers, in the phase (prefill, decode) that the edit is for?"
             )
-        if idle and isinstance(bias, AttentionBias):
+        if idle:
             edits.unreached.append(bias)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.errors import HookError
 from gaze_lens.model.activation_cache import check_memory
+from gaze_lens.model_protocol import Model
 
 LENGTHS = ("max_new_tokens", "max_length")
 COPIES = ("num_beams", "num_return_sequences")
@@ -61,7 +62,7 @@ def copies_of(options: dict[str, Any]) -> int:
 
 
 def capturing(
-    model: Any, inputs: Any, names_filter: Any, max_bytes: float | None, copies: int = 1
+    model: Model, inputs: Any, names_filter: Any, max_bytes: float | None, copies: int = 1
 ) -> tuple[dict[str, list[Tensor]], list[tuple[str, Callable]]]:
     """Lists that fill as a model generates, and the hooks that fill them; HookError where the filter lets none pass."""
     if names_filter is None:

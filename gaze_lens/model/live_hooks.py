@@ -24,6 +24,7 @@ from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.projections import make_projections_live
+from gaze_lens.model_protocol import Model
 
 SHARED = "the layer takes its keys and values from an earlier layer; hook that layer's"
 SAME = "the layer's values are its keys; use hook_k"
@@ -101,7 +102,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     return backend
 
 
-def explain(model: Any, name: str) -> None:
+def explain(model: Model, name: str) -> None:
     """HookError where a name of an attention hook point is missing from the model for a reason that is known."""
     if name in model.hook_dict:
         return

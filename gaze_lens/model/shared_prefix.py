@@ -26,9 +26,10 @@ from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import side_by_side
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 
 
-def cannot_share(model: Any) -> str:
+def cannot_share(model: Model) -> str:
     """Why prompts with the same beginning are run whole all the same; empty where the prefix can be shared."""
     if any(n_hooks(point) for point in model.hook_dict.values()):
         return "hooks are attached, which see whole prompts"
@@ -101,7 +102,7 @@ class SharedPrefixBatch:
         return torch.stack([pad(part, (0, 0, self.start - len(part), 0)) for part in parts])
 
     @torch.no_grad()
-    def run(self, model: Any, inputs: VLMInputs, readers: Sequence[tuple[str, RowReader]]) -> None:
+    def run(self, model: Model, inputs: VLMInputs, readers: Sequence[tuple[str, RowReader]]) -> None:
         """Two forwards, of the shared parts and of the ends, each as far as the last of `readers`.
 
         inputs: those that were split, encoded. readers: hooks on layers in their order. Positions are Hugging Face's,

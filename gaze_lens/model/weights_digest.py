@@ -1,11 +1,10 @@
 """A fingerprint of a model's weights."""
 
-from typing import Any
-
+from gaze_lens.model_protocol import Model
 from gaze_lens.runs.digests import digest
 
 
-def weights_digest(model: Any) -> str:
+def weights_digest(model: Model) -> str:
     """A fingerprint of a model's weights, from a few numbers of each: other weights, or another precision, differ."""
     parts = []
     for name, weight in sorted(model.original_model.state_dict().items()):

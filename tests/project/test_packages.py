@@ -54,10 +54,18 @@ def file_of(name, root=ROOT):
     return root / "__init__.py"
 
 
+def nodes_that_run(tree):
+    """The nodes of a module, without those that only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes_that_run(node)
+
+
 def imports_of(path, root=ROOT):
     """The packages that a file imports from, its own left out; an `__init__.py` may import from those inside it."""
     own = package_of(path, root)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_that_run(ast.parse(path.read_text(encoding="utf-8"))):
         for file in filter(None, (file_of(name, root) for name in modules_of(node))):
             package = package_of(file, root)
             inside = path.name == "__init__.py" and package.startswith(own)
