@@ -1,4 +1,4 @@
-"""Find, watch and steer the attention heads with which a vision-language model looks at what it describes.
+"""Find, watch and steer the attention heads that track what a vision-language model is describing.
 
 import gaze_lens as gl
 model = gl.load_tiny()      # or gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda")
@@ -54,7 +54,7 @@ from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import load_tiny
 from gaze_lens.tracking import Trajectory, track
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
     "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Polygon", "Positions", "QueryKeyPositions",
