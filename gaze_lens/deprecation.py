@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 Class = TypeVar("Class", bound=type)
+Function = TypeVar("Function", bound=Callable[..., Any])
 MOVED = {  # modules that the documents of version 0.1 named -> where they are
     "gaze_lens.cache": "gaze_lens.model.activation_cache",
     "gaze_lens.capabilities": "gaze_lens.model.capabilities",
@@ -73,6 +74,22 @@ def renamed_fields(**names: str) -> Callable[[Class], Class]:
         for old, new in names.items():
             setattr(cls, old, renamed_attribute(old, new))
         return cls
+
+    return decorate
+
+
+def renamed_keyword(old: str, new: str) -> Callable[[Function], Function]:
+    """A decorator of a function whose keyword argument had another name: `@renamed_keyword("told", "regions")`."""
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if old in kwargs:
+                warn_renamed(f"{old}=", f"{new}=")
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
 
     return decorate
 

@@ -19,7 +19,7 @@ from gaze_lens.regions.layout import Region
 from gaze_lens.show.labels import token_ticks, unit, who
 from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, entitle, house_style, new_figure, shorten
 from gaze_lens.tracking import Trajectory
-from gaze_lens.tracking.schedule_agreement import turns
+from gaze_lens.tracking.schedule_agreement import intervals
 
 
 def staircase(
@@ -46,7 +46,7 @@ def staircase(
             f"The trajectory has {len(mass)} steps of {len(trajectory.regions)} regions: expected at least one of "
             "each, and no NaN. Make it with gl.track."
         )
-    entries = [turn for turn in turns(schedule or (), trajectory.regions, len(mass)) if turn[0] < len(mass)]
+    entries = [turn for turn in intervals(schedule or (), trajectory.regions, len(mass)) if turn[0] < len(mass)]
     told = () if described is None else tuple(described)
     title = f"Where {who(trajectory)} while the model writes"
     with house_style():
@@ -88,7 +88,7 @@ def _bars(axes: Axes, trajectory: Trajectory, told: Sequence[str | None]) -> Non
     """A bar at the foot of a region's row under each stretch of text about it."""
     if not told:
         return
-    found = trajectory.stretches(told)
+    found = trajectory.segments(told)
     ends = zip(found["region"], found["start"], found["stop"], strict=True)
     feet = [(trajectory.regions.index(name) + 0.36, start - 0.4, stop - 0.6) for name, start, stop in ends]
     lines = [[(start, foot), (stop, foot)] for foot, start, stop in feet]

@@ -1,9 +1,9 @@
-"""Tracking: where chosen heads look while the model writes, and whether that is what it writes about.
+"""Tracking: where selected heads look while the model writes, and whether it writes about the same region.
 
     trajectory = gl.track(model, inputs, heads, max_new_tokens=100)
-    told = trajectory.described_by_markers()          # "Panel 4:" in the text begins what is told about panel 4
-    print(trajectory.agreement(told), trajectory.lag(told))
-    gl.show.staircase(trajectory, described=told)
+    described = trajectory.described_by_markers()     # from "Panel 4:" on, the text describes panel 4
+    print(trajectory.agreement(described), trajectory.lag(described))
+    gl.show.staircase(trajectory, described=described)
 
 Gandikota and Bau 2026, "Tracking".
 """

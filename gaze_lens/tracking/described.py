@@ -1,10 +1,10 @@
-"""Which region a text is about, token by token.
+"""Which region a text describes, token by token.
 
-    told = by_markers(tokens, regions)                       # ("panel 1", "panel 1", ..., "panel 2", ...)
-    told = by_words(tokens, regions, captions)               # (None, "panel 1", None, ...)
-    told = in_ranges(30, regions, [(range(0, 12), "panel 1")])
+    by_markers(tokens, regions)                              # ("panel 1", "panel 1", ..., "panel 2", ...)
+    by_words(tokens, regions, captions)                      # (None, "panel 1", None, ...)
+    in_ranges(30, regions, [(range(0, 12), "panel 1")])
 
-`tokens` are texts that join to the whole text; a place in the text belongs to the token that holds it.
+`tokens` are texts whose concatenation is the whole text. A character belongs to the token that it is in.
 """
 
 import re
@@ -15,26 +15,26 @@ from itertools import accumulate, pairwise
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.text import caption_matching
 
-Described = tuple[str | None, ...]  # for each token a region's name, or None
+Described = tuple[str | None, ...]  # for each token the name of the region that it describes, or None
 
 
 def by_markers(tokens: Sequence[str], regions: Sequence[str], markers: Mapping[str, str] | None = None) -> Described:
-    """From each marker on, the region that it opens; None before the first. See `Trajectory.described_by_markers`."""
+    """From each marker on, the region of the marker; None before the first. See `Trajectory.described_by_markers`."""
     markers = {name: name for name in regions} if markers is None else markers
     _check(markers, regions)
     texts = {name: " ".join(marker.lower().split()) for name, marker in markers.items()}
     if len(set(texts.values())) < len(texts) or not all(texts.values()):
         raise InputError(f"The markers are {dict(markers)}: expected a text for each region, and no two alike.")
-    places = _places(tokens, {text: name for name, text in texts.items()})
-    if not places:
+    mentions = _mentions(tokens, {text: name for name, text in texts.items()})
+    if not mentions:
         raise InputError(
             f"None of the markers {list(texts.values())} is in the text {_beginning(tokens)}: give "
             "markers={region: its marker}, or use described_by_words or described_in."
         )
-    told: list[str | None] = [None] * len(tokens)
-    for (start, _, name), (stop, _, _) in pairwise([*places, (len(tokens), 0, "")]):
-        told[start:stop] = [name] * (stop - start)
-    return tuple(told)
+    described: list[str | None] = [None] * len(tokens)
+    for (start, _, name), (stop, _, _) in pairwise([*mentions, (len(tokens), 0, "")]):
+        described[start:stop] = [name] * (stop - start)
+    return tuple(described)
 
 
 def by_words(
@@ -43,67 +43,70 @@ def by_words(
     captions: Mapping[str, str],
     words: Mapping[str, Sequence[str]] | None = None,
 ) -> Described:
-    """At each word that is one region's alone, that region; else None. See `Trajectory.described_by_words`."""
+    """At each word that belongs to one region only, that region; else None. See `Trajectory.described_by_words`."""
     words = _own_words(captions) if words is None else words
     _check(words, regions)
     owners: dict[str, str] = {}
-    for name, its in words.items():
-        for word in its:
+    for name, words_of_region in words.items():
+        for word in words_of_region:
             if owners.setdefault(word.lower(), name) != name:
                 raise InputError(f"{word!r} is a word of {owners[word.lower()]!r} and {name!r}: give it to one region.")
-    places = _places(tokens, owners)
-    if not places:
+    mentions = _mentions(tokens, owners)
+    if not mentions:
         raise InputError(
             f"None of the words {sorted(owners)} is in the text {_beginning(tokens)}: expected words that are one "
             "region's alone. Give words={region: its words}, or captions in the gl.Picture."
         )
-    told: list[str | None] = [None] * len(tokens)
-    for start, stop, name in places:
-        told[start:stop] = [name] * (stop - start)
-    return tuple(told)
+    described: list[str | None] = [None] * len(tokens)
+    for start, stop, name in mentions:
+        described[start:stop] = [name] * (stop - start)
+    return tuple(described)
 
 
 def in_ranges(n_tokens: int, regions: Sequence[str], ranges: Sequence[tuple[range, str]]) -> Described:
-    """In each range of tokens its region, elsewhere None. See `Trajectory.described_in`."""
+    """In each range of tokens its region; None in no range. See `Trajectory.described_in`."""
     _check([name for _, name in ranges], regions)
-    told: list[str | None] = [None] * n_tokens
+    described: list[str | None] = [None] * n_tokens
     for steps, name in ranges:
         if not (steps and set(steps) <= set(range(n_tokens))):
             raise InputError(f"{steps} is no range of the text: expected some of its tokens, 0 to {n_tokens - 1}.")
         for step in steps:
-            if told[step] is not None:
+            if described[step] is not None:
                 raise InputError(f"Token {step} is in two of the ranges; give each token one region at most.")
-            told[step] = name
-    return tuple(told)
+            described[step] = name
+    return tuple(described)
 
 
 def _check(names: Sequence[str] | Mapping[str, object], regions: Sequence[str]) -> None:
-    strangers = [name for name in names if name not in regions]
-    if strangers:
-        raise RegionError(f"{strangers} were not tracked: expected some of {list(regions)}.")
+    unknown = [name for name in names if name not in regions]
+    if unknown:
+        raise RegionError(f"{unknown} were not tracked: expected some of {list(regions)}.")
 
 
 def _own_words(captions: Mapping[str, str]) -> dict[str, set[str]]:
-    """The words of each caption that no other has."""
-    found = {name: set(caption_matching.words(line)) for name, line in captions.items()}
-    return {name: its - set().union(*(found[other] for other in found if other != name)) for name, its in found.items()}
+    """For each region the words that are in its caption and in no other."""
+    words = {name: set(caption_matching.words(caption)) for name, caption in captions.items()}
+    return {name: words[name].difference(*(words[other] for other in words if other != name)) for name in words}
 
 
-def _places(tokens: Sequence[str], owners: Mapping[str, str]) -> list[tuple[int, int, str]]:
-    """(first token, one past the last, region) of each whole word or run of words in the text, the longest first."""
+def _mentions(tokens: Sequence[str], owners: Mapping[str, str]) -> list[tuple[int, int, str]]:
+    """(first token, one past the last, region) of each mention of an owner's words, in the order of the text.
+
+    owners: one or several words -> their region. Where two begin at one place, the longer one counts.
+    """
     if not owners:
         return []
     starts = list(accumulate(map(len, tokens), initial=0))[:-1]
     texts = sorted(owners, key=len, reverse=True)
     pattern = "|".join("(" + r"\s+".join(map(re.escape, text.split())) + ")" for text in texts)
-    found = re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", "".join(tokens), re.IGNORECASE)
+    matches = re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", "".join(tokens), re.IGNORECASE)
     return [
         (
             bisect_right(starts, match.start()) - 1,
             bisect_right(starts, match.end() - 1),
             owners[texts[match.lastindex - 1]],
         )
-        for match in found
+        for match in matches
     ]
 
 

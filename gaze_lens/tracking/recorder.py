@@ -1,6 +1,6 @@
-"""`gl.track`: generate, and keep of every step how much attention the heads pay to each region.
+"""`gl.track`: generate, and record at every step how much attention the heads pay to each region.
 
-Per step and head a few numbers are kept: bytes in place of the matrices' gigabytes.
+A few numbers are stored for each step and head: bytes, where whole patterns would take gigabytes.
 """
 
 import math
@@ -31,15 +31,15 @@ def track(
     weighted: bool = False,
     **options: Any,
 ) -> Trajectory:
-    """`trajectory = gl.track(model, inputs, heads)`: generate, and record what the heads look at, token by token.
+    """`trajectory = gl.track(model, inputs, heads)`: generate, and record where the heads look, token by token.
 
     inputs: one row. heads: a HeadSet, or what makes one.
-    regions: names, shapes, boxes in original pixels, or `Region`s of these inputs; all named ones by default.
-    weighted: multiply each image token's attention by the norm of its value vector in the head's KV group (Gandikota
-        and Bau 2026, after Kobayashi et al. 2020): a token may be looked at and have nothing to give. The norm is that
-        of the vector that attention mixes, before the output projection.
-    options: handed to `model.generate` (fwd_hooks, max_new_tokens, ...). Rows are read as other hooks leave them, and
-        no whole pattern is built or kept.
+    regions: names, shapes, boxes in original pixels, or `Region`s of these inputs; by default all named ones.
+    weighted: multiply the attention on each image token by the norm of its value vector in the head's KV group
+        (Gandikota and Bau 2026, after Kobayashi et al. 2020). A token with much attention and a small value vector adds
+        little to the head's output. The vector is that before the output projection.
+    options: for `model.generate` (fwd_hooks, max_new_tokens, ...). Attention is read after other hooks have changed it.
+        No whole pattern is built or stored.
     Raises InputError for several rows, beams or return sequences, and for inputs without regions; HeadError for no
     heads, and for heads of another model; HookError for layers without attention heads, and where `weighted` for
     layers that take their values from an earlier one.
@@ -47,13 +47,13 @@ def track(
     if not isinstance(inputs, VLMInputs):
         raise InputError(f"track takes what model.prepare returns, not {type(inputs).__name__}.")
     heads = HeadSet.of(heads, model)
-    found = _regions(inputs, regions)
+    tracked = _regions(inputs, regions)
     norms = ValueNorms(model, heads.by_layer(), n_keys=inputs.layout.n_keys) if weighted else None
-    recorder = _Recorder(inputs, heads, found, norms)
+    recorder = _Recorder(inputs, heads, tracked, norms)
     hooks = [*options.pop("fwd_hooks", ()), *recorder.hooks()]
     generation = model.generate(inputs, fwd_hooks=hooks, **options)
     captions = {name: line for picture in inputs.pictures[0] for name, line in picture.captions.items()}
-    names = tuple(region.name for region in found)
+    names = tuple(region.name for region in tracked)
     return Trajectory(
         **recorder.numbers(generation.n_steps),
         heads=heads,
@@ -73,20 +73,20 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
     regions = [regions] if isinstance(regions, str | Region) else regions
     if not len(regions):
         raise InputError("There is no region to track; name regions in a gl.Picture, or pass regions=[...].")
-    found = [region if isinstance(region, Region) else inputs.region(region) for region in regions]
-    for region in found:
+    tracked = [region if isinstance(region, Region) else inputs.region(region) for region in regions]
+    for region in tracked:
         region.check(inputs.layout)
-    names = [region.name for region in found]
+    names = [region.name for region in tracked]
     if len(set(names)) < len(names):
         raise InputError(f"Two of the regions {names} have one name; give each once, or name them in a gl.Picture.")
-    return found
+    return tracked
 
 
 class _Recorder:
-    """Hooks that cut each step's row to the image tokens and the sink, and in blocks of steps add it up.
+    """Hooks that read the attention on image tokens and on the sink at each step, and sum it by region.
 
-    keys: of the image tokens, and last the position of the first text token. member: image tokens' regions, and a last
-    column for all of them.
+    keys: the positions of the image tokens, then that of the first text token, which is the sink.
+    member: [image token, region], 1 where the token is in the region; the last column is 1 for all tokens.
     """
 
     def __init__(self, inputs: VLMInputs, heads: HeadSet, regions: list[Region], norms: ValueNorms | None) -> None:
@@ -106,9 +106,9 @@ class _Recorder:
         return self.reader.hooks(Positions.since(self.last)) + (self.norms.hooks() if self.norms else [])
 
     def _reduce(self, layer: int, rows: Float[Tensor, "head step key"]) -> tuple[Tensor, ...]:
-        """Of a layer's steps: mass by region and on the image, entropy, sink."""
+        """The numbers of some steps of a layer: mass by region and on the image, entropy, sink."""
         on_image, sink = rows[..., :-1], rows[..., -1]
-        if self.norms and on_image.any():  # else the layer may have other keys than the image's
+        if self.norms and on_image.any():  # a layer without the image among its keys has no norms for them
             norms = self.norms.of(layer).to(rows.device)[list(self.heads.by_layer()[layer])]
             on_image = on_image * norms[:, None, self.keys[:-1].to(rows.device)]
         mass = on_image @ self.member.to(rows.device)
@@ -118,7 +118,7 @@ class _Recorder:
         return mass[..., :-1].cpu(), total.cpu(), entropy.cpu(), sink.cpu()
 
     def numbers(self, n_steps: int) -> dict[str, Tensor]:
-        """The fields of a Trajectory, heads in the order of the set."""
+        """The numbers of a Trajectory; heads in the order of the set."""
         values = self.reader.values(range(self.last, self.last + n_steps))
         by_step = [value.transpose(0, 1).contiguous() for value in values]
         return dict(zip(("mass", "on_image", "entropy", "sink"), by_step, strict=True))

@@ -1,8 +1,8 @@
-"""What `gl.track` returns: what heads looked at, token by token, with its tables and files.
+"""What `gl.track` returns: where heads looked, token by token, with its tables and files.
 
 trajectory.looked_at; trajectory.mean; trajectory.entropy
-told = trajectory.described_by_markers()
-trajectory.agreement(told); trajectory.stretches(told)
+described = trajectory.described_by_markers()
+trajectory.agreement(described); trajectory.segments(described)
 trajectory.table(); trajectory.to_csv("steps.csv"); trajectory.save("trajectory.safetensors")
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from gaze_lens.deprecation import renamed_attribute, renamed_keyword
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model.generation import Generation
@@ -32,19 +33,20 @@ NUMBERS, IDS = ("mass", "on_image", "entropy", "sink"), ("tokens", "sequences")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
-    """`trajectory = gl.track(model, inputs, heads)`: what the heads looked at, token by token.
+    """`trajectory = gl.track(model, inputs, heads)`: where the heads looked, token by token.
 
-    A step's numbers are of the query that produced its token: the position before it.
-    mass: attention on each region, 0-1 (times value norms where `weighted`).
-    on_image: the same on all image tokens.
-    entropy: of the attention among the image tokens, in bits: 0 where one token has it all, log2 of their number where
-        it is even; NaN where no attention is on the image.
-    sink: attention mass on the prompt's first text token, 0-1, never weighted; 0 in cross-attention, which has no text.
-    heads, regions: names along the axes. tokens: the text of each generated token.
-    generation: the whole record; a loaded one has its text and tokens only.
-    weighted: whether attention was weighted by the norm of each token's value vector.
-    captions: region -> what it shows, as far as the picture says so.
-    Raises InputError where the fields do not fit one another.
+    The numbers of a step are those of the query that produced its token; it is at the position before the token.
+    mass: attention mass on each region, 0-1 (times value norms if `weighted`).
+    on_image: attention mass on all image tokens, 0-1 (times value norms if `weighted`).
+    entropy: of the attention among the image tokens, in bits: 0 where all of it is on one token, log2 of their number
+        where it is even; NaN where none is on the image.
+    sink: attention mass on the first text token of the prompt, 0-1, never weighted; 0 in cross-attention layers, whose
+        keys are no text.
+    heads, regions: the names along these axes. tokens: the text of each generated token.
+    generation: the whole record of the generation; in a loaded trajectory, its texts and tokens only.
+    weighted: whether attention was multiplied by the norm of each token's value vector.
+    captions: region -> its caption, for the regions that have one.
+    Raises InputError where the shapes of the fields do not match.
     """
 
     mass: Float[Tensor, "step head region"]
@@ -78,60 +80,77 @@ class Trajectory:
         return tuple(self.regions[index] for index in self.mean.argmax(-1).tolist())
 
     def described_by_markers(self, markers: Mapping[str, str] | None = None) -> described.Described:
-        """`told = trajectory.described_by_markers()`: the region that each token is about, by names in the text.
+        """`trajectory.described_by_markers()`: the region that each token describes, by names of regions in the text.
 
-        markers: region -> the text that opens what is told about it, their names unless given ("Panel 4:" opens panel
-            4; upper and lower case are one). It holds to the next marker, and before the first no region is described.
-        Raises InputError where no marker is in the text, for equal ones, and for regions that were not tracked.
+        From a marker to the next one, the text describes the marker's region; before the first it describes none.
+        markers: region -> its marker; by default its name, so that "Panel 4:" begins panel 4. Upper and lower case do
+            not matter.
+        Raises InputError where no marker is in the text, and for equal markers; RegionError for regions that were not
+        tracked.
         """
         return described.by_markers(self.tokens, self.regions, markers)
 
     def described_by_words(self, words: Mapping[str, Sequence[str]] | None = None) -> described.Described:
-        """`told = trajectory.described_by_words()`: the region that each token is about, by words that are its alone.
+        """`trajectory.described_by_words()`: the region that each token describes, by words of one region only.
 
-        words: region -> its words; unless given, those of its caption that no other region's caption has, function
-            words too. Only the tokens of such words are about a region.
-        Raises InputError where no such word is in the text, and without captions or words.
+        Only the tokens of these words describe a region.
+        words: region -> its words; by default the words of its caption that are in no other caption, function words
+            included.
+        Raises InputError where no such word is in the text, and without captions or words; RegionError for regions that
+        were not tracked.
         """
         return described.by_words(self.tokens, self.regions, self.captions, words)
 
     def described_in(self, ranges: Sequence[tuple[range, str]]) -> described.Described:
-        """`trajectory.described_in([(range(0, 12), "panel 1")])`: the region that each token is about, as told.
+        """`trajectory.described_in([(range(0, 12), "panel 1")])`: the region that each token describes, by ranges.
 
-        Raises InputError for ranges outside the text, overlapping ones, and regions that were not tracked.
+        Raises InputError for ranges outside the text and for overlapping ones, RegionError for regions that were not
+        tracked.
         """
         return described.in_ranges(len(self.tokens), self.regions, ranges)
 
-    def agreement(self, told: Sequence[str | None]) -> schedule_agreement.Agreement:
-        """`trajectory.agreement(told)`: how much of the looking is at what is being described.
+    @renamed_keyword("told", "described_regions")
+    def agreement(self, described_regions: Sequence[str | None]) -> schedule_agreement.Agreement:
+        """`trajectory.agreement(trajectory.described_by_markers())`: do the heads look at what the text describes?
 
-        told: for each token a region or None, as `described_by_markers` and its like give it; None is left out.
+        described_regions: for each token a region or None. Tokens with None are left out.
         """
-        return schedule_agreement.agreement(self.mass, self.regions, told)
+        return schedule_agreement.agreement(self.mass, self.regions, described_regions)
 
-    def stretches(self, told: Sequence[str | None]) -> "DataFrame":
-        """`trajectory.stretches(told)`: a row for each stretch of text about one region.
+    @renamed_keyword("told", "described_regions")
+    def segments(self, described_regions: Sequence[str | None]) -> "DataFrame":
+        """`trajectory.segments(described_regions)`: a row for each segment of the text that describes one region.
 
-        Columns: region, start, stop (steps, end excluded), onset, lag, share. The onset is the first step, counted from
-        the previous stretch's start, at which the heads' mean mass on the region is at least half of its largest within
-        the stretch; the lag is onset - start: negative where the gaze comes before the words. share: of the mass on
-        regions within the stretch, on this one. NaN where there is none.
+        described_regions: for each token a region or None.
+        Columns: region; start, stop (steps, stop excluded); onset, the first step at which the heads' mean mass on the
+        region is at least half of its peak in the segment, looked for from the start of the previous segment on; lag,
+        the tokens from the start of the segment until attention reaches half its peak on that region (onset - start,
+        negative where attention comes before the words); share, the part of the segment's mass on regions that is on
+        this one. Onset, lag and share are NaN where there is no mass.
         """
-        return schedule_agreement.stretches(self.mean, self.regions, told)
+        return schedule_agreement.segments(self.mean, self.regions, described_regions)
 
-    def lag(self, told: Sequence[str | None]) -> float:
-        """`trajectory.lag(told)`: the median lag of the stretches, in tokens; NaN where none has one."""
-        return float(self.stretches(told)["lag"].median())
+    stretches = renamed_attribute("stretches", "segments")
 
-    def switches(self, schedule: Sequence[tuple[int, Any]], told: Sequence[str | None]) -> "DataFrame":
-        """`trajectory.switches(schedule, told)`: a row for each entry of a schedule that the text was steered by.
+    @renamed_keyword("told", "described_regions")
+    def lag(self, described_regions: Sequence[str | None]) -> float:
+        """`trajectory.lag(described_regions)`: the median over segments, in tokens.
+
+        The lag of a segment is the number of tokens from its start until attention reaches half its peak on that
+        region; see `segments`. NaN where no segment has a lag.
+        """
+        return float(self.segments(described_regions)["lag"].median())
+
+    @renamed_keyword("told", "described_regions")
+    def switches(self, schedule: Sequence[tuple[int, Any]], described_regions: Sequence[str | None]) -> "DataFrame":
+        """`trajectory.switches(schedule, described_regions)`: a row for each entry of the schedule of a steering.
 
         schedule: [(step, region or its name), ...], as for `gl.steer`.
-        Columns: step, region, gaze (tokens from the switch to the first whose `looked_at` is the region), words (tokens
-        from the switch to the first that is told about it), 0 for the very token of the switch; NaN where it does not
-        come before the next switch, or the text had ended.
+        Columns: step; region; gaze, the tokens from the switch to the first whose `looked_at` is the region; words, the
+        tokens from the switch to the first that describes the region. Both are 0 for the token of the switch itself,
+        and NaN where this does not happen before the next switch or the end of the text.
         """
-        return schedule_agreement.switches(self.looked_at, self.regions, told, schedule)
+        return schedule_agreement.switches(self.looked_at, self.regions, described_regions, schedule)
 
     def table(self) -> "DataFrame":
         """`trajectory.table()`: a row for each step, head and region.
@@ -156,13 +175,16 @@ class Trajectory:
         write_whole(path, self.table().to_csv(index=False).encode())
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """`trajectory.to_jsonl("steps.jsonl")`: the table, a row to a line, null for NaN; complete or not there."""
+        """`trajectory.to_jsonl("steps.jsonl")`: the table, a row in each line; complete or not there at all.
+
+        NaN is written as null.
+        """
         write_whole(path, self.table().to_json(orient="records", lines=True, force_ascii=False).encode())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """`trajectory.save("trajectory.safetensors")`: numbers, and in the header all else; complete or not there.
+        """`trajectory.save("trajectory.safetensors")`: the file is complete or not there at all.
 
-        Of the generation, its texts, tokens and sequences are kept; captured activations are not.
+        Of the generation its texts, tokens and sequences are saved; captured activations are not.
         """
         heads = {name: getattr(self.heads, name) for name in ("model", "fingerprint", "provenance")}
         about = {

@@ -363,7 +363,7 @@ def test_what_the_text_is_about_is_a_bar_under_its_tokens():
     bars = plot.figure.axes[0].collections[-1].get_segments()
     np.testing.assert_allclose(bars, [[[-0.4, 0.36], [3.4, 0.36]], [[3.6, 1.36], [4.4, 1.36]]])
     assert plot.data["described"] == ("left", "left", None, "left", "right", None)
-    with pytest.raises(RegionError, match=r"about \['middle'\]: expected some of \['left', 'right'\]"):
+    with pytest.raises(RegionError, match=r"describe \['middle'\]: expected some of \['left', 'right'\]"):
         show.staircase(trajectory(torch.rand(1, 1, 2)), described=["middle"])
 
 

@@ -53,17 +53,17 @@ def slow_masses(model, inputs, n_panels, norms=None, **options):
     return generation, result
 
 
-def test_value_norms_are_kept_of_the_prompt_and_cost_later_steps_nothing(pair):
+def test_value_norms_are_of_the_prompt_and_cost_later_steps_nothing(pair):
     model, plain = pair
     inputs = model.prepare(picture(model), "Tell me")
-    kept, left = ValueNorms(model, [0, 2], n_keys=inputs.layout.n_keys), []
+    norms, n_hooks = ValueNorms(model, [0, 2], n_keys=inputs.layout.n_keys), []
     point = model.hook_dict["blocks.2.attn.hook_v"]
-    count = ("ln_final.hook_normalized", lambda _, hook: left.append(len(point._forward_hooks)))
-    model.generate(inputs, fwd_hooks=[*kept.hooks(), count], **STEPS)
-    assert left == [0] * 5
+    count = ("ln_final.hook_normalized", lambda _, hook: n_hooks.append(len(point._forward_hooks)))
+    model.generate(inputs, fwd_hooks=[*norms.hooks(), count], **STEPS)
+    assert n_hooks == [0] * 5
     for layer in (0, 2):
         expected = value_norms(plain, inputs)[layer].repeat_interleave(2, 0)
-        torch.testing.assert_close(kept.of(layer), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(norms.of(layer), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["raw", "weighted"])
@@ -210,12 +210,12 @@ def test_gaze_heads_look_at_what_is_told_and_controls_do_not(tiny):
     for strip in strips:
         inputs = model.encode(model.prepare(strip, gl.comics.NARRATE))
         trajectory = gl.track(model, inputs, heads, max_new_tokens=60)
-        told = trajectory.described_by_words()
-        looked.append(trajectory.agreement(told).looked)
+        described = trajectory.described_by_words()
+        looked.append(trajectory.agreement(described).looked)
         lags.append(trajectory.lag(trajectory.described_by_markers()))
         other = gl.track(model, inputs, controls, max_new_tokens=60)
         assert str(other) == str(trajectory)
-        by_controls.append(other.agreement(told).looked)
+        by_controls.append(other.agreement(described).looked)
     assert np.mean(looked) > 0.9
     assert np.mean(by_controls) < 0.35
     assert lags == [3] * 6, "a marker, such as 'Panel 4:', has three tokens, and shows nothing to look at"
@@ -223,18 +223,18 @@ def test_gaze_heads_look_at_what_is_told_and_controls_do_not(tiny):
 
 def test_steered_heads_turn_at_once_and_the_words_soon(tiny):
     model, heads, _, strips = tiny
-    words, found = [], []
+    words, shares = [], []
     for index, strip in enumerate(strips):
         inputs = model.encode(model.prepare(strip, gl.comics.NARRATE_FREELY))
         order = gl.evaluation.random_order(strip, seed=index)
         schedule = [(6 * turn, inputs.region(name)) for turn, name in enumerate(order)]
         hooks = gl.steer(heads, schedule=schedule)
         trajectory = gl.track(model, inputs, heads, fwd_hooks=hooks, max_new_tokens=36)
-        told = trajectory.described_by_words()
-        switches = trajectory.switches(schedule, told)
+        described = trajectory.described_by_words()
+        switches = trajectory.switches(schedule, described)
         assert (switches["gaze"] == 0).all()
         words += switches["words"].dropna().tolist()
-        found.append(trajectory.agreement(told).looked)
+        shares.append(trajectory.agreement(described).looked)
     assert len(words) > 18, "half of the turns have a word of their own"
     assert np.mean(words) < 2.5
-    assert np.mean(found) > 0.85
+    assert np.mean(shares) > 0.85

@@ -58,9 +58,9 @@ def test_every_number_equals_a_slow_walk_over_full_patterns(shelf, family, weigh
             first = 0 if within else inputs.layout.length + step - len(row)
             place = (image if sees else (), regions if sees else [(), ()], None if within else sink)
             numbers = trajectory.on_image, trajectory.entropy, trajectory.sink
-            found = [*trajectory.mass[step, index], *(number[step, index] for number in numbers)]
+            values = [*trajectory.mass[step, index], *(number[step, index] for number in numbers)]
             expected = torch.tensor(slow_step(row, first, *place, norms))
-            torch.testing.assert_close(torch.stack(found), expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+            torch.testing.assert_close(torch.stack(values), expected, atol=1e-5, rtol=1e-4, equal_nan=True)
     assert trajectory.on_image[:, 0].gt(0).all()
     assert trajectory.entropy[:, 0].std() > 1e-4, "steps that do not differ test nothing"
 
