@@ -10,10 +10,10 @@ LONGEST = 60  # seconds that any wait in these tests may take
 
 
 class Served:
-    """A running server, its desk, and requests as its own page sends them."""
+    """A running server, its state, and requests as its own page sends them."""
 
-    def __init__(self, desk, port):
-        self.desk, self.port = desk, port
+    def __init__(self, state, port):
+        self.state, self.port = state, port
         self.origin = f"http://127.0.0.1:{port}"
 
     def connect(self):
@@ -23,13 +23,13 @@ class Served:
         """(status, headers, body) of one request; a dict goes as JSON."""
         connection = self.connect()
         data = json.dumps(body).encode() if isinstance(body, dict) else body
-        given = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
-        sent = {"Origin": self.origin, **given} if "origin" not in headers else given
+        named = {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
+        sent = {"Origin": self.origin, **named} if "origin" not in headers else named
         connection.request(method, path, data, {name: value for name, value in sent.items() if value is not None})
         response = connection.getresponse()
-        found = response.status, response.headers, response.read()
+        content = response.status, response.headers, response.read()
         connection.close()
-        return found
+        return content
 
     def json(self, method, path, body=None, **headers):
         """The JSON of a request that must succeed."""
@@ -60,13 +60,13 @@ class Served:
         """All events of an answer."""
         connection, response = self.open(question)
         assert response.status == 200, response.read()
-        found = list(events(response))
+        emitted = list(events(response))
         connection.close()
-        return found
+        return emitted
 
     def idle(self):
         """Wait until nothing runs and nothing waits."""
-        wait(lambda: self.desk.line.running is None and not self.desk.line.waiting)
+        wait(lambda: self.state.queue.running is None and not self.state.queue.waiting)
 
 
 def events(response):
@@ -87,17 +87,17 @@ def wait(condition):
 @contextmanager
 def served(model, heads, limits):
     """Serve a model from a thread."""
-    from gaze_lens.serve.app import Desk
+    from gaze_lens.serve.app import AppState
     from gaze_lens.serve.server import Server, bind
 
     listening = bind("127.0.0.1", 0)
-    desk = Desk(model, heads, limits)
-    running = Server(desk)
+    state = AppState(model, heads, limits)
+    running = Server(state)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     wait(lambda: running.started)
     try:
-        yield Served(desk, listening.getsockname()[1])
+        yield Served(state, listening.getsockname()[1])
     finally:
         running.should_exit = True
         thread.join(LONGEST)

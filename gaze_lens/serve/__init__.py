@@ -1,10 +1,10 @@
-"""`gaze-lens serve`: a page on your own machine, to steer a model with the mouse while it talks.
+"""`gaze-lens serve`: a page on your own machine, to steer a model with the mouse while it writes.
 
     serve(gl.load_tiny(), heads)                    # http://127.0.0.1:8765, until Ctrl-C
     serve(model, HeadSet.load("heads.json"), port=9000, limits=Limits(new_tokens=400))
 
-`turns.py` is one answer, in the model's thread; `line.py` lets one turn run at a time; `app.py` is the web around
-them, and `guard.py` what keeps other web pages out. `page/` is what the browser shows.
+`generation_session.py` is one answer, in the model's thread; `request_queue.py` runs one of them at a time; `app.py` is
+the web application, and `security.py` keeps other web pages out. `page/` is what the browser shows.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def serve(
 ) -> None:
     """Serve the page until the process is interrupted.
 
-    heads: what is steered, and watched for the tint of the words. host: the address to bind to. port: 0 takes a free
-    one. names: further names by which browsers may reach the server, as "box.lan"; others are refused. limits: see
-    `Limits`.
+    heads: the heads that are steered, and whose attention tints the words. host: the address to bind to. port: 0 takes
+    a free one. names: further names by which browsers may reach the server, as "box.lan"; others are refused. limits:
+    see `Limits`.
     Raises HeadError for heads outside the model, and InputError where the port is taken or the extra `serve` is not
     installed.
     """
@@ -42,6 +42,8 @@ def serve(
 def require_extra() -> None:
     """InputError where what the page needs is not installed."""
     try:
+        import pydantic  # noqa: F401
+        import sse_starlette  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What a server takes on, and the error for what it does not."""
+"""The bounds of a server, and the error for a request beyond them."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from gaze_lens.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of a server; what lies beyond is refused.
+    """The bounds of a server; requests beyond them are refused.
 
-    upload: bytes of a picture file. source_pixels: pixels of a picture before it is scaled down. pixels: what it is
+    upload: bytes of an image file. source_pixels: pixels of an image before it is scaled down. pixels: what it is
     scaled down to. new_tokens: length of an answer. prompt: characters of a question. regions: named regions of a
-    picture. waiting: questions in the queue. pictures: pictures that are kept; the oldest are forgotten. pause: longest
-    pause after a token, in seconds. patience: seconds in which a request must have arrived.
+    picture. waiting: questions in the queue. pictures: pictures that are stored; the oldest are forgotten. pause:
+    longest pause after a token, in seconds. patience: seconds in which a request must have arrived.
     """
 
     upload: int = 20_000_000
@@ -32,8 +32,8 @@ class Limits:
                 raise InputError(f"The limit {name}={value} was given; expected a number above 0.")
 
 
-class Refused(InputError):
-    """A request that is not served, with its HTTP status."""
+class RequestError(InputError):
+    """A request that is refused. status: the HTTP status of the response."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

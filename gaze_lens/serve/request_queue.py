@@ -1,10 +1,10 @@
-"""One answer at a time: turns wait in a line, and whoever leaves it makes room.
+"""One answer at a time: sessions wait in a queue, and one after the other has the model.
 
-    line = Line(model, heads, limits)
-    worker = asyncio.create_task(line.work())
-    seat = line.join(ask); event = await seat.next(); line.leave(seat)
+    queue = RequestQueue(model, heads, limits)
+    worker = asyncio.create_task(queue.work())
+    entry = queue.add(request); event = await entry.next_event(); queue.remove(entry)
 
-Everything here happens in the event loop, but for `Turn.run`, which has a thread of its own.
+Everything here runs in the event loop, except `GenerationSession.run`, which has a thread of its own.
 """
 
 import asyncio
@@ -15,81 +15,83 @@ from typing import Any
 
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.serve.answer_stream import Event, Turn
-from gaze_lens.serve.ask_requests import Ask
-from gaze_lens.serve.limits import Limits, Refused
+from gaze_lens.serve.generation_session import Event, GenerationSession
+from gaze_lens.serve.limits import Limits, RequestError
+from gaze_lens.serve.request_bodies import AnswerRequest
 
 LAST = ("done", "error")  # kinds of events after which none comes
 
 
-class Seat:
-    """A turn in the line, under a name that cannot be guessed, and the events that it has told."""
+class QueueEntry:
+    """A session in the queue, its key, which cannot be guessed, and the events that it has emitted."""
 
-    def __init__(self, model: Any, heads: HeadSet, ask: Ask) -> None:
+    def __init__(self, model: Any, heads: HeadSet, request: AnswerRequest) -> None:
         self.key = secrets.token_urlsafe(16)
         self.ended = False
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self.turn = Turn(model, heads, ask, self._tell)
+        self.session = GenerationSession(model, heads, request, self._emit)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         """In the model's thread."""
         self._loop.call_soon_threadsafe(self.put, event)
 
     def put(self, event: Event) -> None:
-        """In the event loop. The last event may come before the model's thread is done with the turn."""
+        """In the event loop. The last event may come before the model's thread is done with the session."""
         self.ended = self.ended or event["kind"] in LAST
         self._events.put_nowait(event)
 
-    async def next(self) -> Event:
-        """The next event."""
+    async def next_event(self) -> Event:
+        """The next event, once there is one."""
         return await self._events.get()
 
 
-class Line:
-    """Seats in order of arrival; one of them has the model."""
+class RequestQueue:
+    """Entries in order of arrival; one of them has the model."""
 
     def __init__(self, model: Any, heads: HeadSet, limits: Limits) -> None:
         self.model, self.heads, self.limits = model, heads, limits
-        self.waiting: deque[Seat] = deque()
-        self.running: Seat | None = None
+        self.waiting: deque[QueueEntry] = deque()
+        self.running: QueueEntry | None = None
         self._changed = asyncio.Event()
         self._closed = False
 
-    def join(self, ask: Ask) -> Seat:
-        """Take the last place; Refused (503) where the line is full."""
+    def add(self, request: AnswerRequest) -> QueueEntry:
+        """A new last entry; RequestError (503) where the queue is full."""
         if len(self.waiting) >= self.limits.waiting or self._closed:
-            raise Refused(f"{len(self.waiting)} questions are waiting already; ask again when one is answered.", 503)
-        seat = Seat(self.model, self.heads, ask)
-        self.waiting.append(seat)
+            raise RequestError(
+                f"{len(self.waiting)} questions are waiting already; ask again when one is answered.", 503
+            )
+        entry = QueueEntry(self.model, self.heads, request)
+        self.waiting.append(entry)
         self._announce()
-        return seat
+        return entry
 
-    def find(self, key: str) -> Seat:
-        """The seat of that name; Refused (404) where its answer has ended."""
-        for seat in (self.running, *self.waiting):
-            if seat is not None and seat.key == key and not seat.ended:
-                return seat
-        raise Refused("This answer has ended, or never began.", 404)
+    def find(self, key: str) -> QueueEntry:
+        """The entry with that key; RequestError (404) where its answer has ended."""
+        for entry in (self.running, *self.waiting):
+            if entry is not None and entry.key == key and not entry.ended:
+                return entry
+        raise RequestError("This answer has ended, or never began.", 404)
 
-    def leave(self, seat: Seat) -> None:
-        """Give the place up; a running turn ends with its next token."""
-        seat.turn.cancel()
-        if seat in self.waiting:
-            self.waiting.remove(seat)
-            seat.put({"kind": "done", "reason": "stopped", "tokens": 0})
+    def remove(self, entry: QueueEntry) -> None:
+        """Take an entry out; a running answer ends with its next token."""
+        entry.session.cancel()
+        if entry in self.waiting:
+            self.waiting.remove(entry)
+            entry.put({"kind": "done", "reason": "stopped", "tokens": 0})
             self._announce()
 
     def close(self) -> None:
-        """Let nobody in, and send everybody away; `work` ends."""
+        """Take no further request, and remove every entry; `work` ends."""
         self._closed = True
-        for seat in (self.running, *self.waiting):
-            if seat is not None:
-                self.leave(seat)
+        for entry in (self.running, *self.waiting):
+            if entry is not None:
+                self.remove(entry)
         self._changed.set()
 
     async def work(self) -> None:
-        """Give the model to one seat after the other, until the line is closed."""
+        """Run one entry after the other, until the queue is closed."""
         loop, encoded = asyncio.get_running_loop(), None
         with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
             while not self._closed:
@@ -97,22 +99,22 @@ class Line:
                     self._changed.clear()
                     await self._changed.wait()
                     continue
-                self.running = seat = self.waiting.popleft()
+                self.running = entry = self.waiting.popleft()
                 self._announce()
-                future = loop.run_in_executor(thread, seat.turn.run, encoded)
+                future = loop.run_in_executor(thread, entry.session.run, encoded)
                 await asyncio.wait([future])
                 self.running, error = None, future.exception()
                 encoded = encoded if error else future.result()
-                self._explain(seat, error)
+                self._report(entry, error)
 
     def _announce(self) -> None:
-        """Tell everybody who waits how many are before them."""
+        """Say to every waiting entry how many are before it."""
         self._changed.set()
-        for index, seat in enumerate(self.waiting):
-            seat.put({"kind": "queued", "id": seat.key, "ahead": index + (self.running is not None)})
+        for index, entry in enumerate(self.waiting):
+            entry.put({"kind": "queued", "id": entry.key, "ahead": index + (self.running is not None)})
 
-    def _explain(self, seat: Seat, error: BaseException | None) -> None:
-        """Tell what ended a turn before its time. What gaze_lens did not foresee also goes to the log."""
+    def _report(self, entry: QueueEntry, error: BaseException | None) -> None:
+        """Say why a session failed. An error that gaze_lens did not raise itself also goes to the log."""
         if error is None:
             return
         message = str(error)
@@ -120,4 +122,4 @@ class Line:
             message = f"The server failed ({type(error).__name__}); its log says more."
             context = {"message": "gaze-lens serve: an answer failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
-        seat.put({"kind": "error", "message": message})
+        entry.put({"kind": "error", "message": message})

@@ -1,8 +1,8 @@
-"""Who may talk to the server, and how much they may say.
+"""Which requests the server answers, and how large they may be.
 
 A page of any origin can make its visitor's browser send requests to this machine, and a name that its owner points at
 127.0.0.1 (DNS rebinding) makes the browser take the two for one origin. So the Host header must name this server, and
-whatever changes something must come from its own page.
+a request that changes something must come from the server's own page.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from gaze_lens.serve.limits import Limits, Refused
+from gaze_lens.serve.limits import Limits, RequestError
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 SAFE = ("GET", "HEAD")
@@ -26,8 +26,12 @@ HEADERS = {
 }
 
 
-class Guard:
-    """The outermost application: refuses foreign hosts and origins, and puts safe headers on every answer."""
+class SecurityMiddleware:
+    """The outermost application: refuses other hosts and origins, and adds security headers to every response.
+
+    Starlette's TrustedHostMiddleware would not do: it checks no Origin, reads only the first of two Host headers, and
+    redirects to names that begin with "www.".
+    """
 
     def __init__(self, app: Any, names: Iterable[str]) -> None:
         self.app, self.names = app, {*LOOPBACK, *(name.lower() for name in names)}
@@ -44,19 +48,21 @@ class Guard:
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
             await send(message)
 
-        error = self.complaint(scope["method"], headers.getlist("host"), headers.getlist("origin"))
+        error = self.error_of(scope["method"], headers.getlist("host"), headers.getlist("origin"))
         app = self.app if error is None else JSONResponse({"error": str(error)}, error.status)
         await app(scope, receive, send_with_headers)
 
-    def complaint(self, method: str, hosts: list[str], origins: list[str]) -> Refused | None:
+    def error_of(self, method: str, hosts: list[str], origins: list[str]) -> RequestError | None:
         """What is wrong with a request's Host and Origin headers; None where nothing is."""
         host = hosts[0] if len(hosts) == 1 else ""
         if _without_port(host) not in self.names:
-            return Refused(
+            return RequestError(
                 f"This server is not called {host[:80]!r}. Open it as localhost, or start it with --name.", 421
             )
         if method not in SAFE and origins not in ([f"http://{host}"], [f"https://{host}"]):
-            return Refused("Only the server's own page may send this; the Origin header names another, or none.", 403)
+            return RequestError(
+                "Only the server's own page may send this; the Origin header names another, or none.", 403
+            )
         return None
 
 
@@ -66,23 +72,23 @@ def _without_port(host: str) -> str:
     return name if colon and port.isdigit() else host.lower()
 
 
-async def read_body(request: Request, most: int, limits: Limits) -> bytes:
-    """The body of a request, of at most so many bytes.
+async def read_body(request: Request, limit: int, limits: Limits) -> bytes:
+    """The body of a request, of at most `limit` bytes.
 
-    Refused (413) before any of it is read where its announced length is larger, and else as soon as it has become
-    larger; Refused (408) where it takes too long.
+    RequestError (413) where it is larger: before any of it is read where the request gives its length, else as soon
+    as it has become larger. RequestError (408) where it takes too long.
     """
-    too_large = Refused(f"The file or request is larger than {most / 1e6:g} MB; send a smaller one.", 413)
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > most:
+    too_large = RequestError(f"The file or request is larger than {limit / 1e6:g} MB; send a smaller one.", 413)
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > limit:
         raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(limits.patience):
             async for part in request.stream():
                 body += part
-                if len(body) > most:
+                if len(body) > limit:
                     raise too_large
     except TimeoutError as error:
-        raise Refused(f"The request did not arrive in {limits.patience:g} seconds; send it again.", 408) from error
+        raise RequestError(f"The request did not arrive in {limits.patience:g} seconds; send it again.", 408) from error
     return bytes(body)

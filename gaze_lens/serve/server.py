@@ -1,4 +1,4 @@
-"""Binding the address and running the application until the process is interrupted."""
+"""Binding the address, and running the application until the process is interrupted."""
 
 import socket
 from contextlib import suppress
@@ -9,44 +9,43 @@ import uvicorn
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.serve.app import Desk, build
+from gaze_lens.serve.app import SHUTDOWN_GRACE, AppState, build
 from gaze_lens.serve.limits import Limits
 from gaze_lens.serve.security import LOOPBACK
 
-ANY = ("0.0.0.0", "::")
-CONNECTIONS = 64  # at the same time; more are turned away
-GOODBYE = 5  # seconds that an answer has for its last token when the server stops
+EVERY_ADDRESS = ("0.0.0.0", "::")
+CONNECTIONS = 64  # at the same time; more are refused
 
 
 def run(model: Any, heads: HeadSet, *, host: str, port: int, names: tuple[str, ...], limits: Limits) -> None:
-    """Serve until Ctrl-C; says the address on standard output."""
-    listening = bind(host, port)
-    called = f"[{host}]" if ":" in host else host
-    if called not in LOOPBACK:
+    """Serve until Ctrl-C; prints the address."""
+    listener = bind(host, port)
+    name = f"[{host}]" if ":" in host else host
+    if name not in LOOPBACK:
         typer.secho("Everybody who can reach this address can use the model; there is no password.", err=True)
-    reached = "localhost" if host in ANY else called
-    typer.echo(f"http://{reached}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+    address = "localhost" if host in EVERY_ADDRESS else name
+    typer.echo(f"http://{address}:{listener.getsockname()[1]} (Ctrl-C ends it)")
     with suppress(KeyboardInterrupt):  # which uvicorn raises again when it has shut down
-        Server(Desk(model, heads, limits), (called, *names)).run(sockets=[listening])
+        Server(AppState(model, heads, limits), (name, *names)).run(sockets=[listener])
 
 
 class Server(uvicorn.Server):
     """A uvicorn server of the application, whose answers end when it stops; `.run(sockets=[...])` runs it."""
 
-    def __init__(self, desk: Desk, names: tuple[str, ...] = ()) -> None:
-        self.desk = desk
-        super().__init__(_config(build(desk, names)))
+    def __init__(self, state: AppState, names: tuple[str, ...] = ()) -> None:
+        self.state = state
+        super().__init__(_config(build(state, names)))
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Send everybody away, then wait for their connections to close."""
-        self.desk.line.close()
+        """End every answer, then wait for the connections to close."""
+        self.state.queue.close()
         await super().shutdown(sockets)
 
 
 def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_level="warning", ws="none", proxy_headers=False, server_header=False,
-        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE,
+        limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_GRACE,
     )  # fmt: skip
 
 
@@ -55,11 +54,11 @@ def bind(host: str, port: int) -> socket.socket:
     if not 0 <= port < 65536:
         raise InputError(f"--port {port} was given; expected 0 (any free one) to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        listener.bind((host, port))
     except OSError as error:
-        listening.close()
+        listener.close()
         raise InputError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --port.") from error
-    return listening
+    return listener

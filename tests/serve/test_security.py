@@ -9,7 +9,7 @@ from serving import served
 
 from gaze_lens import HeadSet
 from gaze_lens.serve import Limits
-from gaze_lens.serve.security import Guard
+from gaze_lens.serve.security import SecurityMiddleware
 
 LIMITS = Limits(upload=1_000_000, new_tokens=60, pictures=3, patience=1.0, pixels=20_000, regions=8)
 
@@ -22,8 +22,8 @@ def server(tiny_model):
 
 
 def test_a_script_in_the_prompt_is_text_like_any_other(server):
-    told = server.events(server.question(prompt="<script>alert(1)</script>", max_new_tokens=2))
-    assert told[-1]["kind"] == "done"
+    emitted = server.events(server.question(prompt="<script>alert(1)</script>", max_new_tokens=2))
+    assert emitted[-1]["kind"] == "done"
 
 
 def png(size=(40, 20), **options):
@@ -63,9 +63,9 @@ def test_a_large_picture_is_scaled_down(server):
     ids=["text", "cut short", "gif", "too many pixels", "empty"],
 )
 def test_what_is_no_picture_is_refused(server, data, message):
-    status, told = server.error("POST", "/pictures", data)
+    status, answer = server.error("POST", "/pictures", data)
     assert status == 400
-    assert message in told
+    assert message in answer
 
 
 def raw(server, head, body=b"", *, parts=0):
@@ -120,8 +120,8 @@ def test_a_name_that_only_points_here_is_refused(server, host):
 def test_the_names_that_are_its_own(server):
     for host in ("localhost", f"LOCALHOST:{server.port}", "127.0.0.1:1", "[::1]:8765", "[::1]"):
         assert server.ask("GET", "/", Host=host)[0] == 200
-    assert Guard(None, ["Box.lan"]).complaint("GET", ["box.lan:80"], []) is None
-    assert Guard(None, []).complaint("GET", ["localhost", "evil.example"], []).status == 421
+    assert SecurityMiddleware(None, ["Box.lan"]).error_of("GET", ["box.lan:80"], []) is None
+    assert SecurityMiddleware(None, []).error_of("GET", ["localhost", "evil.example"], []).status == 421
 
 
 @pytest.mark.parametrize(
@@ -148,29 +148,35 @@ def test_every_answer_has_safe_headers(server):
     ("change", "message"),
     [
         ({"prompt": ""}, "no question"),
-        ({"prompt": 3}, "no question"),
+        ({"prompt": 3}, "prompt: Input should be a valid string; 3 was given"),
         ({"prompt": "a" * 4001}, "4001 characters"),
         ({"max_new_tokens": 61}, "from 1 to 60"),
-        ({"max_new_tokens": True}, "from 1 to 60"),
+        ({"max_new_tokens": True}, "max_new_tokens: Input should be a valid number; True"),
         ({"pause": -1}, "pause"),
-        ({"pause": "0"}, "pause"),
-        ({"regions": [1]}, "at most 8 names"),
-        ({"regions": {str(n): [0, 0, 1, 1] for n in range(9)}}, "at most 8 names"),
+        ({"pause": "0"}, "pause: Input should be a valid number"),
+        ({"regions": [1]}, "regions: Input should be an object"),
+        ({"regions": {str(n): [0, 0, 1, 1] for n in range(9)}}, "at most 8 are taken"),
         ({"regions": {"a" * 61: [0, 0, 1, 1]}}, "at most 60 characters"),
-        ({"regions": {"a": [0, 0, 1]}}, "four numbers"),
-        ({"regions": {"a": [0, 0, 1, 1e400]}}, "four numbers"),
+        ({"regions": {"a": [0, 0, 1]}}, "regions.a.3: Field required"),
+        ({"regions": {"a": [0, 0, 1, 1e400]}}, "regions.a.3: Input should be a finite number"),
         ({"regions": {"a": [500, 0, 600, 20]}}, "outside the image"),
         ({"regions": {"a": [9, 9, 3, 3]}}, ""),
-        ({"target": "panel 2"}, "'target' is to be"),
-        ({"target": {"name": "a", "box": [0, 0, 32, 32], "strength": 1e9}}, "strength"),
-        ({"target": {"name": "a", "box": [0, 0, None, 32], "strength": 1}}, "four numbers"),
+        ({"target": "panel 2"}, "target: Input should be an object"),
+        (
+            {"target": {"name": "a", "box": [0, 0, 32, 32], "strength": 1e9}},
+            "target.strength: Input should be less than or equal to 100000",
+        ),
+        (
+            {"target": {"name": "a", "box": [0, 0, None, 32], "strength": 1}},
+            "target.box.2: Input should be a valid number",
+        ),
     ],
     ids=str,
 )
 def test_questions_that_cannot_be_asked(server, change, message):
-    status, told = server.error("POST", "/answers", server.question(**change))
+    status, answer = server.error("POST", "/answers", server.question(**change))
     assert status == 400
-    assert message in told
+    assert message in answer
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 60_000])

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from serving import events, served, wait
+from sse_starlette.sse import AppStatus
 from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, score_heads
@@ -52,9 +53,9 @@ def test_it_streams(server, strip):
 def test_a_target_that_is_posted_moves_the_description(server, strip):
     question = server.question(target={"name": "panel 2", "box": [32, 0, 64, 32], "strength": 10000}, pause=0.1)
     connection, response = server.open(question)
-    text, key, told = "", None, []
+    text, key, kinds = "", None, []
     for event in events(response):
-        told.append(event)
+        kinds.append(event["kind"])
         key = event.get("id", key)
         if event["kind"] == "word":
             text += event["text"]
@@ -62,23 +63,23 @@ def test_a_target_that_is_posted_moves_the_description(server, strip):
                 body = {"target": {"name": "panel 5", "box": [128, 0, 160, 32], "strength": 10000}}
                 assert server.ask("POST", f"/answers/{key}/target", body)[0] == 204
     connection.close()
-    assert "target" in [event["kind"] for event in told]
+    assert "target" in kinds
     assert text.startswith("red square")
     assert strip.captions["panel 5"] in text
     assert server.error("POST", f"/answers/{key}/target", {"target": None})[0] == 404
 
 
-def test_one_at_a_time_in_order_and_the_line_is_bounded(server):
+def test_one_at_a_time_in_order_and_the_queue_is_bounded(server):
     first = server.open(server.question(pause=0.3))
-    wait(lambda: server.desk.line.running is not None)
+    wait(lambda: server.state.queue.running is not None)
     quick = server.question(max_new_tokens=2)
     second, third = server.open(quick), server.open(quick)
-    wait(lambda: len(server.desk.line.waiting) == 2)
+    wait(lambda: len(server.state.queue.waiting) == 2)
     status, message = server.error("POST", "/answers", quick)
     assert status == 503
     assert "2 questions are waiting" in message
-    told = [next(iter(events(response))) for _, response in (second, third)]
-    assert [event["ahead"] for event in told] == [1, 2]
+    first_events = [next(iter(events(response))) for _, response in (second, third)]
+    assert [event["ahead"] for event in first_events] == [1, 2]
     key = next(iter(events(first[1])))["id"]
     assert server.ask("POST", f"/answers/{key}/stop", {})[0] == 204
     assert list(events(first[1]))[-1]["reason"] == "stopped"
@@ -91,19 +92,19 @@ def test_one_at_a_time_in_order_and_the_line_is_bounded(server):
 
 def test_whoever_waits_can_leave(server):
     first, second = server.open(server.question(pause=0.3)), server.open(server.question())
-    wait(lambda: len(server.desk.line.waiting) == 1)
-    key = server.desk.line.waiting[0].key
+    wait(lambda: len(server.state.queue.waiting) == 1)
+    key = server.state.queue.waiting[0].key
     server.ask("POST", f"/answers/{key}/stop", {})
     assert list(events(second[1]))[-1] == {"kind": "done", "reason": "stopped", "tokens": 0}
-    assert server.desk.line.running is not None
+    assert server.state.queue.running is not None
     for connection, response in (first, second):
         response.close()
         connection.close()
 
 
-def test_a_client_that_is_gone_ends_its_answer_and_leaves_the_line(server):
+def test_a_client_that_is_gone_ends_its_answer_and_leaves_the_queue(server):
     first, second = server.open(server.question(pause=0.5, max_new_tokens=60)), server.open(server.question())
-    wait(lambda: len(server.desk.line.waiting) == 1)
+    wait(lambda: len(server.state.queue.waiting) == 1)
     start = time.monotonic()
     for connection, response in (second, first):
         response.close()
@@ -137,13 +138,30 @@ def test_the_page_loads_nothing_from_elsewhere(server):
 def test_the_server_stops_in_mid_answer_and_says_goodbye(tiny_model, caplog):
     with served(tiny_model, HEADS, Limits(new_tokens=60, pause=60.0)) as server:
         connection, response = server.open(server.question(pause=60.0))
-        told = events(response)
-        wait(lambda: next(told)["kind"] == "word")
+        emitted = events(response)
+        wait(lambda: next(emitted)["kind"] == "word")
         start = time.monotonic()
     assert time.monotonic() - start < 30, "the pause is cut short"
-    assert list(told)[-1]["reason"] == "stopped"
+    assert list(emitted)[-1]["reason"] == "stopped"
     connection.close()
     assert "Traceback" not in caplog.text
+
+
+def test_a_server_after_an_interrupted_one_lets_its_answers_finish(tiny_model, monkeypatch):
+    monkeypatch.setattr(AppStatus, "should_exit", True)  # as Ctrl-C leaves it, for the whole process
+    monkeypatch.setattr("gaze_lens.serve.app.SHUTDOWN_GRACE", 0.1)
+    with served(tiny_model, HEADS, Limits()) as server:
+        assert server.events(server.question(max_new_tokens=5, pause=0.2))[-1]["reason"] == "full"
+
+
+def test_silence_is_broken_by_pings(tiny_model, monkeypatch):
+    monkeypatch.setattr("gaze_lens.serve.app.HEARTBEAT", 0.1)
+    with served(tiny_model, HEADS, Limits()) as server:
+        connection, response = server.open(server.question(max_new_tokens=2, pause=0.5))
+        lines = response.read().split(b"\n")
+        connection.close()
+    assert lines.count(b": ") >= 3
+    assert {line[:6] for line in lines} == {b"data: ", b": ", b""}
 
 
 def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypatch):
@@ -158,15 +176,15 @@ def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypa
         assert f"http://127.0.0.1:{listening.getsockname()[1]}" in result.output
     assert "box.lan" in server.config.app.names
     expected = score_heads(tiny_model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False).top(2)
-    assert list(server.desk.heads) == list(expected)
+    assert list(server.state.heads) == list(expected)
     help_text = CliRunner().invoke(commands.app, ["serve", "--help"]).output
     assert "Example: gaze-lens serve" in help_text.replace("\n", " ")
 
 
 def test_heads_from_a_file_and_models_without(tiny_model, tmp_path, shelf):
     HEADS.save(tmp_path / "heads.json")
-    chosen, scores = heads_of(tiny_model, tmp_path / "heads.json", None, 1, force=False)
-    assert (list(chosen), scores) == (list(HEADS[:1]), None)
+    heads, scores = heads_of(tiny_model, tmp_path / "heads.json", None, 1, force=False)
+    assert (list(heads), scores) == (list(HEADS[:1]), None)
     with pytest.raises(InputError, match="--heads heads.json"):
         heads_of(shelf.get("Qwen3-VL")[0], None, None, None, force=False)
     with pytest.raises(HeadError, match="L30H0"):
@@ -184,7 +202,7 @@ def test_a_port_that_is_taken_and_bounds_that_are_none():
         Limits(new_tokens=0)
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["pydantic", "sse_starlette", "starlette", "uvicorn"])
 def test_the_extra_that_is_missing_is_named(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(InputError, match=rf"needs {missing}.*pip install 'gaze-lens\[serve\]'"):

@@ -257,9 +257,9 @@ def test_another_sites_page_cannot_post_or_read(server, browser):
         await fetch(origin + "/samples", form).catch(() => null);
         return read;
     }"""
-    before = len(server.desk.shelf._pictures)
+    before = len(server.state.images._pictures)
     assert page.evaluate(sends, server.origin) == "kept from it"
-    assert len(server.desk.shelf._pictures) == before
+    assert len(server.state.images._pictures) == before
     context.close()
 
 

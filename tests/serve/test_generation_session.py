@@ -10,8 +10,8 @@ from reference import tower_runs
 
 from gaze_lens import Box, HeadSet, comics, steer, track
 from gaze_lens.errors import RegionError
-from gaze_lens.serve.answer_stream import SwitchableBias, Turn
-from gaze_lens.serve.ask_requests import Aim, Ask
+from gaze_lens.serve.generation_session import GenerationSession, SwitchableBias
+from gaze_lens.serve.request_bodies import AnswerRequest, Target
 
 HEADS = HeadSet(["L1H6", "L1H11"])
 STRENGTH = 10_000.0
@@ -22,41 +22,46 @@ def strip():
     return comics.synthetic(1, seed=5)[0]
 
 
-def aim(strip, name):
-    return Aim(name, strip.regions[name], STRENGTH)
+def target_at(strip, name):
+    return Target(name, strip.regions[name], STRENGTH)
 
 
 def answer(model, strip, target=None, *, at=None, **changes):
-    """Run a turn without a server; `at`: step -> what to do with the turn when that word has been written."""
-    told = []
+    """Run a session without a server; `at`: step -> what to do with the session when that word has been written."""
+    events = []
 
-    def tell(event):
-        told.append(event)
+    def emit(event):
+        events.append(event)
         if event["kind"] == "word" and event["step"] in (at or {}):
-            at[event["step"]](turn)
+            at[event["step"]](session)
 
     options = {"max_new_tokens": 40, "pause": 0.0, **changes}
-    turn = Turn(model, HEADS, Ask(strip, comics.NARRATE_FREELY, target, **options), tell)
-    turn.run()
-    return told
+    session = GenerationSession(model, HEADS, AnswerRequest(strip, comics.NARRATE_FREELY, target, **options), emit)
+    session.run()
+    return events
 
 
-def said(told):
-    return "".join(event["text"] for event in told if event["kind"] == "word")
+def said(events):
+    return "".join(event["text"] for event in events if event["kind"] == "word")
 
 
-def kinds(told):
-    return [event["kind"] for event in told if event["kind"] != "word"]
+def kinds(events):
+    return [event["kind"] for event in events if event["kind"] != "word"]
 
 
 @pytest.mark.parametrize("step", [0, 3, 10])
 def test_a_switch_in_mid_sentence_is_the_schedule_with_that_step(tiny_model, strip, step):
-    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={step: lambda turn: turn.aim(aim(strip, "panel 5"))})
+    events = answer(
+        tiny_model,
+        strip,
+        target_at(strip, "panel 2"),
+        at={step: lambda session: session.set_target(target_at(strip, "panel 5"))},
+    )
     inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
     schedule = [(0, inputs.region("panel 2")), (step + 1, inputs.region("panel 5"))]
     expected = tiny_model.generate(inputs, fwd_hooks=steer(HEADS, schedule=schedule), max_new_tokens=40)
-    assert said(told) == str(expected)
-    words = [event for event in told if event["kind"] == "word"]
+    assert said(events) == str(expected)
+    words = [event for event in events if event["kind"] == "word"]
     assert [event["target"] for event in words] == ["panel 2" if e["step"] <= step else "panel 5" for e in words]
 
 
@@ -64,8 +69,8 @@ def test_without_a_target_it_says_what_the_model_says_and_letting_go_lets_go(tin
     free = answer(tiny_model, strip)
     inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
     assert said(free) == str(tiny_model.generate(inputs, max_new_tokens=40))
-    held = answer(tiny_model, strip, aim(strip, "panel 2"))
-    let_go = answer(tiny_model, strip, aim(strip, "panel 2"), at={8: lambda turn: turn.aim(None)})
+    held = answer(tiny_model, strip, target_at(strip, "panel 2"))
+    let_go = answer(tiny_model, strip, target_at(strip, "panel 2"), at={8: lambda session: session.set_target(None)})
     assert said(held).startswith(strip.captions["panel 2"])
     assert said(held).count(strip.captions["panel 2"]) >= 3 > said(free).count(strip.captions["panel 2"])
     assert said(let_go)[:20] == said(held)[:20]
@@ -73,11 +78,11 @@ def test_without_a_target_it_says_what_the_model_says_and_letting_go_lets_go(tin
 
 
 def test_masses_are_those_of_track(tiny_model, strip):
-    told = answer(tiny_model, strip, aim(strip, "panel 3"), max_new_tokens=8)
+    events = answer(tiny_model, strip, target_at(strip, "panel 3"), max_new_tokens=8)
     inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
     hooks = steer(HEADS, inputs.region("panel 3"))
     expected = track(tiny_model, inputs, HEADS, fwd_hooks=hooks, max_new_tokens=8)
-    words = [event for event in told if event["kind"] == "word"]
+    words = [event for event in events if event["kind"] == "word"]
     assert len(words) == 8
     for event in words:
         mass = torch.tensor([event["mass"][name] for name in expected.regions])
@@ -87,46 +92,54 @@ def test_masses_are_those_of_track(tiny_model, strip):
 
 
 def test_a_box_that_is_drawn_in_mid_sentence_is_watched_from_then_on(tiny_model, strip):
-    box = Aim("box 1", Box(129, 1, 158, 30), STRENGTH)
-    told = answer(tiny_model, strip, at={4: lambda turn: turn.aim(box)})
-    words = [event for event in told if event["kind"] == "word"]
+    box = Target("box 1", Box(129, 1, 158, 30), STRENGTH)
+    events = answer(tiny_model, strip, at={4: lambda session: session.set_target(box)})
+    words = [event for event in events if event["kind"] == "word"]
     assert all(("box 1" in event["mass"]) == (event["step"] > 4) for event in words)
     assert words[-1]["mass"]["box 1"] > 0.9
-    assert strip.captions["panel 5"] in said(told)
+    assert strip.captions["panel 5"] in said(events)
 
 
 def test_a_target_that_cannot_be_is_told_and_the_old_one_stays(tiny_model, strip):
-    outside = Aim("box 1", Box(500, 0, 600, 30), STRENGTH)
-    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={2: lambda turn: turn.aim(outside)})
-    assert kinds(told) == ["started", "refused", "done"]
-    assert said(told) == said(answer(tiny_model, strip, aim(strip, "panel 2")))
+    outside = Target("box 1", Box(500, 0, 600, 30), STRENGTH)
+    events = answer(tiny_model, strip, target_at(strip, "panel 2"), at={2: lambda session: session.set_target(outside)})
+    assert kinds(events) == ["started", "refused", "done"]
+    assert said(events) == said(answer(tiny_model, strip, target_at(strip, "panel 2")))
     with pytest.raises(RegionError):
         answer(tiny_model, strip, outside)
 
 
 def test_cancelling_writes_no_further_token_and_cuts_a_pause_short(tiny_model, strip):
-    told = answer(tiny_model, strip, at={3: lambda turn: turn.cancel()})
-    assert told[-1] == {"kind": "done", "reason": "stopped", "tokens": 4}
+    events = answer(tiny_model, strip, at={3: lambda session: session.cancel()})
+    assert events[-1] == {"kind": "done", "reason": "stopped", "tokens": 4}
     start = time.monotonic()
-    late = {0: lambda turn: threading.Timer(0.05, turn.cancel).start()}
-    told = answer(tiny_model, strip, at=late, pause=30.0)
-    assert told[-1]["reason"] == "stopped"
+    late = {0: lambda session: threading.Timer(0.05, session.cancel).start()}
+    events = answer(tiny_model, strip, at=late, pause=30.0)
+    assert events[-1]["reason"] == "stopped"
     assert time.monotonic() - start < 29
 
 
 def test_only_the_last_of_many_wishes_counts_whatever_thread_they_come_from(tiny_model, strip):
-    def flood(turn):
-        threads = [threading.Thread(target=turn.aim, args=(aim(strip, f"panel {n}"),)) for n in (1, 3, 4, 6) * 5]
+    def flood(session):
+        threads = [
+            threading.Thread(target=session.set_target, args=(target_at(strip, f"panel {n}"),))
+            for n in (1, 3, 4, 6) * 5
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        turn.aim(aim(strip, "panel 5"))
+        session.set_target(target_at(strip, "panel 5"))
 
-    told = answer(tiny_model, strip, aim(strip, "panel 2"), at={3: flood})
-    once = answer(tiny_model, strip, aim(strip, "panel 2"), at={3: lambda turn: turn.aim(aim(strip, "panel 5"))})
-    assert said(told) == said(once)
-    assert [event["target"] for event in told if event["kind"] == "target"] == ["panel 5"]
+    events = answer(tiny_model, strip, target_at(strip, "panel 2"), at={3: flood})
+    once = answer(
+        tiny_model,
+        strip,
+        target_at(strip, "panel 2"),
+        at={3: lambda session: session.set_target(target_at(strip, "panel 5"))},
+    )
+    assert said(events) == said(once)
+    assert [event["target"] for event in events if event["kind"] == "target"] == ["panel 5"]
 
 
 def test_a_switch_on_the_full_matrix_does_what_its_bias_does(shelf):
@@ -147,9 +160,11 @@ def test_a_switch_on_the_full_matrix_does_what_its_bias_does(shelf):
 
 def test_questions_about_one_picture_encode_it_once(tiny_model, strip):
     def ask(prompt, before=None):
-        told = []
-        turn = Turn(tiny_model, HEADS, Ask(strip, prompt, None, max_new_tokens=8, pause=0.0), told.append)
-        return turn.run(before), said(told)
+        events = []
+        session = GenerationSession(
+            tiny_model, HEADS, AnswerRequest(strip, prompt, None, max_new_tokens=8, pause=0.0), events.append
+        )
+        return session.run(before), said(events)
 
     with tower_runs(tiny_model) as runs:
         encoded, _ = ask(comics.OPEN)

@@ -1,6 +1,6 @@
-"""Pictures that were uploaded or drawn, under names that cannot be guessed.
+"""Pictures that were uploaded or drawn, under keys that cannot be guessed.
 
-shelf = Shelf(limits); key = shelf.add(read_upload(data, limits)); shelf.get(key)
+images = ImageStore(limits); key = images.add(read_upload(data, limits)); images.get(key)
 """
 
 import secrets
@@ -12,7 +12,7 @@ from PIL import Image
 from gaze_lens.errors import ImageError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import BROKEN, LARGE, read_image
-from gaze_lens.serve.limits import Limits, Refused
+from gaze_lens.serve.limits import Limits, RequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
@@ -20,12 +20,12 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 def read_upload(data: bytes, limits: Limits) -> Picture:
     """An upright RGB picture from a file's bytes, scaled down to `limits.pixels`; ImageError for anything else.
 
-    What the file is called does not matter; its size is read from its head before anything is unpacked.
+    The name of the file does not matter. Its size is read from its header before its pixels are decoded.
     """
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except LARGE as error:
-        raise ImageError(f"The picture is too large to be unpacked ({error}); scale it down.") from error
+        raise ImageError(f"The picture is too large to be decoded ({error}); scale it down.") from error
     except BROKEN as error:
         raise ImageError(f"This file is no picture; expected {', '.join(FORMATS)}. Save it as one of these.") from error
     width, height = image.size
@@ -49,15 +49,15 @@ def to_png(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-class Shelf:
-    """The latest pictures; the oldest make room for new ones."""
+class ImageStore:
+    """The latest pictures. Beyond `limits.pictures`, the one that was not used for longest is forgotten."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def add(self, picture: Picture) -> str:
-        """Keep a picture; its key."""
+        """Store a picture; its key."""
         key = secrets.token_urlsafe(16)
         self._pictures[key] = picture
         while len(self._pictures) > self.limits.pictures:
@@ -65,8 +65,8 @@ class Shelf:
         return key
 
     def get(self, key: object) -> Picture:
-        """A picture by its key; Refused (404) where it is not, or no longer, there."""
+        """A picture by its key; RequestError (404) where it is not, or no longer, there."""
         if not isinstance(key, str) or key not in self._pictures:
-            raise Refused("This picture is not here any more; load it again.", 404)
+            raise RequestError("This picture is not here any more; load it again.", 404)
         self._pictures.move_to_end(key)
         return self._pictures[key]

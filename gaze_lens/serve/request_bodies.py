@@ -1,0 +1,117 @@
+"""The JSON that a browser sends, checked by pydantic, and the request for an answer that is made of it.
+
+request = read_answer_request(data, images, limits)     # data: the bytes of the body
+target = read_json(TargetChange, data).target
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Box
+from gaze_lens.serve.image_store import ImageStore
+from gaze_lens.serve.limits import Limits, RequestError
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=60)]
+Sides = tuple[Number, Number, Number, Number]  # x0, y0, x1, y1 in pixels of the picture
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the heads are steered to: a box of the picture, its name, and the strength in logits."""
+
+    name: str
+    box: Box
+    strength: float
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """One question about a picture, whose regions the words are tinted by.
+
+    target: where the heads are steered to from the beginning; None leaves them alone. pause: seconds to wait after
+    every token.
+    """
+
+    picture: Picture
+    prompt: str
+    target: Target | None
+    max_new_tokens: int
+    pause: float
+
+
+class TargetBody(BaseModel):
+    """A target as JSON."""
+
+    name: Name
+    box: Sides
+    strength: float = Field(ge=0.01, le=1e5)
+
+    def to_target(self) -> Target:
+        """The target; RegionError for a box that is empty."""
+        return Target(self.name, Box(*self.box), self.strength)
+
+
+class TargetChange(BaseModel):
+    """Another target for a running answer; null leaves the heads alone."""
+
+    target: TargetBody | None = None
+
+
+class SampleBody(BaseModel):
+    """The seed of a sample strip."""
+
+    seed: int = Field(ge=0, lt=2**31)
+
+
+class AnswerBody(BaseModel):
+    """A question as JSON. picture: its key; what is no key at all is as unknown as a key that was forgotten."""
+
+    picture: Any = None
+    prompt: str
+    regions: dict[Name, Sides] = {}
+    target: TargetBody | None = None
+    max_new_tokens: Number
+    pause: Number
+
+
+def read_json(model: type[Body], data: bytes) -> Body:
+    """A JSON body as such a model; RequestError says what is wrong with it."""
+    try:
+        return model.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        value = "" if problem["type"] in ("missing", "json_invalid") else f"; {str(problem['input'])[:80]} was given"
+        raise RequestError(f"{where or 'The request'}: {problem['msg']}{value}.") from error
+
+
+def read_answer_request(data: bytes, images: ImageStore, limits: Limits) -> AnswerRequest:
+    """The question in a request; RequestError, or RegionError for regions outside the picture, says what is wrong."""
+    body = read_json(AnswerBody, data)
+    if not body.prompt.strip():
+        raise RequestError("There is no question; write one.")
+    if len(body.prompt) > limits.prompt:
+        raise RequestError(
+            f"The question has {len(body.prompt)} characters; at most {limits.prompt} are taken. Shorten it."
+        )
+    if len(body.regions) > limits.regions:
+        raise RequestError(f"{len(body.regions)} regions were given; at most {limits.regions} are taken.")
+    _check_range("max_new_tokens", body.max_new_tokens, 1, limits.new_tokens)
+    _check_range("pause", body.pause, 0, limits.pause)
+    return AnswerRequest(
+        Picture(images.get(body.picture).image, {name: Box(*sides) for name, sides in body.regions.items()}),
+        body.prompt,
+        body.target.to_target() if body.target else None,
+        int(body.max_new_tokens),
+        body.pause,
+    )
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RequestError(f"{name} is to be a number from {low:g} to {high:g}; {value:g} was given.")
