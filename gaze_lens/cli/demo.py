@@ -26,9 +26,9 @@ SCORED, STEERED = 24, 24  # strips
 
 
 def run_demo(out: Path, *, seed: int = 0) -> None:
-    """Run everything, say what is found, and write report.html, attention.html, heads.json, scores.csv and figures.
+    """Find and steer heads, print the results, and write report.html, attention.html, heads.json, tables and figures.
 
-    The strips are drawn from the seed and are none of those that the model was trained on.
+    The strips depend on the seed; the model was not trained on them.
     """
     out.mkdir(parents=True, exist_ok=True)
     model = gl.load_tiny()
@@ -67,7 +67,7 @@ def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tu
         "For every panel the model is asked what happens in it. The gaze score of a head is the attention that the "
         "last prompt token pays to the panel asked about, averaged over panels; a head that looks everywhere evenly "
         f"scores at most {1 / len(strips[0].regions):.2f}. {len(strips)} strips that the model was not trained on. "
-        "That so few heads look has a reason: training put a small price on it.",
+        "Training penalised attention to the image; that is why so few heads do it.",
     )
     report.figure(map_plot, "Gaze score of every head.")
     report.figure(
@@ -90,8 +90,8 @@ def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pat
         typer.echo(f"{name:<12}{text:<38}(shows: {strip.captions[name]})")
     plot = show.steering(strip, baseline, steered)
     plot.save(out / "steering.png")
-    seen = show.attention_map(model, inputs, heads)
-    seen.save(out / "attention.png")
+    attention = show.attention_map(model, inputs, heads)
+    attention.save(out / "attention.png")
     viewer = show.attention(model, inputs, heads, max_new_tokens=15)
     viewer.save(out / "attention.html", steered=list(strip.regions))
     report.section(
@@ -100,7 +100,7 @@ def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pat
         "rest of the picture, before the softmax, in the prompt and at every new word. Nothing else is touched.",
     )
     report.figure(plot, f"Unsteered, the model says: {baseline}")
-    report.figure(seen, "Where the heads look, unsteered, when the first word is about to come.")
+    report.figure(attention, "Where the heads look, unsteered, when the first word is about to come.")
 
 
 def measure(
@@ -116,8 +116,8 @@ def measure(
         Condition("no heads"),
     ]
     steered = gl.evaluate(model, strips, conditions)
-    asked = gl.evaluate(model, strips, [Condition("asked about the panel instead")], protocol=asking())
-    rows = [*_rows(steered), *_rows(asked)]
+    questions = gl.evaluate(model, strips, [Condition("asked about the panel instead")], protocol=asking())
+    rows = [*_rows(steered), *_rows(questions)]
     typer.echo(_table(("condition", "describes the target", "word for word"), rows))
     chance = 1 / len(strips[0].regions)
     report.section(
@@ -135,11 +135,11 @@ def schedule(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pa
     order = random_order(strip, seed=seed)
     _title(f"4. Steering while it talks: the target moves {' > '.join(order)}")
     generation, switches, pieces = switch_at_panel_ends(model, strip, heads, order, end=".", prompt=NARRATE_FREELY)
-    said = [Description(piece, name, strip) for name, piece in zip(order, pieces, strict=False)]
-    judgements = CaptionMatch().judge_all(said, progress=False)
+    descriptions = [Description(piece, name, strip) for name, piece in zip(order, pieces, strict=False)]
+    judgements = CaptionMatch().judge_all(descriptions, progress=False)
     rows = [
         (str(step), one.target, one.text, judgement.match or "none")
-        for step, one, judgement in zip(switches, said, judgements, strict=True)
+        for step, one, judgement in zip(switches, descriptions, judgements, strict=True)
     ]
     typer.echo(_table(("step", "target", "text", "describes"), rows))
     inputs = model.encode(model.prepare(strip, NARRATE_FREELY))

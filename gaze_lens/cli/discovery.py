@@ -1,4 +1,4 @@
-"""Finding gaze heads on a folder of strips: results in files, and a run that can be broken off, resumed and shared out.
+"""Find gaze heads on a folder of strips. A run writes files, can be resumed, and can be shared by several jobs.
 
 discover(model, gl.data.read_strips("comics"), Path("out"), top=100)          # under torchrun: by all ranks together
 
@@ -46,13 +46,13 @@ def discover(
     rank_by: str = "score",
     resume: bool = False,
 ) -> HeadScores:
-    """Score every head on the strips and write what was found into `out`.
+    """Score every head on the strips and write the results into `out`.
 
-    heads.json (the `top` heads), gaze_head_ranking.json (all, in the paper authors' layout), scores.csv,
-    scores.safetensors, verdict.json, and figures. Each strip's samples are written as soon as they are made; a run
-    that was broken off goes on with `resume`. Strips that cannot be read are left out. Under torchrun or accelerate
-    launch every rank takes a share, all return the same scores, and the first writes.
-    Raises InputError where `out` holds another run, or one that you did not ask to resume.
+    heads.json (the `top` heads), gaze_head_ranking.json (all heads, in the layout of the paper's authors), scores.csv,
+    scores.safetensors, verdict.json, and figures. Each strip's samples are written as soon as they are computed;
+    `resume` continues a run that was stopped. Strips that cannot be read are left out. Under torchrun or accelerate
+    launch, each rank takes a share of the strips, all return the same scores, and the first one writes.
+    Raises InputError if `out` holds another run, or a run and not `resume`.
     """
     rank, ranks = processes.launched()
     run, partial = _describe(model, strips), out / "strips"
@@ -61,30 +61,30 @@ def discover(
     processes.wait()
     if rank > 0:
         _Record.begin(partial, run, (0, 1), resume=True)
-    made = _samples(model, strips, partial, (rank, ranks))
-    scores = _collect(run, partial, strips.names, made)
+    shapes = _samples(model, strips, partial, (rank, ranks))
+    scores = _collect(run, partial, strips.names, shapes)
     if rank == 0:
         write_results(scores, out, top=top, rank_by=rank_by)
     return scores
 
 
 def sample_strips(model: Any, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> None:
-    """One job of several that share a run out: sample every n-th strip from the i-th, shard=(i, n), from zero.
+    """One job of several that share a run. shard=(i, n) samples every n-th strip, starting with the i-th, from 0.
 
-    The jobs may write into one folder, or each into its own, whose contents are put together in the end. When all
-    are done, `merge_samples` does the rest. Errors as for `discover`.
+    The jobs may write into one folder, or each into its own folder; then copy the contents of all into one. When all
+    jobs are done, `merge_samples` writes the results. Errors as for `discover`.
     """
     partial, shard = out / "strips", check_shard(shard)
     record = _Record.begin(partial, _describe(model, strips), shard, resume=resume)
-    made = _samples(model, strips, partial, shard)
+    shapes = _samples(model, strips, partial, shard)
     names = strips.names[shard[0] :: shard[1]]
-    record.write(names=names, left_out=[name for index, name in _share(strips.names, shard) if index not in made])
+    record.write(names=names, left_out=[name for index, name in _share(strips.names, shard) if index not in shapes])
 
 
 def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadScores:
-    """What `discover` would have written into `out` and returned, from the samples of all its shards.
+    """Merge the samples of all shards, then write and return what `discover` does in one process.
 
-    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    Raises InputError, with the names of the shards, if some are missing, not finished, or of different runs.
     """
     partial = out / "strips"
     records = [_Record.read(path) for path in sorted(partial.glob(SHARDS))]
@@ -97,8 +97,8 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
     by_first = {record.shard[0]: record for record in records}
     names = [by_first[index % number].names[index // number] for index in range(records[0].run["strips"])]
     left_out = {name for record in records for name in record.left_out}
-    made = {index: _shape(partial, name) for index, name in enumerate(names) if name not in left_out}
-    scores = _collect(records[0].run, partial, names, made)
+    shapes = {index: _shape(partial, name) for index, name in enumerate(names) if name not in left_out}
+    scores = _collect(records[0].run, partial, names, shapes)
     write_results(scores, out, top=top, rank_by=rank_by)
     return scores
 
@@ -109,7 +109,7 @@ def has_shards(out: Path) -> bool:
 
 
 def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str = "score") -> None:
-    """Write the heads that were found, tables and figures into a folder."""
+    """Write heads, tables and figures into a folder."""
     scores.save(out / "scores.safetensors")
     scores.to_csv(out / "scores.csv")
     scores.save_ranking(out / "gaze_head_ranking.json")
@@ -121,7 +121,7 @@ def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str
 
 
 def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
-    """What a run is of; a resumed run, and every shard, must agree in all of it."""
+    """The settings of a run. A resumed run and all shards must have the same settings."""
     questions = [ask(index) for index in range(2)]
     return {
         "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
@@ -131,9 +131,9 @@ def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Record:
-    """The file that says what the samples beside it are of.
+    """The file that describes the samples beside it.
 
-    names: the strips of a shard that is finished. left_out: those of them that cannot be read.
+    run: the settings. names: the strips of a shard, once it is finished. left_out: those that cannot be read.
     """
 
     path: Path
@@ -144,7 +144,7 @@ class _Record:
 
     @classmethod
     def begin(cls, partial: Path, run: dict[str, Any], shard: Shard, *, resume: bool) -> "_Record":
-        """Start a folder of samples, or check that what is there is of the same run."""
+        """Start a folder of samples, or check that the samples there are of the same run."""
         first, number = shard
         path = partial / ("run.json" if number == 1 else f"run-{first + 1}-of-{number}.json")
         for other in sorted(partial.glob("run*.json")):
@@ -157,13 +157,13 @@ class _Record:
 
     @classmethod
     def read(cls, path: Path) -> "_Record":
-        told = json.loads(path.read_text())
-        names = None if told["names"] is None else tuple(told["names"])
-        return cls(path, told["run"], tuple(told["shard"]), names, tuple(told["left_out"]))
+        values = json.loads(path.read_text())
+        names = None if values["names"] is None else tuple(values["names"])
+        return cls(path, values["run"], tuple(values["shard"]), names, tuple(values["left_out"]))
 
     def write(self, *, names: Iterable[str] | None, left_out: Iterable[str]) -> None:
-        told = {"run": self.run, "shard": self.shard, "left_out": [*left_out], "names": names and [*names]}
-        write_whole(self.path, json.dumps(told, indent=1).encode())
+        values = {"run": self.run, "shard": self.shard, "left_out": [*left_out], "names": names and [*names]}
+        write_whole(self.path, json.dumps(values, indent=1).encode())
 
     def must_be_of(self, run: dict[str, Any]) -> None:
         changed = sorted(key for key in run if self.run.get(key) != run[key])
@@ -177,21 +177,21 @@ def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
 
 
 def _samples(model: Any, strips: Pictures, partial: Path, shard: Shard) -> dict[int, Shape]:
-    """Have a file of samples for every strip of a shard that can be read; index of strip -> shape of its sample."""
+    """Write a shard's missing samples. Returns index -> shape of the sample, for the strips that can be read."""
     share = _share(strips.names, shard)
-    shapes = {index: _known(strips, name, partial) for index, name in share}
-    made = {index: shape for index, shape in shapes.items() if shape is not None}
+    stored = {index: _stored(strips, name, partial) for index, name in share}
+    shapes = {index: shape for index, shape in stored.items() if shape is not None}
     hidden = processes.launched()[0] > 0
-    with tqdm(total=len(share), initial=len(made), desc="strips", unit="strip", disable=hidden) as bar:
+    with tqdm(total=len(share), initial=len(shapes), desc="strips", unit="strip", disable=hidden) as bar:
         for index, name in share:
-            if index not in made:
+            if index not in shapes:
                 strip = _read(strips, name)
                 if isinstance(strip, str):
                     bar.write(f"Left out: {strip}", file=sys.stderr)
                 else:
-                    made[index] = _sample(model, name, strip, partial)
+                    shapes[index] = _sample(model, name, strip, partial)
                 bar.update()
-    return made
+    return shapes
 
 
 def _read(strips: Pictures, name: str) -> Picture | str:
@@ -202,8 +202,8 @@ def _read(strips: Pictures, name: str) -> Picture | str:
         return str(error)
 
 
-def _known(strips: Pictures, name: str, partial: Path) -> Shape | None:
-    """The shape of the sample of a strip, where there is a file that is whole, and of this very picture."""
+def _stored(strips: Pictures, name: str, partial: Path) -> Shape | None:
+    """The shape of a strip's sample if its file exists, is complete, and is of the same picture; else None."""
     path = _path(partial, name)
     if not path.exists() or isinstance(strip := _read(strips, name), str):
         return None
@@ -211,12 +211,12 @@ def _known(strips: Pictures, name: str, partial: Path) -> Shape | None:
         with safe_open(path, "pt") as file:
             same = (file.metadata() or {}).get("picture") == picture_digest(strip)
             return tuple(file.get_slice("sample").get_shape()) if same else None
-    except SafetensorError:  # half a file, as a full disk leaves it
+    except SafetensorError:  # an incomplete file, for example after a full disk
         return None
 
 
 def _sample(model: Any, name: str, strip: Picture, partial: Path) -> Shape:
-    """Sample a strip and write it down."""
+    """Compute the sample of a strip and write it."""
     (sample,) = score_strips(model, [strip], progress=False)
     about = {"strip": name, "picture": picture_digest(strip)}
     write_whole(_path(partial, name), save({"sample": sample.to(torch.float32)}, metadata=about))
@@ -228,7 +228,7 @@ def _path(partial: Path, name: str) -> Path:
 
 
 def _shape(partial: Path, name: str) -> Shape:
-    """The shape of the sample of a strip that was sampled."""
+    """The shape of a stored sample. Raises InputError if the file is missing or damaged."""
     try:
         with safe_open(_path(partial, name), "pt") as file:
             return tuple(file.get_slice("sample").get_shape())
@@ -239,10 +239,10 @@ def _shape(partial: Path, name: str) -> Shape:
         ) from error
 
 
-def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], made: Mapping[int, Shape]) -> HeadScores:
-    """The samples in files as scores, one read after another; under several ranks those of all of them."""
-    rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in made)
-    widest = max(made.values(), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
+def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], shapes: Mapping[int, Shape]) -> HeadScores:
+    """The scores of all samples; with several ranks, of the samples of all ranks. The files are read one by one."""
+    rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in shapes)
+    widest = max(shapes.values(), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
     samples = together(rows, len(names), widest)
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")

@@ -1,11 +1,11 @@
-"""What is steered in an evaluation: the heads that are asked about, and the controls beside them.
+"""The conditions of an evaluation: the heads under test, and controls.
 
     conditions = gl.evaluation.conditions(model, heads, ["gaze", "random", "all", "none"], scores=scores)
     conditions += gl.evaluation.head_counts(scores, [1, 2, 4, 8])
     conditions += gl.evaluation.strengths(heads, [1, 3, 10])
 
-A condition steers a set of heads with one mode, on every picture and target alike. Gandikota and Bau 2026: the gaze
-heads, as many random heads of the lowest scores, and all heads.
+A condition steers a set of heads with one mode, for all pictures and targets. Gandikota and Bau 2026 compare the gaze
+heads, the same number of random heads with the lowest scores, and all heads.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ from gaze_lens.interventions.steering import Mode, boost_and_suppress
 from gaze_lens.runs.digests import digest
 
 NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
-LARGE = 400  # heads: smaller models draw random heads from the lower half, whatever their number
+LARGE = 400  # heads; smaller models draw random heads from the lower half
 CURVES = ("", "heads", "strength")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`Condition("gaze", heads)`: heads to steer, or None for the model as it is.
+    """`Condition("gaze", heads)`: heads to steer, or None for the unsteered model.
 
-    name: what it is called in results; draws of one kind of control share it.
-    mode: the four numbers, `boost_and_suppress()` unless given.
-    draw: which of several random draws this is, from 0.
-    elsewhere: steer not to the target but to a place of its size elsewhere in the picture.
-    curve: "heads" or "strength" where it is a point of such a curve, else "".
+    name: its name in results; the draws of a random control have the same name.
+    mode: the four numbers, by default `boost_and_suppress()`.
+    draw: the number of the random draw, from 0.
+    elsewhere: steer to a place of the target's size elsewhere in the picture, not to the target.
+    curve: "heads" or "strength" for a point of such a curve, else "".
     """
 
     name: str
@@ -43,18 +43,18 @@ class Condition:
 
     def __post_init__(self) -> None:
         if self.heads is not None and not len(self.heads):
-            raise InputError(f"The condition {self.name!r} has no heads; give heads, or None for the model as it is.")
+            raise InputError(f"The condition {self.name!r} has no heads; give heads, or None for the unsteered model.")
         if self.curve not in CURVES:
             raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells it from the other conditions of a run."""
+        """Unique among the conditions of a run."""
         return self.name, self.draw
 
     @property
     def digest(self) -> str:
-        """A short fingerprint of its heads, "" without heads."""
+        """A short digest of its heads, "" without heads."""
         return "" if self.heads is None else digest(str(self.heads))[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,10 +66,11 @@ class Condition:
         }  # fmt: skip
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> "Condition":
-        """What `to_dict` wrote."""
-        heads = None if given["heads"] is None else HeadSet(given["heads"])
-        return cls(given["name"], heads, Mode(*given["mode"]), given["draw"], given["elsewhere"], given["curve"])
+    def from_dict(cls, values: dict[str, Any]) -> "Condition":
+        """From what `to_dict` returned."""
+        heads = None if values["heads"] is None else HeadSet(values["heads"])
+        mode = Mode(*values["mode"])
+        return cls(values["name"], heads, mode, values["draw"], values["elsewhere"], values["curve"])
 
 
 def conditions(
@@ -85,20 +86,20 @@ def conditions(
 ) -> list[Condition]:
     """The conditions of these names, all with the same mode.
 
-    names: "gaze" steers `heads`. "random" as many heads drawn from those with low scores, several draws.
-        "layer-matched" in every layer as many of that layer's lower half. "all" every head, "none" nothing.
-        "elsewhere" steers `heads` to a place of the target's size somewhere else.
+    names: "gaze" steers `heads`. "random" steers as many heads with low scores, in several draws. "layer-matched" does
+        so layer by layer: in each as many heads as `heads` has there, from the layer's lower half. "all" steers every
+        head, "none" no head. "elsewhere" steers `heads` to a place of the target's size elsewhere.
     scores: of all heads; the random controls need them.
-    below: the percentile of scores to draw random heads from; see `lowest` for the default.
-    Raises InputError for unknown names and missing scores, HeadError where the heads to draw from are fewer than the
-    set, or heads lie outside the model.
+    below: the percentile of scores from which random heads are drawn; see `lowest` for the default.
+    Raises InputError for unknown names and missing scores, HeadError if there are too few heads to draw from, or heads
+    are outside the model.
     """
     _check(model, heads, names, scores, draws)
     mode = mode or boost_and_suppress()
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     below = lowest(len(heads), n_layers * n_heads) if below is None else below
     every = HeadSet([(layer, head) for layer in range(n_layers) for head in range(n_heads)])
-    made: dict[str, Callable[[], list[HeadSet | None]]] = {
+    head_sets: dict[str, Callable[[], list[HeadSet | None]]] = {
         "gaze": lambda: [heads],
         "random": lambda: [scores.controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)],
         "layer-matched": lambda: [scores.layer_controls(heads, seed=seed + draw) for draw in range(draws)],
@@ -107,17 +108,17 @@ def conditions(
         "elsewhere": lambda: [heads],
     }
     return [
-        Condition(name, chosen, mode, draw, elsewhere=name == "elsewhere")
+        Condition(name, head_set, mode, draw, elsewhere=name == "elsewhere")
         for name in names
-        for draw, chosen in enumerate(made[name]())
+        for draw, head_set in enumerate(head_sets[name]())
     ]
 
 
 def lowest(count: int, n_heads: int) -> float:
-    """The percentile of scores from which as many random heads are drawn as gaze heads: 5, as in the paper.
+    """The percentile of scores from which `count` random heads are drawn: 5, as in the paper.
 
-    Where the lowest 5 % are fewer than twice as many heads as there are to draw, so that draws would be nearly alike,
-    the percentile that holds twice as many, at most 50; and 50 in models of fewer than 400 heads.
+    If the lowest 5 % are fewer than twice `count` heads, draws would be nearly equal: then it is the percentile with
+    twice `count` heads below it, at most 50. In models of fewer than 400 heads it is 50.
     """
     return 50.0 if n_heads < LARGE else min(50.0, max(5.0, 200.0 * count / n_heads))
 
@@ -127,10 +128,10 @@ def _check(model: Any, heads: HeadSet, names: Sequence[str], scores: HeadScores 
     unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
     if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
         raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")
-    drawn = [name for name in names if name in ("random", "layer-matched")]
-    if drawn and scores is None:
+    random = [name for name in names if name in ("random", "layer-matched")]
+    if random and scores is None:
         raise InputError(
-            f"The condition {drawn[0]!r} draws heads with low scores: give scores=, as gl.score_heads makes them."
+            f"The condition {random[0]!r} draws heads with low scores: give scores=, as gl.score_heads makes them."
         )
     if draws < 1:
         raise InputError(f"draws={draws} was given; give 1 or more draws of random heads.")
@@ -149,17 +150,17 @@ def strengths(
     return [Condition(f"strength {value:g}", heads, mode(value), curve="strength") for value in values]
 
 
-def without_repeats(chosen: Sequence[Condition]) -> list[Condition]:
-    """The conditions in order; InputError where two share name and draw, there are none, or one is something else."""
-    strangers = [condition for condition in chosen if not isinstance(condition, Condition)]
-    if strangers:
+def checked(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions as a list. Raises InputError for none, for two of one name and draw, and for other objects."""
+    others = [condition for condition in conditions if not isinstance(condition, Condition)]
+    if others:
         raise InputError(
-            f"{strangers[0]!r} is no condition; give what gl.evaluation.conditions(model, heads, ['gaze', 'random'], "
+            f"{others[0]!r} is no condition; give what gl.evaluation.conditions(model, heads, ['gaze', 'random'], "
             "scores=scores) returns, or Condition('mine', heads)."
         )
-    keys = [condition.key for condition in chosen]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice or not keys:
-        told = f"the condition {twice[0][0]!r} twice" if twice else "no conditions"
-        raise InputError(f"{told} was given; give each condition a name, or a draw, of its own.")
-    return list(chosen)
+    keys = [condition.key for condition in conditions]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated or not keys:
+        problem = f"the condition {repeated[0][0]!r} twice" if repeated else "no conditions"
+        raise InputError(f"{problem} was given; give each condition a name, or a draw, of its own.")
+    return list(conditions)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from gaze_lens.data.picture_digests import names_of
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.evaluation.condition import Condition, without_repeats
+from gaze_lens.evaluation.condition import Condition, checked
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import KIND, Generations, Record, check_picture, describe, picture_line, skipped_line
 from gaze_lens.evaluation.steered_rows import Row, Text, answers
@@ -45,7 +45,7 @@ def generate_answers(
     Raises InputError if there are no pictures, if two conditions share a name, for objects that are no condition or no
     protocol, and for a file of another run or of other pictures.
     """
-    conditions = without_repeats(conditions)
+    conditions = checked(conditions)
     if not isinstance(protocol, Protocol):
         raise InputError(f"protocol={protocol!r} was given; give what gl.evaluation.question() returns, or another.")
     todo = _shard(names_of(pictures), shard)

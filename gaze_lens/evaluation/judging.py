@@ -1,9 +1,9 @@
-"""Judging what a run wrote down, as often as you like, without running the model again.
+"""Judge the answers of a run, with any number of judges, without running the model again.
 
     results = gl.rejudge("out", gl.evaluation.judges.CaptionMatch(score="f1"))
-    results = gl.rejudge("out", LikelihoodJudge(model), pictures=strips)       # a judge that looks at the pictures
+    results = gl.rejudge("out", LikelihoodJudge(model), pictures=strips)       # a judge that needs the pictures
 
-Judgements go into a file beside the generations, one line for each answer, and are kept; errors are tried again.
+The judgements are stored in a file beside the generations, one line for each answer. Errors are tried again.
 """
 
 import json
@@ -29,8 +29,8 @@ from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.runs.journal import Journal, Line, header
 
-BLIND = CaptionMatch | ExactDescription | NamesOnly
-CHUNK = 64  # answers that are judged, and written down, together
+BLIND = CaptionMatch | ExactDescription | NamesOnly  # they need no pictures, only captions
+CHUNK = 64  # answers that are judged, and written, together
 
 
 def rejudge(
@@ -42,27 +42,27 @@ def rejudge(
 ) -> Results:
     """Judge all answers that a run has written so far.
 
-    source: the folder that `gl.evaluate` wrote into, or what `generate_answers` returned (nothing is written then).
+    source: the folder that `gl.evaluate` wrote into, or what `generate_answers` returned (then nothing is written).
     judge: by default the region whose caption fits best (`CaptionMatch`); for the protocol "regions" `NamesOnly`.
-    pictures: those of the run; judges that look at them need them.
-    Answers that this judge has judged already are not judged again, except those that ended in an error; a judge of
-    your own has to have a `__repr__`, by which it is known again.
-    Raises InputError where there is no such run, or the pictures are not those of the run.
+    pictures: those of the run; only judges that look at pictures need them.
+    Stored judgements are not recomputed, except errors. Their key is the judge's repr; without a `__repr__`, all
+    judgements are recomputed.
+    Raises InputError if there is no such run, or the pictures are not those of the run.
     """
     folder = None if isinstance(source, Generations) else Path(source)
     source = source if folder is None else Generations.read(folder / FILE)
     judge = _checked(judge) or default_judge(source.protocol)
     describe = _describer(source, judge, pictures)
     path = None if folder is None else folder / f"judgements-{slug(name_of(judge))}.jsonl"
-    if path is not None and not _known_by_name(judge):
+    if path is not None and not _has_repr(judge):
         path.unlink(missing_ok=True)
     run = {"judge": name_of(judge), "generations": digest(json.dumps(source.run, sort_keys=True))[:16]}
     journal = Journal.open(path, header("judgements", run), resume=True)
     judged = dict(map(_entry, journal.lines))
     records = [record for record in source.records if not record.skipped]
-    todo = [record for record in records if not _settled(judged.get(record.key))]
-    there = len(records) - len(todo)
-    with tqdm(total=len(records), initial=there, desc="judging", unit="answer", disable=not progress) as bar:
+    todo = [record for record in records if not _is_complete(judged.get(record.key))]
+    done = len(records) - len(todo)
+    with tqdm(total=len(records), initial=done, desc="judging", unit="answer", disable=not progress) as bar:
         remaining = iter(todo)
         while chunk := list(islice(remaining, CHUNK)):
             judged.update(map(_entry, journal.append(list(_judge(judge, describe, chunk)))))
@@ -71,10 +71,10 @@ def rejudge(
 
 
 def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) -> None:
-    """InputError, before a model runs, where the judge compares captions, and the first picture has none."""
+    """Raises InputError, before a model runs, if the judge compares captions and the first picture has none."""
     if not isinstance(_checked(judge), BLIND | None):
         return
-    with suppress(ImageError, RegionError):  # a picture that cannot be read is left out when its turn comes
+    with suppress(ImageError, RegionError):  # a picture that cannot be read is skipped later
         if not pictures[0].captions:
             raise InputError(
                 "The pictures have no captions, and without them nothing says what is right. Give pictures with "
@@ -84,28 +84,28 @@ def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) ->
 
 
 def default_judge(protocol: Protocol) -> Judge:
-    """The judge that fits a protocol and needs no model."""
+    """The default judge of a protocol; it needs no model."""
     return NamesOnly() if protocol.name == "regions" else CaptionMatch()
 
 
 def _checked(judge: Any) -> Judge | None:
-    """InputError for what is no judge."""
+    """Raises InputError for an object that is no judge."""
     if not isinstance(judge, Judge | None) or isinstance(judge, type):
         raise InputError(f"judge={judge!r} was given; give a judge, such as gl.evaluation.judges.CaptionMatch('f1').")
     return judge
 
 
 def name_of(judge: Judge) -> str:
-    """A judge with its settings, as far as its `repr` tells them."""
-    return repr(judge) if _known_by_name(judge) else type(judge).__name__
+    """The repr of a judge, which names its settings; the name of its class if it has no `__repr__`."""
+    return repr(judge) if _has_repr(judge) else type(judge).__name__
 
 
-def _known_by_name(judge: Judge) -> bool:
+def _has_repr(judge: Judge) -> bool:
     return type(judge).__repr__ is not object.__repr__
 
 
 def slug(name: str) -> str:
-    """A judge's name (`name_of`) for a file: another judge, or other settings, another name."""
+    """A judge's name (`name_of`) for a file: short, and different for another judge or other settings."""
     kind = "".join(re.findall(r"\w+", name.partition("(")[0])).lower()
     return f"{kind}-{digest(name)[:6]}"
 
@@ -114,23 +114,25 @@ def _entry(line: Line) -> tuple[tuple[Any, ...], list[dict[str, Any]]]:
     return (line["picture"], line["condition"], line["draw"], tuple(line["targets"])), line["judgements"]
 
 
-def _settled(judgements: list[dict[str, Any]] | None) -> bool:
+def _is_complete(judgements: list[dict[str, Any]] | None) -> bool:
     return judgements is not None and all(judgement["error"] is None for judgement in judgements)
 
 
 def _judge(judge: Judge, describe: Any, records: Sequence[Record]) -> Iterator[Line]:
-    """The lines of some answers; a piece that never came is an empty text."""
+    """The lines of some answers. A target that the narration did not reach has an empty text."""
     texts = [[*record.pieces, *[""] * len(record.targets)][: len(record.targets)] for record in records]
-    pairs = [(r, t, x) for r, said in zip(records, texts, strict=True) for t, x in zip(r.targets, said, strict=True)]
-    found = iter(judge.judge_all([describe(*pair) for pair in pairs], progress=False))
+    pairs = [
+        (r, t, x) for r, pieces in zip(records, texts, strict=True) for t, x in zip(r.targets, pieces, strict=True)
+    ]
+    results = iter(judge.judge_all([describe(*pair) for pair in pairs], progress=False))
     for record in records:
-        judgements = [next(found).to_dict() for _ in record.targets]
+        judgements = [next(results).to_dict() for _ in record.targets]
         key = {"picture": record.picture, "condition": record.condition, "draw": record.draw}
         yield {**key, "targets": record.targets, "judgements": judgements}
 
 
 def _describer(generations: Generations, judge: Judge, pictures: Sequence[Picture] | None) -> Any:
-    """A function that makes what a judge is given of a record, a target and a text."""
+    """A function from a record, a target and a text to a `Description`."""
     if pictures is None:
         if not (isinstance(judge, BLIND) or getattr(judge, "look", None) is False):
             raise InputError(f"{name_of(judge)} may look at the pictures; give those of the run: pictures=.")
@@ -139,23 +141,23 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
         if pictures_digest(pictures) != generations.run["pictures_digest"]:
             raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
         index = {name: n for n, name in enumerate(names_of(pictures))}
-    held: dict[str, Picture] = {}
+    last: dict[str, Picture] = {}  # the picture of the last record, by name: it is read once
 
     def describe(record: Record, target: str, text: str) -> Description:
-        if record.picture not in held:
-            held.clear()
+        if record.picture not in last:
+            last.clear()
             line = generations.pictures[record.picture]
             picture = _outline(line) if index is None else pictures[index[record.picture]]
             if index is not None:
                 check_picture(line, picture)
-            held[record.picture] = picture
-        return Description(text, target, held[record.picture])
+            last[record.picture] = picture
+        return Description(text, target, last[record.picture])
 
     return describe
 
 
 def _outline(line: Line) -> Picture:
-    """A picture as far as the records tell it: size, regions and captions, without what is in it."""
+    """A black picture with the size, the regions (as boxes) and the captions that the run has recorded."""
     image = Image.new("RGB", tuple(line["size"]))
     boxes = {name: Box(*bounds) for name, bounds in line["regions"].items()}
-    return Picture(image, boxes, {name: told for name, told in line["captions"].items() if told})
+    return Picture(image, boxes, {name: caption for name, caption in line["captions"].items() if caption})

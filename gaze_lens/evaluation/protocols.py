@@ -1,12 +1,12 @@
-"""What is asked of every picture, and what the answer should be about.
+"""Protocols: the question about each picture, and the targets that its answers are steered to.
 
-    question()              one question about the whole picture, every region as the target once
+    question()              one question about the picture, steered to each region in turn
     static_narration()      the same with a question about "this panel" and a long answer
-    dynamic_narration()     a narration during which the target moves on, in a random order
-    regions()               photographs: one question, every object as the target once
-    asking()                no steering needed: the question about every region in turn
+    dynamic_narration()     a narration in which the target changes, in a random order
+    regions()               photographs: one question, steered to each object in turn
+    asking()                a separate question for each region; needs no steering
 
-Gandikota and Bau 2026, "Protocols"; the questions are our own, and `prompt=` takes any other.
+As in Gandikota and Bau 2026, "Protocols". The questions are our own; `prompt=` takes another.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from gaze_lens.regions.shapes import Box
 
 @dataclass(frozen=True)
 class Protocol:
-    """A question, and how the answers to it are steered.
+    """A question, and how its answers are steered.
 
     name: for files and reports. prompt: one text, or one for each region in order.
-    max_new_tokens: length of an answer; greedy. where: as for `gl.steer`.
-    every, end: for a narration, where the target moves on: every so many tokens, or when the text brings `end`
-        (".", say); at most one of the two. Neither: one target for the whole answer.
+    max_new_tokens: the greatest length of an answer; decoding is greedy. where: as for `gl.steer`.
+    every, end: for a narration, when the target changes: after every so many tokens, or when the text contains `end`
+        (such as "."). Give at most one of them; with neither, an answer has one target.
     """
 
     name: str
@@ -42,15 +42,17 @@ class Protocol:
         if self.max_new_tokens < 1 or (self.every is not None and self.every < 1) or self.end == "":
             raise InputError(f"{self} was given; give at least one new token, and every= or end= that can be reached.")
         if self.every is not None and self.end is not None:
-            raise InputError("A narration moves on every so many tokens, or at an end; give every= or end=, not both.")
+            raise InputError(
+                "The target of a narration changes after so many tokens, or at an end; give every= or end=, not both."
+            )
 
     @property
     def moves(self) -> bool:
-        """Whether the target moves on during an answer."""
+        """Whether the target changes during an answer."""
         return self.every is not None or self.end is not None
 
     def targets(self, picture: Picture, *, seed: Sequence[int]) -> list[tuple[str, ...]]:
-        """For each answer about a picture, the regions it should be about, in turn: every region, or one order."""
+        """For each answer about a picture, its targets in order: one region each, or for a narration all regions."""
         if self.moves:
             return [tuple(random_order(picture, seed=seed))]
         if not picture.regions:
@@ -58,7 +60,7 @@ class Protocol:
         return [(name,) for name in picture.regions]
 
     def prompt_for(self, picture: Picture, target: str) -> str:
-        """The question whose answer should be about a region."""
+        """The question for a target."""
         if isinstance(self.prompt, str):
             return self.prompt
         index = list(picture.regions).index(target)
@@ -68,22 +70,21 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        given = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> "Protocol":
-        """What `to_dict` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    def from_dict(cls, values: dict[str, Any]) -> "Protocol":
+        """From what `to_dict` returned."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def question(prompt: str = OPEN, *, max_new_tokens: int = 15) -> Protocol:
-    """Question steering: one question about the picture as a whole, every region as the target once."""
+    """Question steering: one question about the picture, steered to each region in turn."""
     return Protocol("question", prompt, max_new_tokens)
 
 
 def static_narration(prompt: str = THIS, *, max_new_tokens: int = 100) -> Protocol:
-    """Static narration: a question about "this panel", which the steering alone points at."""
+    """Static narration: a question about "this panel"; only the steering says which panel."""
     return Protocol("static", prompt, max_new_tokens)
 
 
@@ -95,21 +96,21 @@ def dynamic_narration(
     max_new_tokens: int = 300,
     where: Sequence[str] = ("decode",),
 ) -> Protocol:
-    """Dynamic narration: the target moves on every 50 tokens, or when a sentence ends (`end="."`), in a random order.
+    """Dynamic narration: the target changes every 50 tokens, or when a sentence ends (`end="."`), in a random order.
 
-    The text is cut where the target moves on, and every piece is judged by its own target.
+    The text is cut where the target changes, and each piece is judged by its own target.
     """
     every = 50 if every is None and end is None else every
     return Protocol("dynamic", prompt, max_new_tokens, tuple(where), every, end)
 
 
 def regions(prompt: str = ONE_THING, *, max_new_tokens: int = 15) -> Protocol:
-    """Photographs with named objects, such as COCO's: one question, every object as the target once."""
+    """Photographs with named objects, such as COCO's: one question, steered to each object in turn."""
     return Protocol("regions", prompt, max_new_tokens)
 
 
 def asking(prompts: Sequence[str] = tuple(map(ask, range(len(ORDINALS)))), *, max_new_tokens: int = 15) -> Protocol:
-    """A question about every region in turn: what the model can see, before anything is steered."""
+    """One question for each region: what can the unsteered model see?"""
     return Protocol("asking", tuple(prompts), max_new_tokens)
 
 
@@ -120,7 +121,7 @@ PROTOCOLS = {
 
 
 def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
-    """The picture's regions in a seeded random order in which none keeps its place."""
+    """The picture's regions in a seeded random order, in which no region is at its own place."""
     names = list(picture.regions)
     if len(names) < 2:
         raise InputError("A random order needs two named regions or more.")
@@ -132,19 +133,19 @@ def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
 
 
 def elsewhere(picture: Picture, name: str, *, seed: int | Sequence[int]) -> Box | None:
-    """A box of a region's size, at a seeded random place of the picture that does not overlap the region's box.
+    """A box of a region's size at a seeded random place that does not overlap the region's box.
 
-    None where the region's box is too large for that.
+    None if the region's box is too large for that.
     """
     box, (width, height) = picture.region(name).bounds, picture.image.size
     x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)
-    right, low = width - (x1 - x0), height - (y1 - y0)  # the largest x and y of a place
+    right, low = width - (x1 - x0), height - (y1 - y0)  # the largest x and y of the new box
     sides = [(0, x0 - (x1 - x0), 0, low), (x1, right, 0, low), (0, right, 0, y0 - (y1 - y0)), (0, right, y1, low)]
     sides = [side for side in sides if side[0] <= side[1] and side[2] <= side[3]]
     if not sides:
         return None
     areas = np.array([(side[1] - side[0] + 1) * (side[3] - side[2] + 1) for side in sides])
     rng = np.random.default_rng(seed)
-    chosen = sides[rng.choice(len(sides), p=areas / areas.sum())]
-    x, y = float(rng.uniform(*chosen[:2])), float(rng.uniform(*chosen[2:]))
+    side = sides[rng.choice(len(sides), p=areas / areas.sum())]  # left of the region, right of it, above or below
+    x, y = float(rng.uniform(*side[:2])), float(rng.uniform(*side[2:]))
     return Box(x, y, x + x1 - x0, y + y1 - y0)

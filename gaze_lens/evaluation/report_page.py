@@ -1,4 +1,4 @@
-"""The page that an evaluation leaves: what was run, how it went, and answers to read."""
+"""The report of an evaluation as a page: figures, tables, examples of answers, and the settings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ TARGETS = 30  # a figure by target shows no more
 
 
 def write_page(results: Results, path: str | Path) -> None:
-    """Write the results as one HTML file that loads nothing from anywhere."""
+    """Write the results as one HTML file without external resources."""
     run, table = results.generations.run, results.table()
     report = Report(
         f"Evaluation: {run['protocol']['name']}",
@@ -36,8 +36,8 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
     report.section(
         "Does the answer describe the target?",
         f"Share of judged answers whose match is their target. Chance is {results.chance:.1%}. Intervals: 95 %, "
-        "percentile bootstrap over pictures, 10,000 resamples. What the judge failed on and what was skipped is "
-        "counted apart and is no miss.",
+        "percentile bootstrap over pictures, 10,000 resamples. Errors of the judge and skipped answers are "
+        "counted separately; they are no misses.",
     )
     if (table.n[table.curve == ""] > 0).any():
         report.figure(show.accuracies(results), "Accuracy by condition.")
@@ -65,9 +65,9 @@ def _row(row: dict[str, Any], *, moves: bool) -> dict[str, str]:
         "errors": str(row["errors"]), "skipped": str(row["skipped"]),
     }  # fmt: skip
     if moves:
-        known = row["rho"] == row["rho"] and row["rho"] is not None
-        told = f"{row['rho']:.2f} [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if known else ""
-        cells["Spearman's rho with the schedule"] = told
+        defined = row["rho"] == row["rho"] and row["rho"] is not None
+        rho = f"{row['rho']:.2f} [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if defined else ""
+        cells["Spearman's rho with the schedule"] = rho
     return cells
 
 
@@ -90,14 +90,14 @@ def _differences(report: Report, results: Results) -> None:
 def _examples(report: Report, results: Results) -> None:
     answers, names = results.answers, list(results.generations.pictures)[:EXAMPLES]
     curves = {condition.name for condition in results.generations.conditions if condition.curve}
-    shown = answers[answers.picture.isin(names) & (answers.draw == 0) & ~answers.condition.isin(curves)]
+    examples = answers[answers.picture.isin(names) & (answers.draw == 0) & ~answers.condition.isin(curves)]
     report.section("Answers to read", f"The first {len(names)} pictures; of random controls the first draw.")
-    shown = shown.sort_values(["picture", "place"], kind="stable")
+    examples = examples.sort_values(["picture", "place"], kind="stable")
     rows, marks = [], []
-    for row in shown.itertuples():
-        told = (row.skipped, row.error, row.match)  # pandas makes NaN of what is not there
-        found = next((one for one in told if isinstance(one, str) and one), "none")
-        rows.append((row.picture, row.condition, row.target, row.text, found))
+    for row in examples.itertuples():
+        outcomes = (row.skipped, row.error, row.match)  # those that are missing are NaN
+        outcome = next((one for one in outcomes if isinstance(one, str) and one), "none")
+        rows.append((row.picture, row.condition, row.target, row.text, outcome))
         marks.append(None if row.correct != row.correct else bool(row.correct))
     report.table(("picture", "condition", "target", "text", "describes"), rows, marks)
 
@@ -110,8 +110,8 @@ def _settings(report: Report, results: Results) -> None:
     lines += [f"{name}: {value}" for name, value in protocol.items() if value is not None]
     for condition in results.generations.conditions:
         heads = "none" if condition.heads is None else str(condition.heads)
-        told = f"mode {condition.to_dict()['mode']}" if condition.heads is not None else ""
-        lines.append(f"{condition.name} {condition.draw}: {heads[:300]} {told}".rstrip())
+        mode = f"mode {condition.to_dict()['mode']}" if condition.heads is not None else ""
+        lines.append(f"{condition.name} {condition.draw}: {heads[:300]} {mode}".rstrip())
     report.section("Settings", "The same settings give the same figures.").code("\n".join(lines))
 
 

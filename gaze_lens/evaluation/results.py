@@ -1,4 +1,4 @@
-"""What came of an evaluation: accuracy by condition and by target, differences, schedules, with intervals.
+"""The results of an evaluation: accuracy by condition and by target, differences and rank correlations.
 
 results = gl.evaluate(model, strips, conditions)
 print(results)
@@ -24,24 +24,24 @@ Key = tuple[Any, ...]
 
 
 def _once(figure: Callable[..., Any]) -> Callable[..., Any]:
-    """A figure that is bootstrapped once, however many tables, plots and pages ask for it."""
+    """Bootstrap a figure only once, because tables, plots and pages use the same ones."""
 
     @wraps(figure)
-    def found(self: "Results", *given: Any, **named: Any) -> Any:
-        about = figure.__name__, given, tuple(sorted(named.items()))
-        if about not in self._figures:
-            self._figures[about] = figure(self, *given, **named)
-        return self._figures[about]
+    def cached(self: "Results", *args: Any, **options: Any) -> Any:
+        key = figure.__name__, args, tuple(sorted(options.items()))
+        if key not in self._figures:
+            self._figures[key] = figure(self, *args, **options)
+        return self._figures[key]
 
-    return found
+    return cached
 
 
 @dataclass(eq=False, repr=False)
 class Results:
     """The judged answers of a run.
 
-    generations: the answers. judge: who judged them. judgements: an answer's key -> a judgement for each target.
-    What a judge failed on, and what was skipped, is counted apart and is no miss. Intervals are bootstrapped over
+    generations: the answers. judge: the judge's name. judgements: an answer's key -> a judgement for each target.
+    Errors of the judge and skipped answers are counted separately; they are no misses. Intervals are bootstrapped over
     pictures (95 %, 10,000 resamples), with the run's seed.
     """
 
@@ -62,7 +62,7 @@ class Results:
 
     @property
     def chance(self) -> float:
-        """The accuracy of naming a region at random, 0-1: the mean over pictures of one by their regions."""
+        """The accuracy of a random choice, 0-1: the mean over pictures of 1 / number of regions."""
         shares = [1 / len(line["regions"]) for line in self.generations.pictures.values()]
         return sum(shares) / max(1, len(shares))
 
@@ -71,8 +71,8 @@ class Results:
         """One row for each answer and target.
 
         Columns: picture, condition, draw, turn, target, place (the target's, in reading order, from 0), text, match,
-        match_place, correct (1, 0, or NaN where it was not judged), margin, repeats (whether the text has the words of
-        the unsteered answer; NaN where there is none), error, skipped.
+        match_place, correct (1, 0, or NaN if it was not judged), margin, repeats (1 if the text has the words of the
+        unsteered answer, else 0; NaN if there is none), error, skipped.
         """
         import pandas
 
@@ -87,17 +87,17 @@ class Results:
     def _rows(self, record: Record, plain: Mapping[Key, str]) -> list[tuple]:
         places = {name: index for index, name in enumerate(self.generations.pictures[record.picture]["regions"])}
         unsteered = plain.get((record.picture, record.targets)) if record.heads and not record.skipped else None
-        again = None if unsteered is None else float(repeats(record.text, unsteered))
-        found: list[dict[str, Any]] = self.judgements.get(record.key, [])
+        repeated = None if unsteered is None else float(repeats(record.text, unsteered))
+        judgements: list[dict[str, Any]] = self.judgements.get(record.key, [])
         rows = []
         for turn, target in enumerate(record.targets):
             text = record.pieces[turn] if turn < len(record.pieces) else ""
-            said = found[turn] if found else {"match": None, "correct": None, "margin": None, "error": None}
-            correct = None if said["correct"] is None else float(said["correct"])
-            match_place = places.get(said["match"])
+            judgement = judgements[turn] if judgements else dict.fromkeys(("match", "correct", "margin", "error"))
+            correct = None if judgement["correct"] is None else float(judgement["correct"])
+            match_place = places.get(judgement["match"])
             rows.append((
-                record.picture, record.condition, record.draw, turn, target, places[target], text, said["match"],
-                match_place, correct, said["margin"], again, said["error"], record.skipped,
+                record.picture, record.condition, record.draw, turn, target, places[target], text, judgement["match"],
+                match_place, correct, judgement["margin"], repeated, judgement["error"], record.skipped,
             ))  # fmt: skip
         return rows
 
@@ -109,9 +109,9 @@ class Results:
 
     @_once
     def accuracy(self, condition: str, *, target: str | None = None, draw: int | None = None) -> Estimate | None:
-        """The share of judged answers that describe their target; None where none was judged.
+        """The share of judged answers that describe their target; None if none was judged.
 
-        target: of these answers only. draw: of one draw of a random control.
+        target: only answers with this target. draw: only this draw of a random control.
         """
         rows = self._of(condition).dropna(subset="correct")
         rows = rows if target is None else rows[rows.target == target]
@@ -122,9 +122,9 @@ class Results:
 
     @_once
     def compare(self, first: str, second: str) -> Difference | None:
-        """How much more often the first condition describes the target, pair by pair: same picture, same target.
+        """How much more often the first condition describes the target, paired by picture and target.
 
-        Of random controls the mean over draws is taken. None where there is no pair that was judged in both.
+        For random controls, the mean over draws counts. None if no pair was judged in both conditions.
         """
         pair = ["picture", "target"]
         one, other = (self._of(name).groupby(pair, sort=False).correct.mean() for name in (first, second))
@@ -137,7 +137,7 @@ class Results:
 
     @_once
     def spearman(self, condition: str) -> Estimate | None:
-        """Rank correlation between the places scheduled and the places described, over all pieces with a match."""
+        """Rank correlation of scheduled and described places, over all pieces with a match; None without any."""
         rows = self._of(condition).dropna(subset="match_place")
         if rows.empty:
             return None
@@ -148,7 +148,7 @@ class Results:
         """One row for each condition.
 
         Columns: condition, curve, heads, strength, draws, accuracy, low, high, n, least and most (of the draws),
-        repeats (share that says what the unsteered answer says), without_repeats (accuracy where these are misses, as
+        repeats (share of answers that repeat the unsteered one), without_repeats (accuracy if these count as misses, as
         in the paper), errors, skipped; for a narration also rho, rho_low and rho_high.
         """
         import pandas
@@ -185,8 +185,8 @@ class Results:
         first, *others = self.names
         rows = [(other, self.compare(first, other)) for other in others]
         return pandas.DataFrame([
-            {"first": first, "second": other, **_numbers(found, "difference"), "p": found.p if found else None}
-            for other, found in rows
+            {"first": first, "second": other, **_numbers(figure, "difference"), "p": figure.p if figure else None}
+            for other, figure in rows
         ])  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,28 +207,28 @@ class Results:
     def __str__(self) -> str:
         lines = [repr(self), f"{'condition':<16}{'heads':>6}  describes the target (chance {self.chance:.1%})"]
         for row in self.table().to_dict("records"):
-            told = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**row) if row["n"] else "not judged"
-            apart = [f"; {row[name]} {name}" for name in ("errors", "skipped") if row[name]]
-            lines.append(f"{row['condition']:<16}{row['heads']:>6}  {told}{''.join(apart)}")
+            share = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**row) if row["n"] else "not judged"
+            others = [f"; {row[name]} {name}" for name in ("errors", "skipped") if row[name]]
+            lines.append(f"{row['condition']:<16}{row['heads']:>6}  {share}{''.join(others)}")
         lines += [f"{self.missing} pictures are not finished."] * bool(self.missing)
         return "\n".join(lines)
 
 
 def _strict(rows: "DataFrame") -> float:
-    """The accuracy of answers when those that repeat the unsteered one are misses; NaN where none is known."""
-    known = rows.dropna(subset=["correct", "repeats"])
-    return (known.correct * (1 - known.repeats)).mean()
+    """The accuracy if answers that repeat the unsteered one count as misses; NaN without such answers."""
+    rows = rows.dropna(subset=["correct", "repeats"])
+    return (rows.correct * (1 - rows.repeats)).mean()
 
 
 def _strength(condition: Condition) -> float | None:
-    """The largest number of a condition's mode, in logits; None where nothing is steered."""
+    """The largest number of a condition's mode, in logits; None if nothing is steered."""
     mode = condition.mode
     numbers = mode.target, mode.others, mode.prompt, mode.generated
     return None if condition.heads is None else max(map(abs, numbers))
 
 
-def _numbers(found: Estimate | None, name: str) -> dict[str, Any]:
-    """An estimate as columns; none where there is none."""
-    if found is None:
+def _numbers(estimate: Estimate | None, name: str) -> dict[str, Any]:
+    """An estimate as columns, which are None if it is."""
+    if estimate is None:
         return {name: None, "low": None, "high": None, "n": 0}
-    return {name: found.value, "low": found.low, "high": found.high, "n": found.n}
+    return {name: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}

@@ -1,4 +1,4 @@
-"""`gl.evaluate`: run a protocol under several conditions, judge what was said, and write it all down.
+"""`gl.evaluate`: run a protocol in several conditions, judge the answers, and write everything into a folder.
 
 scores = gl.score_heads(model, some_strips)
 conditions = gl.evaluation.conditions(model, scores.top(100), scores=scores)
@@ -41,17 +41,17 @@ def evaluate(
 ) -> Results:
     """How often steered answers describe their targets, with controls and intervals.
 
-    pictures: with named regions, and captions unless the judge does without. conditions: what is steered.
-    protocol: what is asked; `gl.evaluation.question()` unless given.
+    pictures: with named regions, and with captions if the judge needs them. conditions: what is steered.
+    protocol: what is asked; by default `gl.evaluation.question()`.
     judge: by default `CaptionMatch`, for the protocol "regions" `NamesOnly`.
-    out: a folder. generations.jsonl there holds every answer as soon as it is made; judgements, tables (CSV), all
-        figures (results.json) and a page (report.html) come beside it. None keeps everything in memory.
-    resume: go on with the run that the folder holds; a run that was killed loses at most the picture in work.
-    options: seed=0 (of orders and places), batch_size=24 (answers that run together), as for `generate_answers`.
-    Under torchrun or accelerate launch every rank takes a share of the pictures and writes a file of its own, which
-    as many ranks can resume; all return the same results, and the first judges and writes the rest.
-    The same arguments give the same figures. Raises InputError where `out` holds another run, or one that you did not
-    ask to resume; and where the judge compares captions, and the pictures have none.
+    out: a folder. generations.jsonl there has each answer as soon as it is generated; judgements, tables (CSV), all
+        figures (results.json) and a page (report.html) are beside it. None keeps everything in memory.
+    resume: continue the run in the folder. A run that was killed loses at most the present batch.
+    options: seed=0 (of orders and places), batch_size=24 (answers at a time), as for `generate_answers`.
+    Under torchrun or accelerate launch, each rank takes a share of the pictures and writes its own file, which the same
+    number of ranks can resume. All ranks return the same results; the first one judges and writes the other files.
+    The same arguments give the same figures. Raises InputError if `out` holds another run, or a run and not `resume`;
+    and if the judge compares captions and the pictures have none.
     """
     protocol = protocol or question()
     if len(pictures):
@@ -71,9 +71,9 @@ def evaluate(
 
 
 def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
-    """What `evaluate` would have written into `out` and returned, from the answers of all its shards.
+    """Merge the answers of all shards, then judge and write as `evaluate` does in one process.
 
-    Raises InputError, with their names, for shards that are missing or not finished, or of different runs.
+    Raises InputError, with the names of the shards, if some are missing, not finished, or of different runs.
     """
     merge_generations(out)
     results = rejudge(out, judge)
@@ -82,7 +82,7 @@ def merge(out: str | Path, *, judge: Judge | None = None) -> Results:
 
 
 def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | None) -> Generations:
-    """The answers of all ranks, in the order of one process; written down into `out`, if any."""
+    """The answers of all ranks, in the order of one process; also written into `out`, unless it is None."""
     lines = interleave(processes.gathered((generations, names)))
     if out is not None:
         write(Path(out) / FILE, generations.run, lines, kind=KIND)

@@ -1,11 +1,11 @@
-"""Figures of an evaluation with their uncertainty: means, paired differences and rank correlations.
+"""Means, paired differences and rank correlations, with intervals.
 
     mean(correct, strips)                             # Estimate: 0.83 [0.79, 0.87], n 600 of 100 strips
     difference(gaze, random, strips)                  # Difference: + 0.66 [0.61, 0.71], p = 0.0001
     spearman(scheduled, described, strips)            # Estimate of rho
 
-`strips` says for every value which strip it comes from (any labels): values of one strip hang together, so strips are
-resampled, and strips have their signs flipped, not single values. A strip may have more values than another.
+`strips` has the strip of each value, as any label. Values of one strip are not independent, so strips are resampled,
+and the signs of strips are flipped, not those of single values. Strips may have different numbers of values.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -21,12 +21,12 @@ from gaze_lens.heads.rank_correlation import rank_correlation
 
 Labels = Sequence[Hashable]
 Values = Sequence[float | None] | np.ndarray  # None is refused, as NaN is
-CELLS = 2**19  # numbers of scratch memory for one step of a bootstrap; small ones stay near the processor
+CELLS = 2**19  # numbers in memory for one step of a bootstrap; small blocks stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with a percentile bootstrap interval over strips. n: values; n_strips: independent ones."""
+    """A figure with a percentile bootstrap interval over strips. n: number of values; n_strips: of strips."""
 
     value: float
     low: float
@@ -44,7 +44,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A mean difference between pairs. p: two-sided, from flipping the sign of whole strips."""
+    """A mean difference between pairs. p: two-sided, from flipping the signs of strips."""
 
     p: float
 
@@ -57,33 +57,33 @@ def mean(values: Values, strips: Labels, *, level: float = 0.95, resamples: int 
 
     Raises InputError for no values, another number of labels, values that are not finite, and a level outside 0-1.
     """
-    (found,), owner = _checked([values], strips, level, resamples)
-    sums, counts = np.bincount(owner, found), np.bincount(owner).astype(float)
+    (column,), owner = _checked([values], strips, level, resamples)
+    sums, counts = np.bincount(owner, column), np.bincount(owner).astype(float)
     blocks = draws(len(sums), resamples=resamples, seed=seed)
-    low, high = _ends([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in blocks], level)
-    return Estimate(float(found.mean()), low, high, len(found), len(sums))
+    low, high = _ends([sums[block].sum(1) / counts[block].sum(1) for block in blocks], level)
+    return Estimate(float(column.mean()), low, high, len(column), len(sums))
 
 
 def difference(
     first: Values, second: Values, strips: Labels, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """How much larger the first is than the second, value by value (the same strip and target in two conditions).
+    """The mean of first - second, value by value (the same strip and target in two conditions).
 
-    The p-value is for no difference: were the conditions alike, every strip's difference could have had either sign.
-    With up to 12 strips all signs are tried, else `resamples` random ones. Errors as for `mean`.
+    The p-value is that of the hypothesis that the conditions are equal: then each strip's difference could have either
+    sign. With up to 12 strips all signs are tried, else `resamples` random ones. Errors as for `mean`.
     """
     (one, other), owner = _checked([first, second], strips, level, resamples)
-    found = mean(one - other, strips, level=level, resamples=resamples, seed=seed)
+    estimate = mean(one - other, strips, level=level, resamples=resamples, seed=seed)
     sums = torch.from_numpy(np.bincount(owner, one - other))
     generator = derive_generator(seed, "difference")
     p = sign_flip_permutation_pvalue(sums, n_permutations=resamples, generator=generator)
-    return Difference(**found.to_dict(), p=float(p))
+    return Difference(**estimate.to_dict(), p=float(p))
 
 
 def spearman(
     first: Values, second: Values, strips: Labels, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """Spearman's rho over all pairs, as of a schedule's panels and the panels described; 0 where either is constant.
+    """Spearman's rho over all pairs, such as scheduled and described panels; 0 if one of them is constant.
 
     Errors as for `mean`.
     """
@@ -91,21 +91,21 @@ def spearman(
     n_strips = int(owner.max()) + 1
     pairs, which = np.unique(np.stack([one, other]), axis=1, return_inverse=True)
     which = which.reshape(-1)
-    found = []
-    for drawn in draws(n_strips, resamples=resamples, seed=seed, width=pairs.shape[1]):
-        # Points alike are one point of a larger weight: places have few pairs, however many strips there are.
-        times = (np.bincount(chosen, minlength=n_strips)[owner] for chosen in drawn)
+    blocks = []
+    for block in draws(n_strips, resamples=resamples, seed=seed, width=pairs.shape[1]):
+        # Equal pairs are one pair with a larger weight: panels have few different pairs, however many strips there are.
+        times = (np.bincount(resample, minlength=n_strips)[owner] for resample in block)
         weights = np.stack([np.bincount(which, each, minlength=pairs.shape[1]) for each in times])
-        found.append(rank_correlation(*pairs, weights))
-    low, high = _ends(found, level)
+        blocks.append(rank_correlation(*pairs, weights))
+    low, high = _ends(blocks, level)
     return Estimate(float(rank_correlation(one, other)), low, high, len(one), n_strips)
 
 
 def draws(n_strips: int, *, resamples: int, seed: int, width: int = 1) -> Iterator[Int[np.ndarray, "resample strip"]]:
-    """Which strips every resample is made of: as many as there are, with replacement; block by block.
+    """The strips of each resample: as many as there are strips, drawn with replacement. Yields blocks of resamples.
 
-    width: numbers that a caller holds for a resample, where they are more than strips. All blocks together are the
-    same whatever their size, and none is larger than `CELLS` numbers (or one resample).
+    width: how many numbers the caller needs per resample, if more than strips. A block has at most `CELLS` numbers (or
+    one resample). The size of the blocks does not change the draws.
     """
     generator, size = np.random.default_rng(seed), max(1, CELLS // max(n_strips, width))
     for start in range(0, resamples, size):
@@ -120,17 +120,17 @@ def _ends(blocks: Sequence[Float[np.ndarray, " _"]], level: float) -> tuple[floa
 def _checked(
     columns: Sequence[Values], strips: Labels, level: float, resamples: int
 ) -> tuple[list[np.ndarray], Int[np.ndarray, " value"]]:
-    """The columns as numbers, and for every value the index of its strip."""
-    found = [np.asarray(column, dtype=float) for column in columns]
-    lengths = [len(column) for column in found]
+    """The columns as numbers, and for each value the index of its strip."""
+    arrays = [np.asarray(column, dtype=float) for column in columns]
+    lengths = [len(array) for array in arrays]
     if not len(strips) or set(lengths) != {len(strips)}:
         raise InputError(
             f"{' and '.join(map(str, lengths))} values were given with {len(strips)} strips; give at least one value, "
             "and a strip for each."
         )
-    if not all(np.isfinite(column).all() for column in found):
+    if not all(np.isfinite(array).all() for array in arrays):
         raise InputError("Some values are not numbers (NaN or infinite); leave out what was not judged.")
     if not 0 < level < 1 or resamples < 1:
         raise InputError(f"level={level}, resamples={resamples}: give a level between 0 and 1, such as 0.95.")
     index = {label: row for row, label in enumerate(dict.fromkeys(strips))}
-    return found, np.array([index[label] for label in strips])
+    return arrays, np.array([index[label] for label in strips])
