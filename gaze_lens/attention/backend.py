@@ -28,6 +28,7 @@ CACHES = "gaze_lens_caches"  # the keyword argument under which a layer's caches
 class AttentionBackend:
     """What all attention layers of one model share.
 
+    config: the text model's, which says by which attention implementation it runs.
     default: the attention implementation that the model had, "sdpa" or "eager".
     first: the first layer that attends to the sequence itself, whose cache counts tokens.
     upcast: the model's eager attention takes the softmax in float32.
@@ -37,6 +38,7 @@ class AttentionBackend:
     lock: held by the thread that runs the model.
     """
 
+    config: Any
     default: str
     first: int = 0
     upcast: bool = True
@@ -52,7 +54,7 @@ class AttentionBackend:
         The attention function must be registered before; see `attention_function.register`.
         """
         indices = (bridge.hook_pattern.layer() for bridge in bridges.values() if not bridge.is_cross_attention)
-        backend = cls(kernel_of(text_model), min(indices), upcast)
+        backend = cls(text_model.config, kernel_of(text_model), min(indices), upcast)
         for module, bridge in bridges.items():
             module.gaze_lens_layer = backend.layers[module] = AttentionLayer(backend, bridge)
         run_in_context(text_model, backend.forward)
@@ -65,6 +67,7 @@ class AttentionBackend:
 
         The model's cache tells how many tokens came before, and its input how many come now.
         """
+        self.check_in_use()
         with self.lock.hold(), self._listening():
             cache = kwargs.get("past_key_values")
             before = 0 if cache is None else int(cache.get_seq_length(self.first))
@@ -81,6 +84,15 @@ class AttentionBackend:
         """Around the whole model, and its `generate`: no other thread's run comes between."""
         with self.lock.hold():
             yield
+
+    def check_in_use(self) -> None:
+        """ModelError where the model was switched to another attention implementation: every hook would be dead."""
+        if self.config._attn_implementation != NAME:
+            raise ModelError(
+                f"The language model was switched to attn_implementation={self.config._attn_implementation!r}; hooks "
+                f"on attention need {NAME!r}, which runs {self.default!r} wherever nothing is attached. Choose the "
+                "implementation when you load the model, before it is wrapped."
+            )
 
     def report(self, state: ForwardState) -> None:
         """Add what acted in a forward to the records that are kept."""

@@ -88,6 +88,8 @@ class Call:
         """Softmax as in the model's own eager attention; attention sinks take their share and are cut off again."""
         if self.sinks is None:
             dtype = torch.float32 if self.upcast else scores.dtype
+            if scores.dtype == torch.float64 and self.upcast:  # its lowest value would be -inf in float32: NaN in rows
+                scores = scores.clamp(min=torch.finfo(torch.float32).min)  # that see nothing
             return nn.functional.softmax(scores, dim=-1, dtype=dtype).to(self.query.dtype)
         sinks = self.sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1)
         joined = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from functools import update_wrapper
 from typing import Any
 
+import torch
 from torch import nn
 
 Context = Callable[[dict[str, Any]], AbstractContextManager]
@@ -22,6 +23,7 @@ class InContext:
         update_wrapper(self, method)
         self.method, self.context = method, context
 
+    @torch.compiler.disable(recursive=False)  # what runs inside may be compiled
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self.context(kwargs):
             return self.method(*args, **kwargs)

@@ -69,13 +69,17 @@ def _kernel_by_heads(call: Call, layer: AttentionLayer, state: ForwardState, act
     for head in range(n_heads):
         biases = tuple(bias for bias in acting if head in bias.heads_in(layer.index))
         heads_under.setdefault(biases, []).append(head)
-    mixed = call.query.new_empty(call.query.shape[0], call.positions.n_queries, n_heads, call.value.shape[-1])
+    parts = {}
     for biases, heads in heads_under.items():
         some = call.only(heads) if len(heads_under) > 1 else call
-        if biases:
-            mixed[:, :, heads] = _kernel_by_rows(some, layer, state.mask_of(call).with_biases(biases, call))
-        else:
-            mixed[:, :, heads] = _default_kernel(some, layer, call.mask)
+        mask = state.mask_of(call).with_biases(biases, call) if biases else call.mask
+        parts[tuple(heads)] = _kernel_by_rows(some, layer, mask) if biases else _default_kernel(some, layer, mask)
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    first = next(iter(parts.values()))  # under autocast its precision is not that of the queries
+    mixed = first.new_empty(*first.shape[:2], n_heads, first.shape[-1])
+    for heads, part in parts.items():
+        mixed[:, :, list(heads)] = part
     return mixed
 
 

@@ -137,6 +137,7 @@ def capabilities(model: Model, size: tuple[int, int]) -> Capabilities:
         LayerCapabilities(index, kind, _hooks(model, index))
         for index, kind in enumerate(_kinds(model.config.get_text_config(), model.cfg.n_layers))
     )
+    model.attention_backend.check_in_use()
     return Capabilities(
         model=model.cfg.model_name,
         family=model.family.name,
