@@ -30,8 +30,8 @@ from gaze_lens.runs import processes
 from gaze_lens.runs.digests import digest
 from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
-from gaze_lens.scoring.across_processes import together
-from gaze_lens.scoring.gaze_score import score_strips
+from gaze_lens.scoring.across_processes import gather_samples
+from gaze_lens.scoring.gaze_score import score_strips, scores_of, widest
 
 Shape = tuple[int, ...]
 SHARDS = "run-*-of-*.json"
@@ -242,9 +242,7 @@ def _shape(partial: Path, name: str) -> Shape:
 def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], shapes: Mapping[int, Shape]) -> HeadScores:
     """The scores of all samples; with several ranks, of the samples of all ranks. The files are read one by one."""
     rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in shapes)
-    widest = max(shapes.values(), default=(0, 0, 0, 0), key=lambda shape: shape[-1])
-    samples = together(rows, len(names), widest)
+    samples = gather_samples(rows, len(names), widest(shapes.values()))
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
-    provenance = {"method": "gaze score", "at": "prompt", "strips": len(samples)}
-    return HeadScores(samples, model=run["model"], fingerprint=run["fingerprint"], provenance=provenance)
+    return scores_of(samples, model=run["model"], fingerprint=run["fingerprint"])

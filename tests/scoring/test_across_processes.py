@@ -20,8 +20,8 @@ from gaze_lens.scoring import across_processes
 @pytest.fixture
 def strips():
     """Five strips with names, of three panels or two, and one that cannot be read."""
-    made = [comics.synthetic(1, seed=70 + k, panels=3 - k % 2)[0] for k in range(5)]
-    readers = {f"strip {k}": lambda strip=strip: strip for k, strip in enumerate(made)}
+    pictures = [comics.synthetic(1, seed=70 + k, panels=3 - k % 2)[0] for k in range(5)]
+    readers = {f"strip {k}": lambda strip=strip: strip for k, strip in enumerate(pictures)}
 
     def damaged():
         raise ImageError("not an image")
@@ -42,8 +42,8 @@ def test_scores_of_two_ranks_are_those_of_one_process(tiny_model, strips, tmp_pa
         scores = across_processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False)
         return scores.samples.numpy(), scores.provenance
 
-    found = [gl.HeadScores(torch.from_numpy(samples), provenance=told) for samples, told in on_ranks(work, tmp_path)]
-    assert all(same(scores, expected) for scores in found)
+    for samples, provenance in on_ranks(work, tmp_path):
+        assert same(gl.HeadScores(torch.from_numpy(samples), provenance=provenance), expected)
     assert same(across_processes.score_heads(tiny_model, strips, batch_size=batch_size, progress=False), expected)
 
 
@@ -70,13 +70,13 @@ def test_discovery_by_two_ranks_writes_what_one_process_writes(tiny_model, strip
 
 def killed_after(monkeypatch, number):
     """Let this process be killed when it has sampled so many strips."""
-    real, made = discovery.score_strips, []
+    real, calls = discovery.score_strips, []
 
-    def score_strips(*given, **options):
-        if len(made) == number:
+    def score_strips(*args, **options):
+        if len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        made.append(1)
-        return real(*given, **options)
+        calls.append(1)
+        return real(*args, **options)
 
     monkeypatch.setattr(discovery, "score_strips", score_strips)
 
@@ -109,14 +109,14 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny_model, strips, tmp_path, monke
     """Whoever goes on makes only what is not there; its bar begins where the run was."""
     on_ranks(lambda rank: len(discovery.discover(tiny_model, strips[:3], tmp_path).samples), tmp_path)
     whole = tmp_path / "strips" / "run.json"
-    told = json.loads(whole.read_text())
+    content = json.loads(whole.read_text())
     partial = sorted((tmp_path / "strips").glob("*.safetensors"))
     partial[0].unlink()
-    made, real = [], discovery.score_strips
-    monkeypatch.setattr(discovery, "score_strips", lambda *given, **more: made.append(1) or real(*given, **more))
+    calls, real = [], discovery.score_strips
+    monkeypatch.setattr(discovery, "score_strips", lambda *args, **more: calls.append(1) or real(*args, **more))
     discovery.discover(tiny_model, strips[:3], tmp_path, resume=True)
-    assert len(made) == 1
-    assert json.loads(whole.read_text()) == told
+    assert len(calls) == 1
+    assert json.loads(whole.read_text()) == content
 
 
 def test_shards_that_do_not_fit_together_are_refused(tiny_model, strips, tmp_path):
@@ -139,13 +139,13 @@ def test_shards_that_do_not_fit_together_are_refused(tiny_model, strips, tmp_pat
     discovery.sample_strips(tiny_model, strips, tmp_path, shard=(0, 3))
     discovery.sample_strips(tiny_model, strips, tmp_path, shard=(2, 3))
     third = tmp_path / "strips" / "run-3-of-3.json"
-    told = json.loads(third.read_text())
-    told["run"]["weights"] = "other"
-    third.write_text(json.dumps(told))
+    content = json.loads(third.read_text())
+    content["run"]["weights"] = "other"
+    third.write_text(json.dumps(content))
     with pytest.raises(InputError, match="run-3-of-3.json holds a run with other weights"):
         discovery.merge_samples(tmp_path)
-    told["run"]["weights"] = json.loads((tmp_path / "strips" / "run-1-of-3.json").read_text())["run"]["weights"]
-    third.write_text(json.dumps(told))
+    content["run"]["weights"] = json.loads((tmp_path / "strips" / "run-1-of-3.json").read_text())["run"]["weights"]
+    third.write_text(json.dumps(content))
     next((tmp_path / "strips").glob("*.safetensors")).unlink()
     with pytest.raises(InputError, match="The sample of strip 'strip .' in .* is missing or damaged"):
         discovery.merge_samples(tmp_path)

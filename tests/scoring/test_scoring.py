@@ -68,8 +68,8 @@ def slow_scores(model, eager, picture, at):
 def test_scores_equal_a_slow_loop_over_eager_attentions(pair, at):
     model, eager = pair
     strips = [strip(model, 3), strip(model, 4, seed=1)]
-    found = gl.score_heads(model, strips, prompts=question, at=at, progress=False)
-    for sample, picture in zip(found.samples, strips, strict=True):
+    scores = gl.score_heads(model, strips, prompts=question, at=at, progress=False)
+    for sample, picture in zip(scores.samples, strips, strict=True):
         n = len(picture.regions)
         expected = slow_scores(model, eager, picture, at)
         assert expected.std() > 0.01, "a model that looks nowhere tests nothing"
@@ -107,10 +107,10 @@ def test_regions_may_overlap_and_leave_gaps(qwen):
     whole = strip(qwen, 4)
     width, height = whole.image.size
     nested = Picture(whole.image, {"all": Box(0, 0, width, height), "first": Box(0, 0, 32, height)})
-    found = gl.score_heads(qwen, [nested], prompts=lambda k: question(0), progress=False).samples[0]
+    scores = gl.score_heads(qwen, [nested], prompts=lambda k: question(0), progress=False).samples[0]
     plain = gl.score_heads(qwen, [whole], prompts=lambda k: question(0), progress=False).samples[0]
-    torch.testing.assert_close(found[:, :, 0, 0], plain[:, :, 0].sum(-1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found[:, :, 1, 1], plain[:, :, 0, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores[:, :, 0, 0], plain[:, :, 0].sum(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores[:, :, 1, 1], plain[:, :, 0, 0], atol=1e-5, rtol=0)
 
 
 def test_no_full_pattern_is_ever_built(qwen, monkeypatch):
@@ -149,8 +149,8 @@ def test_broken_attention_is_an_error_and_no_score(qwen):
 
 
 def test_scoring_leaves_gradients_alone(qwen):
-    found = gl.score_heads(qwen, [strip(qwen, 3)], prompts=question, progress=False)
-    assert not found.samples.requires_grad
+    scores = gl.score_heads(qwen, [strip(qwen, 3)], prompts=question, progress=False)
+    assert not scores.samples.requires_grad
     assert torch.is_grad_enabled()
 
 
@@ -165,9 +165,16 @@ def test_strip_by_strip_equals_all_at_once(qwen):
     strips = [strip(qwen, 3), strip(qwen, 4, seed=1)]
     samples = list(gaze_score.score_strips(qwen, strips, prompts=question, progress=False))
     assert [sample.shape[-1] for sample in samples] == [3, 4]
-    collected = gaze_score.collect_scores(qwen, samples, at="prompt")
+    collected, present = gaze_score.stacked(enumerate(samples), 3, samples[1].shape)
     whole = gl.score_heads(qwen, strips, prompts=question, progress=False)
-    torch.testing.assert_close(collected.samples, whole.samples, equal_nan=True)
+    assert torch.equal(collected[:2].nan_to_num(-1), whole.samples.nan_to_num(-1))
+    assert present.tolist() == [True, True, False]
+
+
+def test_shards_are_whole_batches():
+    assert gaze_score.indices_of_shard(7, 2, (0, 2)) == [0, 1, 4, 5]
+    assert gaze_score.indices_of_shard(7, 2, (1, 2)) == [2, 3, 6]
+    assert gaze_score.indices_of_shard(1, 2, (1, 2)) == []
 
 
 @pytest.mark.parametrize(
