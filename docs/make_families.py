@@ -49,8 +49,8 @@ def main() -> None:
     """Run the tests, or read what they measured, and write the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measurements", type=Path, help="a file of an earlier run")
-    given = parser.parse_args().measurements
-    measured = json.loads(given.read_text()) if given else measure()
+    file = parser.parse_args().measurements
+    measured = json.loads(file.read_text()) if file else measure()
     rows = {name: facts for name, facts in measured.items() if set(COLUMNS.values()) - {"family"} <= set(facts)}
     (ROOT / "docs" / "families.md").write_text(document(rows, measured))
 
@@ -110,11 +110,11 @@ def shown(key: str, value: object) -> str:
 
 def sizes(rows: dict[str, dict], measured: dict[str, dict]) -> list[list[str]]:
     """For each name, its sizes with their tokens, and where a family was painted, those sizes."""
-    found = []
+    lines = []
     for name, facts in rows.items():
         painted = measured.get(name, {}).get("painted", [])
-        found.append([name, ", ".join(facts["sizes"]), ", ".join(painted) or f"see {facts['family']}"])
-    return found
+        lines.append([name, ", ".join(facts["sizes"]), ", ".join(painted) or f"see {facts['family']}"])
+    return lines
 
 
 def table(head: object, rows: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Strips, synthetic pictures, and the forced choice."""
+"""Strips, pages, synthetic pictures, and the questions about them."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_a_strip_takes_paths_arrays_and_turned_photographs(tmp_path):
     Image.new("L", (64, 32)).save(tmp_path / "grey.png")
     turned = Image.new("RGB", (64, 32))
     exif = turned.getexif()
-    exif[0x0112] = 6  # turned a quarter: 64 x 32 stored, 32 x 64 seen
+    exif[0x0112] = 6  # rotated by 90 degrees: 64 x 32 stored, 32 x 64 upright
     turned.save(tmp_path / "turned.jpg", exif=exif)
     strip = comics.strip([tmp_path / "grey.png", str(tmp_path / "turned.jpg"), np.zeros((10, 10))], height=64, gap=0)
     assert [box.x1 - box.x0 for box in strip.regions.values()] == [128, 32, 64]
@@ -47,7 +47,7 @@ def test_a_grid_has_equal_cells_in_reading_order():
         row, column = divmod(k, 3)
         assert (pixels(page)[96 * row + 48, 64 * column + 32] == (40 * k, 0, 0)).all()
     red = (pixels(page)[:96, 64:128] == (40, 0, 0)).all(-1)
-    assert red.sum() == 48 * (96 - 2)  # 40 x 80 as 48 x 96: aspect kept, the gap painted over its last two rows
+    assert red.sum() == 48 * (96 - 2)  # 40 x 80 as 48 x 96, and the gap is painted over the last two rows
     for line in (pixels(page)[:, 62:66], pixels(page)[:, 126:130], pixels(page)[94:98]):
         assert (line == 255).all()
 
@@ -77,7 +77,7 @@ def test_bad_strips_say_what_is_wrong(panels, options, words):
         comics.strip(panels, **options)
 
 
-def test_a_panel_that_is_no_image_is_an_image_error(tmp_path):
+def test_a_panel_that_is_not_an_image_is_an_image_error(tmp_path):
     (tmp_path / "p1.png").write_text("no image")
     with pytest.raises(ImageError):
         comics.strip([tmp_path / "p1.png"])
@@ -101,7 +101,7 @@ def test_synthetic_panels_lie_on_the_token_grid(panels, width):
     assert len(set(strip.captions.values())) == panels
 
 
-def test_captions_tell_what_is_drawn():
+def test_captions_name_what_is_drawn():
     content = np.array([[COLOURS.index("red"), SHAPES.index("ring"), COLOURS.index("blue"), SHAPES.index("bar")]])
     panel = render_panels(np.random.default_rng(0), content)[0].astype(int)
     assert comics.caption(content[0]) == "red ring above blue bar."
@@ -120,7 +120,7 @@ def test_shapes_differ_and_fill_their_squares():
     assert (apart[~np.eye(len(SHAPES), dtype=bool)] > 0.1).all()
 
 
-def test_scenes_name_every_object_and_the_cell_it_lies_in():
+def test_scenes_name_every_object_and_its_cell():
     scene = comics.scenes(1, seed=3)[0]
     assert scene.image.size == (96, 96)
     assert 2 <= len(scene.regions) <= 7

@@ -1,4 +1,4 @@
-"""Changes of pictures, against pictures drawn anew and pixel by pixel."""
+"""Changes of pictures, compared pixel by pixel with newly drawn pictures."""
 
 import numpy as np
 import pytest
@@ -71,13 +71,13 @@ def test_a_recoloured_shape_is_as_if_it_had_been_drawn_in_that_colour(seed):
     things = [text.removesuffix(".").split(" above ") for text in drawn.captions.values()]
     panel = next(k for k in range(6) if things[k][0] != things[k][1] and content[k, 2 * slot] != new)
     content[panel, 2 * slot] = new
-    wanted = paint_gaps(np.concatenate(render_panels(rng, content), axis=1), [SIDE * k for k in range(1, 6)])
+    expected = paint_gaps(np.concatenate(render_panels(rng, content), axis=1), [SIDE * k for k in range(1, 6)])
     name = f"panel {panel + 1}"
-    found = changes.recolour(name, COLOURS[new], thing=things[panel][slot])(drawn)
-    off = np.abs(values(found) - wanted).max(-1)
-    assert off.max() <= 20  # of 255; 17 is the most that 300 seeds gave, at faint edges
+    changed = changes.recolour(name, COLOURS[new], thing=things[panel][slot])(drawn)
+    off = np.abs(values(changed) - expected).max(-1)
+    assert off.max() <= 20  # of 255; the largest value of 300 seeds was 17, at faint edges
     assert (off > 12).mean() < 0.001
-    assert found.captions == {**drawn.captions, name: caption(content[panel])}
+    assert changed.captions == {**drawn.captions, name: caption(content[panel])}
 
 
 def test_a_removed_object_leaves_the_ground_and_the_rest(strip):
@@ -88,7 +88,7 @@ def test_a_removed_object_leaves_the_ground_and_the_rest(strip):
         bare = gl.Picture(Image.fromarray(ground(rng, 1, 96, 96)[0].astype(np.uint8)), scene.regions)
         removed = changes.remove("object 1")(scene)
         grain = np.abs(crop(removed, "object 1") - crop(bare, "object 1"))
-        assert grain.max() < 15  # the grain's standard deviation is 1.5, faint edges remain
+        assert grain.max() < 15  # the noise has a standard deviation of 1.5, and faint edges remain
         untouched = [name for name in scene.regions if name != "object 1"]
         assert all((crop(removed, name) == crop(scene, name)).all() for name in untouched)
         assert list(removed.captions) == untouched
@@ -113,18 +113,18 @@ def test_things_that_cannot_be_found_are_refused(strip):
         changes.recolour("cat", "blue")(lying)
 
 
-def test_filled_regions_are_what_they_are_called_and_lose_their_captions(strip):
+def test_filled_regions_have_the_new_pixels_and_lose_their_captions(strip):
     whole, named = values(strip), crop(strip, "panel 4")
     edge = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
-    made = {
+    cases = {
         "background": (changes.blank("panel 4"), np.median(edge, axis=0)),
         "colour": (changes.blank("panel 4", colour=(1, 2, 3)), (1, 2, 3)),
         "mean": (changes.mean("panel 4"), whole.reshape(-1, 3).mean(0)),
         "own mean": (changes.mean("panel 4", over="panel 4"), named.reshape(-1, 3).mean(0)),
     }
-    for change, wanted in made.values():
+    for change, expected in cases.values():
         changed = change(strip)
-        assert np.abs(crop(changed, "panel 4") - np.array(wanted)).max() <= 0.5
+        assert np.abs(crop(changed, "panel 4") - np.array(expected)).max() <= 0.5
         assert (crop(changed, "panel 3") == crop(strip, "panel 3")).all()
         assert set(strip.captions) - set(changed.captions) == {"panel 4"}
     noisy = [values(changes.noise("panel 4", seed=seed)(strip)) for seed in (0, 0, 1)]
@@ -139,7 +139,7 @@ def test_a_round_region_is_filled_within_its_shape_only(strip):
     changed = changes.blank(gl.Mask(mask), colour=(0, 0, 0))(strip)
     assert ((values(changed) != values(strip)).any(-1) <= mask).all()
     assert (values(changed)[mask] == 0).all()
-    assert changed.captions == strip.captions  # most of panel 4 is as it was
+    assert changed.captions == strip.captions  # most of panel 4 is unchanged
 
 
 def test_regions_that_cannot_be_moved_are_refused(strip):

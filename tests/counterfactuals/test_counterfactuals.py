@@ -1,4 +1,4 @@
-"""Counterfactual pairs: equal layouts, or which difference there is; and what they do to the embedded model."""
+"""Counterfactual pairs: equal layouts or errors that name the difference, and their effect on the embedded model."""
 
 import pytest
 import torch
@@ -76,9 +76,9 @@ def test_in_chat_messages_the_users_last_text_is_changed_and_images_stay(tiny_mo
         {"role": "user", "content": asked[2:]},
     ]
     pair = gl.counterfactual(tiny_model, None, messages, changes.ordinal("second"))
-    said = ["".join(side.str_tokens()) for side in pair]
-    assert said[1] == said[0].replace("fourth", "second")
-    assert "fourth" in said[0]
+    texts = ["".join(side.str_tokens()) for side in pair]
+    assert texts[1] == texts[0].replace("fourth", "second")
+    assert "fourth" in texts[0]
     assert [tokens.size for tokens in pair.corrupted.image_tokens] == [strip.image.size]
 
 
@@ -90,8 +90,8 @@ def test_unequal_texts_are_refused_by_name_or_aligned_by_region(tiny_model, stri
         gl.counterfactual(tiny_model, strip, ask(3), longer)
     pair = gl.counterfactual(tiny_model, strip, ask(3), longer, align=True)
     clean, corrupted = pair
-    found = aligned_groups(clean, corrupted, ["panel 4", "last", clean.region("panel 2")][:2])
-    for ours, theirs in found:
+    pairs = aligned_groups(clean, corrupted, ["panel 4", "last", clean.region("panel 2")][:2])
+    for ours, theirs in pairs:
         for mine, other in zip(ours.rows[0], theirs.rows[0], strict=True):
             assert clean.input_ids[0, mine] == corrupted.input_ids[0, other]
     words = aligned_groups(clean, corrupted, {"word": (clean.span("fourth"), corrupted.span("fourth"))})
@@ -149,7 +149,7 @@ def test_which_of_several_images_is_changed_must_be_said(tiny_model, strip):
         gl.counterfactual(tiny_model, None, "What?", change)
 
 
-def test_what_is_no_change_is_refused(tiny_model, strip):
+def test_a_value_that_is_not_a_change_is_refused(tiny_model, strip):
     with pytest.raises(InputError, match="3 changes were given for 1 rows"):
         gl.counterfactual(tiny_model, strip, "What?", [changes.blank("panel 1")] * 3)
     with pytest.raises(InputError, match="is no change; expected"):

@@ -1,4 +1,4 @@
-"""Changes of image features: what enters the language model differs at a region's tokens, and nowhere else."""
+"""Changes of image features: the language model's inputs differ at a region's tokens, and nowhere else."""
 
 import math
 
@@ -23,7 +23,7 @@ def strip():
 
 @torch.no_grad()
 def entering(model, inputs):
-    """What enters the first layer that sees the image, by key of the prompt `[row, position, ...]`."""
+    """The inputs of the first layer that attends to the image, by key of the prompt `[row, position, ...]`."""
     if inputs.layout.cross_attention:
         layer = model.config.text_config.cross_attention_layers[0]
         return model.run_with_cache(inputs, names_filter=f"blocks.{layer}.attn.hook_v")[1][
@@ -37,11 +37,11 @@ def entering(model, inputs):
 def test_features_change_at_the_regions_tokens_and_nowhere_else(name, shelf):
     model = Case.of(name, shelf).model
     first, second = picture(96, 64), picture(64, 64, seed=1)
-    given = model, [[first], [first, second]], ["What?", "a longer question"]
+    arguments = model, [[first], [first, second]], ["What?", "a longer question"]
     for change in (changes.mean, changes.blank, changes.noise):
         if name == "Mllama":
-            given = model, [[first], [first]], ["What?", "a longer question"]
-        pair = gl.counterfactual(*given, change(LEFT, space="features"), image=0)
+            arguments = model, [[first], [first]], ["What?", "a longer question"]
+        pair = gl.counterfactual(*arguments, change(LEFT, space="features"), image=0)
         before, after = (entering(model, side) for side in pair)
         inside = torch.zeros(before.shape[:2], dtype=torch.bool)
         for row in range(2):
@@ -50,10 +50,10 @@ def test_features_change_at_the_regions_tokens_and_nowhere_else(name, shelf):
         assert (after[inside] != before[inside]).flatten(1).any(1).all()
         for row in range(2):
             tokens = next(t for t in pair.clean.image_tokens if (t.row, t.image) == (row, 0))
-            seen = before[row, tokens.positions[~tokens.boxes[:, 0].isnan()]].flatten(1)
+            source = before[row, tokens.positions[~tokens.boxes[:, 0].isnan()]].flatten(1)
             new = after[row][inside[row]].flatten(1)
-            if change is changes.mean:  # all that follows the features is linear
-                assert (new - seen.mean(0)).abs().max() < 1e-5 * max(1, seen.abs().max())
+            if change is changes.mean:  # everything after the features is linear
+                assert (new - source.mean(0)).abs().max() < 1e-5 * max(1, source.abs().max())
             elif change is changes.blank and name != "Molmo2":
                 assert new.abs().max() == 0
             elif change is changes.blank:  # Molmo2 adds the features to the placeholder's embedding
@@ -66,10 +66,10 @@ def test_deepstacks_additions_change_with_the_features(name, shelf):
     model = Case.of(name, shelf).model
     change = changes.mean(LEFT, space="features")
     pair = gl.counterfactual(model, picture(96, 64), "What?", change)
-    kept = []
+    levels = []
 
     def keep(_module, _args, kwargs):
-        kept.append([level.clone() for level in kwargs["deepstack_visual_embeds"]])
+        levels.append([level.clone() for level in kwargs["deepstack_visual_embeds"]])
 
     handle = model.original_model.model.language_model.register_forward_pre_hook(keep, with_kwargs=True)
     try:
@@ -78,11 +78,11 @@ def test_deepstacks_additions_change_with_the_features(name, shelf):
     finally:
         handle.remove()
     tokens = pair.clean.image_tokens[0]
-    chosen = torch.isin(tokens.positions, torch.tensor(pair.clean.positions_of(LEFT)))
-    assert len(kept[0]) == 2
-    for before, after in zip(*kept, strict=True):
-        assert torch.equal(after[~chosen], before[~chosen])
-        assert (after[chosen] - before.mean(0)).abs().max() < 1e-6
+    selected = torch.isin(tokens.positions, torch.tensor(pair.clean.positions_of(LEFT)))
+    assert len(levels[0]) == 2
+    for before, after in zip(*levels, strict=True):
+        assert torch.equal(after[~selected], before[~selected])
+        assert (after[selected] - before.mean(0)).abs().max() < 1e-6
 
 
 def test_means_over_other_inputs_and_over_a_region(tiny_model, strip):
@@ -115,7 +115,7 @@ def test_noise_in_features_is_seeded_and_of_their_own_scale(tiny_model, strip):
     assert abs(float(score.std()) - 1) < 4 / math.sqrt(2 * score.numel())
 
 
-def test_changed_features_are_not_taken_for_the_pictures_own(tiny_model, strip):
+def test_changed_features_are_not_reused_as_the_pictures_own(tiny_model, strip):
     pair = gl.counterfactual(tiny_model, strip, ask(3), changes.blank("panel 4", space="features"))
     assert repr(pair).splitlines()[1] == "  row 0: image 0 has other features in 4 tokens"
     fresh = tiny_model.prepare(strip, ask(3))

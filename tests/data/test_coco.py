@@ -59,7 +59,7 @@ def test_objects_are_named_by_category_and_numbered(coco):
     assert photos.skipped == {"an image has fewer or more objects than asked for": 1}
 
 
-def test_boxes_are_cut_at_the_edge_and_useless_ones_are_counted(coco):
+def test_boxes_are_clipped_to_the_image_and_useless_ones_are_counted(coco):
     coco.image()
     coco.object(1, bbox=(90, -5, 30, 20))
     coco.object(1, bbox=(10, 10, 0, 20))
@@ -104,7 +104,7 @@ def test_objects_can_be_chosen(coco, options, expected):
     assert {name: list(photo.regions) for name, photo in coco.read(**options).items()} == expected
 
 
-def test_what_was_not_chosen_is_counted(coco):
+def test_objects_that_were_left_out_are_counted(coco):
     coco.image()
     coco.object(1)
     coco.object(2, bbox=(0, 0, 2, 2))
@@ -124,7 +124,7 @@ def test_area_is_the_annotations_own(coco):
     assert list(coco.read(min_area=50)[0].regions) == ["bench"]
 
 
-def test_without_an_area_the_box_has_one_and_files_of_one_stem_are_told_apart(coco):
+def test_without_an_area_that_of_the_box_counts_and_files_of_one_stem_get_different_names(coco):
     for name in ("a.png", "a.jpg"):
         coco.image(name)
         coco.object(1, bbox=(0, 0, 5, 5), area=None)
@@ -134,7 +134,7 @@ def test_without_an_area_the_box_has_one_and_files_of_one_stem_are_told_apart(co
     assert all(list(photo.regions) == ["bench"] for photo in photos)
 
 
-def test_seeds_shuffle_images_and_the_first_of_many_are_those_of_fewer(coco):
+def test_seeds_shuffle_images_and_a_smaller_limit_gives_the_first_of_them(coco):
     for index in range(12):
         coco.image(f"{index}.png")
         coco.object()
@@ -163,9 +163,9 @@ def test_images_that_do_not_fit_are_counted(coco):
     }
 
 
-def test_a_turned_photograph_counts_as_it_is_seen(coco):
+def test_a_rotated_photograph_is_upright(coco):
     exif = Image.Exif()
-    exif[0x0112] = 6  # 100 x 80 stored, 80 x 100 seen
+    exif[0x0112] = 6  # 100 x 80 stored, 80 x 100 upright
     coco.image("stored.jpg", exif=exif)
     coco.object(1)
     coco.image("seen.jpg", exif=exif)
@@ -211,7 +211,7 @@ def draw(size, seed):
 
 
 def runs(mask):
-    """COCO's uncompressed counts, one pixel at a time, down the columns."""
+    """COCO's uncompressed counts, computed pixel by pixel, column by column."""
     counts, value = [0], False
     for column in range(mask.shape[1]):
         for row in range(mask.shape[0]):
@@ -266,10 +266,10 @@ def test_compressed_masks_without_pycocotools_say_what_to_install(coco, monkeypa
     coco.object(1, segmentation={"size": [80, 100], "counts": "abc"})
     with pytest.raises(InputError, match=r"pip install 'gaze-lens\[data\]'"):
         coco.read(masks=True)
-    assert len(coco.read()) == 1  # boxes need nothing
+    assert len(coco.read()) == 1  # boxes do not need it
 
 
-# Use, and refusals
+# Use, and errors
 
 
 def test_a_model_takes_the_regions(coco, tiny_model):

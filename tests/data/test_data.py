@@ -1,4 +1,4 @@
-"""Pictures from folders, single images and data sets: what is read, in what order, and what is left out and why."""
+"""Pictures from folders, single images and data sets: contents, order, and what is left out for which reason."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def comics(tmp_path):
 
 
 def cut_short(path):
-    """A JPEG whose header is whole and whose pixels are not."""
+    """A JPEG with a complete header and incomplete pixels."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, quality=95)
     path.write_bytes(path.read_bytes()[:2000])
@@ -82,7 +82,7 @@ def test_comics_that_cannot_be_strips_are_counted(comics):
     assert "fewer than two panels (1)" in repr(strips)
 
 
-def test_limit_looks_at_no_more_than_it_needs(comics):
+def test_limit_reads_only_what_it_needs(comics):
     (comics / "b" / "p1.png").write_bytes(b"not an image")
     strips = data.read_strips(comics, limit=1)
     assert strips.names == ("a",)
@@ -106,15 +106,15 @@ def test_captions_lie_beside_their_panels(comics):
     assert strips["a"].captions == {"panel 1": "Two men talk."}
     assert strips["b"].captions == {}
     assert strips.left_out == {"a caption is not UTF-8 text": ("odd",)}
-    given = data.read_strips(comics, captions={"a": ["light", "dark"]})
-    assert given["a"].captions == {"panel 1": "light", "panel 2": "dark"}
+    strips = data.read_strips(comics, captions={"a": ["light", "dark"]})
+    assert strips["a"].captions == {"panel 1": "light", "panel 2": "dark"}
 
 
-def test_photographs_are_turned_and_other_modes_become_rgb(tmp_path):
+def test_photographs_are_upright_and_other_modes_become_rgb(tmp_path):
     (tmp_path / "c").mkdir()
     turned = Image.new("RGB", (64, 32), "red")
     exif = turned.getexif()
-    exif[0x0112] = 6  # 64 x 32 stored, 32 x 64 seen
+    exif[0x0112] = 6  # 64 x 32 stored, 32 x 64 upright
     turned.save(tmp_path / "c" / "p1.jpg", exif=exif)
     Image.new("RGBA", (64, 64), (0, 0, 255, 255)).save(tmp_path / "c" / "p2.png")
     Image.new("CMYK", (64, 64), (0, 0, 0, 255)).save(tmp_path / "c" / "p3.jpg")
@@ -127,7 +127,7 @@ def test_photographs_are_turned_and_other_modes_become_rgb(tmp_path):
 # The sequence
 
 
-def test_pictures_are_read_when_they_are_asked_for(comics):
+def test_pictures_are_read_on_access(comics):
     strips = data.read_strips(comics)
     (comics / "b" / "p3.png").unlink()
     assert len(strips) == 2
@@ -148,7 +148,7 @@ def test_slices_are_lazy_and_items_have_names(comics):
     assert strips[:1][0].image.tobytes() == strips["a"].image.tobytes()
 
 
-def test_check_leaves_out_what_only_reading_finds(comics):
+def test_check_leaves_out_pictures_that_cannot_be_read(comics):
     cut_short(comics / "a" / "p3.jpg")
     strips = data.read_strips(comics)
     assert strips.names == ("a", "b")
@@ -165,8 +165,8 @@ def test_scores_are_those_of_a_list_of_the_same_pictures(tmp_path, tiny_model):
         strip.image.save(tmp_path / f"{index}.png")
     pages = data.read_pages(tmp_path, 3)
     lazy = gl.score_heads(tiny_model, pages, batch_size=2, progress=False)
-    kept = gl.score_heads(tiny_model, list(pages), batch_size=2, progress=False)
-    assert (lazy.samples == kept.samples).all()
+    eager = gl.score_heads(tiny_model, list(pages), batch_size=2, progress=False)
+    assert (lazy.samples == eager.samples).all()
 
 
 # The raw COMICS layout
@@ -191,7 +191,7 @@ def test_windows_are_consecutive_panels_of_one_inner_page(corpus):
     assert len(strips) == 12
     assert strips.skipped == {"no page with 6 consecutive panels": 1}
     assert {name.split("/")[0] for name in strips.names} == set("0123")
-    assert len({name.rsplit("_", 1)[0] for name in strips.names}) == 12  # each of another page
+    assert len({name.rsplit("_", 1)[0] for name in strips.names}) == 12  # each from another page
     for name, strip in strips.items():
         page, first = map(int, name.split("/")[1].split("_"))
         assert 5 <= page <= 8
@@ -256,7 +256,7 @@ def test_every_page_can_have_its_own_panels(tmp_path):
 
 
 def drawn_page(shape, *, gutter, colour, seed, margin=0):
-    """A page of noisy panels of uneven sizes, and the middles of its gutters: (image, x, y)."""
+    """A page of noisy panels of different sizes, and the middles of its gutters: (image, x, y)."""
     random = np.random.default_rng(seed)
     widths, heights = (random.integers(60, 140, size=count) for count in (shape[1], shape[0]))
     size = [int(sides.sum() + gutter * (len(sides) - 1) + 2 * margin) for sides in (heights, widths)]
@@ -336,7 +336,7 @@ def test_what_cannot_be_read_says_why(tmp_path, make, message):
 
 @pytest.fixture
 def public(tmp_path, monkeypatch):
-    """Three rows as the paper's data set has them, as a folder of one Parquet file."""
+    """Three rows in the format of the paper's data set, in a folder with one Parquet file."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

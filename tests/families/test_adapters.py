@@ -1,4 +1,4 @@
-"""Adapters for the families that TransformerLens lacks: found by it, and its bridges are Hugging Face's models."""
+"""Adapters for the families that TransformerLens lacks: it finds them, and its bridges equal Hugging Face's models."""
 
 import copy
 import subprocess
@@ -30,7 +30,7 @@ NORMS = {
 
 
 def declared():
-    """The entry points as pyproject.toml has them."""
+    """The entry points in pyproject.toml."""
     return tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"][GROUP]
 
 
@@ -54,13 +54,13 @@ def test_transformer_lens_finds_them_without_gaze_lens_being_imported():
         "factory.discover_entry_points()\n"
         "print(*sorted(name for name, kind in factory._adapters.items() if name in sys.argv))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code, *ADAPTERS], capture_output=True, text=True, check=True).stdout
-    assert set(found.split()) == set(ADAPTERS)
+    output = subprocess.run([sys.executable, "-c", code, *ADAPTERS], capture_output=True, text=True, check=True).stdout
+    assert set(output.split()) == set(ADAPTERS)
 
 
 @pytest.mark.parametrize("family", MINE)
 @torch.no_grad()
-def test_transformer_lens_builds_a_bridge_that_is_hugging_faces_model(family, shelf):
+def test_transformer_lens_builds_a_bridge_that_equals_hugging_faces_model(family, shelf):
     wrapped, untouched = shelf.get(family)
     hf_model = copy.deepcopy(untouched)
     with warnings.catch_warnings():
@@ -68,7 +68,7 @@ def test_transformer_lens_builds_a_bridge_that_is_hugging_faces_model(family, sh
         bridge = build_bridge_from_module(hf_model, type(hf_model).__name__, hf_config=hf_model.config, tokenizer=None)
     inputs = wrapped.prepare(picture(96, 64), "What?")
     reference = copy.deepcopy(untouched)
-    if bridge.cfg.attn_implementation == "eager":  # asked for by adapters that are TransformerLens' own
+    if bridge.cfg.attn_implementation == "eager":  # set by TransformerLens's own adapters
         reference.set_attn_implementation("eager")
     expected = reference(**inputs.tensors).logits
     logits, cache = bridge.run_with_cache(inputs.input_ids, **inputs.arguments())
@@ -85,7 +85,7 @@ def test_transformer_lens_builds_a_bridge_that_is_hugging_faces_model(family, sh
 
 @pytest.mark.parametrize("family", MINE)
 @torch.no_grad()
-def test_compatibility_mode_keeps_what_the_model_says(family, shelf):
+def test_compatibility_mode_keeps_the_models_predictions(family, shelf):
     """Folded norms and centred weights shift logits by a constant per position at most."""
     untouched = copy.deepcopy(shelf.get(family)[1])
     for parameter in untouched.parameters():
@@ -121,8 +121,8 @@ def test_pixtral_is_built_by_the_adapter_that_fits_its_tower(shelf):
 
 
 @torch.no_grad()
-def test_a_family_of_ones_own_takes_the_paths_that_differ(shelf):
-    """The same model under another name, with its parts elsewhere."""
+def test_an_adapter_of_your_own_needs_only_the_paths_that_differ(shelf):
+    """The same model under another name, with its modules at other paths."""
 
     class Stranger(PathAdapter):
         paths = Paths(text="inside.model.language_model", vision="inside.model.vision_tower",

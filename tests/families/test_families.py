@@ -1,13 +1,13 @@
-"""Where image tokens lie: painting the original picture inside a token's box changes that token, and no far one."""
+"""Token maps: painting inside a token's box in the original picture changes that token, and no distant one."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painting import SIZES, Eyes, check_by_painting, check_counts, encoded_difference, noise
+from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, noise
 
 from gaze_lens.errors import ModelError
 
-SIDES = {  # pixels of the resized picture that a token measures
+SIDES = {  # of a token, in pixels of the resized picture
     "Qwen2-VL": 28, "Qwen2.5-VL": 28, "Qwen3-VL": 32, "Qwen3-VL-MoE": 32, "Qwen3.5": 32, "Qwen3.5-MoE": 32,
     "GLM-4V": 28, "GLM-4.6V": 28, "GLM-4V-MoE": 28, "PaliGemma": 14, "PaliGemma 2": 14, "Gemma 4": 24,
 }  # fmt: skip
@@ -21,44 +21,44 @@ def name(request):
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_painting_a_tokens_box_changes_that_token_most_and_far_tokens_never(name, size):
-    check_by_painting(Eyes.of(name), [[noise(*size)]], "look", side=SIDES[name])
+    check_by_painting(Example.of(name), [[noise(*size)]], "look", side=SIDES[name])
 
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_painting_one_of_two_images_in_a_prompt(name, image):
     rows = [[noise(112, 60), noise(56, 130, seed=1)]]
-    check_by_painting(Eyes.of(name), rows, "compare", (0, image), side=SIDES[name])
+    check_by_painting(Example.of(name), rows, "compare", (0, image), side=SIDES[name])
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 0), (1, 1)])
 def test_painting_in_a_left_padded_batch(name, at):
     rows = [[noise(112, 60)], [noise(56, 130, seed=1), noise(90, 90, seed=2)]]
-    check_by_painting(Eyes.of(name), rows, ["a much longer prompt " * 4, "short"], at, side=SIDES[name])
+    check_by_painting(Example.of(name), rows, ["a much longer prompt " * 4, "short"], at, side=SIDES[name])
 
 
-def test_encoded_images_stand_for_their_pixels_and_tokens_are_where_placeholders_are(name):
-    eyes = Eyes.of(name)
+def test_encoded_images_equal_their_pixels_and_tokens_are_at_the_placeholders(name):
+    example = Example.of(name)
     rows = [[noise(112, 60)], [noise(56, 130, seed=1), noise(90, 90, seed=2)]]
-    inputs = eyes.prepare(rows, ["a much longer prompt " * 4, "short"])
-    check_counts(eyes, inputs)
-    assert encoded_difference(eyes, inputs) == 0
-    assert encoded_difference(eyes, inputs, apart=True) < 1e-4
+    inputs = example.prepare(rows, ["a much longer prompt " * 4, "short"])
+    check_counts(example, inputs)
+    assert encoded_difference(example, inputs) == 0
+    assert encoded_difference(example, inputs, apart=True) < 1e-4
 
 
 @settings(max_examples=25, deadline=None)
 @given(width=st.integers(1, 700), height=st.integers(1, 700), second=st.integers(1, 200), data=st.data())
-def test_tokens_are_as_many_as_placeholders_and_their_boxes_tile_the_image(width, height, second, data):
+def test_there_is_a_token_for_each_placeholder_and_boxes_tile_the_image(width, height, second, data):
     if not 1 / 200 < width / height < 200:
         return
-    eyes = Eyes.of(data.draw(st.sampled_from(NAMES)))
-    inputs = eyes.prepare([[noise(width, height), noise(second, second)]], "look")
-    check_counts(eyes, inputs)
+    example = Example.of(data.draw(st.sampled_from(NAMES)))
+    inputs = example.prepare([[noise(width, height), noise(second, second)]], "look")
+    check_counts(example, inputs)
     for tokens in inputs.image_tokens:
         boxes = tokens.boxes.double()
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         assert area.sum() == pytest.approx(tokens.size[0] * tokens.size[1], rel=1e-4)
         rows, columns = tokens.grid
-        for _ in range(3):  # every point lies in one box; on the line between two cells, float32 decides which
+        for _ in range(3):  # every point lies in one box; float32 rounding decides at the border of two
             row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
             x = (column + data.draw(st.floats(0.001, 0.999))) * tokens.size[0] / columns
             y = (row + data.draw(st.floats(0.001, 0.999))) * tokens.size[1] / rows
@@ -76,9 +76,9 @@ def test_a_model_built_in_memory_has_a_family_and_a_text_only_one_has_none():
     assert family_of(Qwen3VLMoeConfig()).name == "Qwen3-VL-MoE"
     with pytest.raises(ModelError, match="LlamaForCausalLM is a text-only model.*works with.*Qwen3-VL,"):
         family_of(LlamaConfig(architectures=["LlamaForCausalLM"]))
-    strange = Qwen3VLConfig(architectures=["NewVLForConditionalGeneration"])
+    unknown = Qwen3VLConfig(architectures=["NewVLForConditionalGeneration"])
     with pytest.raises(ModelError, match="NewVLForConditionalGeneration is an unknown family.*works with"):
-        family_of(strange)
+        family_of(unknown)
 
 
 def test_testing_tiny_knows_its_families():

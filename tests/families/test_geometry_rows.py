@@ -1,9 +1,9 @@
-"""Token maps of the LLaVA line, Pixtral and Mistral3: painting, counts, encoding, and Hugging Face's own way in."""
+"""Token maps of the LLaVA families, Pixtral and Mistral3: painting, counts, encoding, and Hugging Face's own call."""
 
 import numpy as np
 import pytest
 import torch
-from painting import SIZES, Eyes, check_by_painting, check_counts, encoded_difference, entering, noise
+from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, entering, noise
 from PIL import Image
 
 from gaze_lens.errors import ImageError, ModelError, RegionError
@@ -12,7 +12,7 @@ REACH = {  # for `check_by_painting`; LLaVA-OneVision interpolates the features 
     "Pixtral": {"side": 16}, "Mistral3": {"side": 28}, "LLaVA": {"side": 14}, "LLaVA padded": {"side": 14},
     "LLaVA-NeXT": {"side": 14}, "LLaVA-OneVision": {"side": 14, "leak": 1},
 }  # fmt: skip
-SIZES = {**SIZES, "very wide": (900, 31), "wide": (300, 110)}  # Pixtral makes nothing of 1900 x 11
+SIZES = {**SIZES, "very wide": (900, 31), "wide": (300, 110)}  # Pixtral has no token for 1900 x 11
 ROWS = [[noise(112, 60)], [noise(56, 130, seed=1), noise(90, 90, seed=2)]]
 PROMPTS = ["a much longer prompt " * 4, "short"]
 
@@ -23,90 +23,90 @@ def name(request):
 
 
 def one_image(name, *size):
-    eyes = Eyes.of(name)
-    inputs = eyes.prepare([[noise(*size)]], ["look"])
-    return eyes, inputs, inputs.image_tokens[0]
+    example = Example.of(name)
+    inputs = example.prepare([[noise(*size)]], ["look"])
+    return example, inputs, inputs.image_tokens[0]
 
 
 def covered(tokens, view):
-    """[height, width]: in how many boxes of a view a pixel's centre lies."""
+    """[height, width]: the number of a view's boxes that contain a pixel's centre."""
     width, height = tokens.size
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     count = np.zeros((height, width), dtype=int)
     for x0, y0, x1, y1 in tokens.boxes[tokens.view == view].double().tolist():
-        count += ((x0 <= x) & (x < x1))[None, :] & ((y0 <= y) & (y < y1))[:, None]  # NaN holds nothing
+        count += ((x0 <= x) & (x < x1))[None, :] & ((y0 <= y) & (y < y1))[:, None]  # a NaN box contains nothing
     return count
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_painting_a_tokens_box_changes_that_token_most_and_far_tokens_never(name, size):
-    check_by_painting(Eyes.of(name), [[noise(*size)]], ["look"], **REACH[name])
+    check_by_painting(Example.of(name), [[noise(*size)]], ["look"], **REACH[name])
 
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_painting_one_of_two_images_in_a_prompt(name, image):
     rows = [[noise(112, 60), noise(56, 130, seed=1)]]
-    check_by_painting(Eyes.of(name), rows, ["compare"], (0, image), **REACH[name])
+    check_by_painting(Example.of(name), rows, ["compare"], (0, image), **REACH[name])
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 0), (1, 1)])
 def test_painting_in_a_left_padded_batch(name, at):
-    check_by_painting(Eyes.of(name), ROWS, PROMPTS, at, **REACH[name])
+    check_by_painting(Example.of(name), ROWS, PROMPTS, at, **REACH[name])
 
 
 @pytest.mark.parametrize("rows", [[[ROWS[0][0]]], [ROWS[1]], ROWS, [ROWS[1], [ROWS[1][0]]]], ids=len)
-def test_encoded_images_stand_for_their_pixels_and_tokens_are_where_placeholders_are(name, rows):
-    eyes = Eyes.of(name)
-    inputs = eyes.prepare(rows, PROMPTS[: len(rows)])
-    check_counts(eyes, inputs)
-    assert encoded_difference(eyes, inputs) == 0
-    assert encoded_difference(eyes, inputs, apart=True) < 1e-4
+def test_encoded_images_equal_their_pixels_and_tokens_are_at_the_placeholders(name, rows):
+    example = Example.of(name)
+    inputs = example.prepare(rows, PROMPTS[: len(rows)])
+    check_counts(example, inputs)
+    assert encoded_difference(example, inputs) == 0
+    assert encoded_difference(example, inputs, apart=True) < 1e-4
 
 
 @pytest.mark.parametrize("rows", [[[ROWS[0][0]]], [ROWS[1]], ROWS], ids=len)
-def test_the_model_gets_what_hugging_faces_own_call_gives_it(name, rows):
-    eyes = Eyes.of(name)
+def test_the_language_models_inputs_equal_those_of_hugging_faces_own_call(name, rows):
+    example = Example.of(name)
     pictures = [[Image.fromarray(array) for array in row] for row in rows]
     conversations = [
         [{"role": "user", "content": [*({"type": "image", "image": image} for image in row), text]}]
         for row, text in zip(pictures, [{"type": "text", "text": prompt} for prompt in PROMPTS], strict=False)
     ]
-    expected = eyes.processor.apply_chat_template(
+    expected = example.processor.apply_chat_template(
         conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         processor_kwargs={"padding": True, "padding_side": "left"},
     )  # fmt: skip
-    tensors = eyes.prepare(rows, PROMPTS[: len(rows)]).tensors
+    tensors = example.prepare(rows, PROMPTS[: len(rows)]).tensors
     assert set(tensors) == set(expected)
     for key, tensor in expected.items():
         assert torch.equal(tensors[key], tensor), key
 
 
 def test_a_row_without_images_among_rows_with_images(name):
-    eyes = Eyes.of(name)
+    example = Example.of(name)
     for rows in ([[], [ROWS[0][0]]], [[ROWS[0][0]], []]):
-        inputs = eyes.prepare(rows, PROMPTS)
+        inputs = example.prepare(rows, PROMPTS)
         assert [tokens.row for tokens in inputs.image_tokens] == [rows.index([ROWS[0][0]])]
-        assert len(inputs.image_tokens[0]) == int((inputs.input_ids == eyes.plain.config.image_token_id).sum())
-    assert eyes.prepare([[]], ["no picture"]).image_tokens == ()
+        assert len(inputs.image_tokens[0]) == int((inputs.input_ids == example.hf_model.config.image_token_id).sum())
+    assert example.prepare([[]], ["no picture"]).image_tokens == ()
 
 
-def test_pixtral_and_llava_are_told_apart_by_the_vision_tower():
-    assert Eyes.of("Pixtral").family.name == "Pixtral"
-    assert Eyes.of("LLaVA").family.name == Eyes.of("LLaVA padded").family.name == "LLaVA"
-    assert type(Eyes.of("Pixtral").plain) is type(Eyes.of("LLaVA").plain)
+def test_the_vision_model_type_distinguishes_pixtral_and_llava():
+    assert Example.of("Pixtral").family.name == "Pixtral"
+    assert Example.of("LLaVA").family.name == Example.of("LLaVA padded").family.name == "LLaVA"
+    assert type(Example.of("Pixtral").hf_model) is type(Example.of("LLaVA").hf_model)
 
 
-def test_cropped_llava_does_not_see_beyond_the_middle():
-    eyes, inputs, tokens = one_image("LLaVA", 300, 100)
+def test_cropped_llava_sees_only_the_middle():
+    example, inputs, tokens = one_image("LLaVA", 300, 100)
     assert covered(tokens, 0)[:, 100:200].min() == covered(tokens, 0).max() == 1
     assert covered(tokens, 0)[:, :100].max() == covered(tokens, 0)[:, 200:].max() == 0
     for point in [(50, 50), (250, 50)]:
         with pytest.raises(RegionError, match="holds no image token"):
             tokens.at(*point)
-    before = entering(eyes.blind, inputs)
+    before = entering(example.unmixed, inputs)
     pixels = noise(300, 100)
     pixels[:, :96], pixels[:, 204:] = 0, 0  # 4 pixels: the resampler's reach
-    assert torch.equal(entering(eyes.blind, eyes.prepare([[pixels]], ["look"])), before)
+    assert torch.equal(entering(example.unmixed, example.prepare([[pixels]], ["look"])), before)
 
 
 @pytest.mark.parametrize(("name", "leading"), [("LLaVA", 0), ("LLaVA padded", 1)])
@@ -130,44 +130,46 @@ def test_padded_llava_has_tokens_without_a_box_in_the_padding_and_sees_the_whole
 @pytest.mark.parametrize("name", ["LLaVA-NeXT", "LLaVA-OneVision"])
 @pytest.mark.parametrize("size", [(97, 61), (61, 97), (300, 110), (601, 433), (30, 700), (1900, 11)])
 def test_newlines_are_the_models_newline_and_all_others_are_not(name, size):
-    eyes, inputs, tokens = one_image(name, *size)
-    entered = entering(eyes.plain, inputs)[0, tokens.positions]
-    newline = (entered == eyes.plain.model.image_newline).all(-1)
+    example, inputs, tokens = one_image(name, *size)
+    entered = entering(example.hf_model, inputs)[0, tokens.positions]
+    newline = (entered == example.hf_model.model.image_newline).all(-1)
     assert torch.equal(newline, tokens.cells[:, 0] < 0)
     assert tokens.boxes[newline].isnan().all()
-    assert newline.any() == (size != (1900, 11))  # whose rows of tiles are all taken for padding
+    assert newline.any() == (size != (1900, 11))  # here all rows of tiles count as padding
 
 
 def test_a_padded_view_of_several_ends_in_one_newline():
-    eyes = Eyes.of("LLaVA-OneVision")
-    inputs = eyes.prepare([[noise(97, 61), noise(50, 130)]], ["compare"])
+    example = Example.of("LLaVA-OneVision")
+    inputs = example.prepare([[noise(97, 61), noise(50, 130)]], ["compare"])
     for tokens in inputs.image_tokens:
         assert len(tokens) == 4 * 4 + 1
         assert torch.equal(tokens.cells[-1], torch.tensor([-1, -1]))
-        entered = entering(eyes.plain, inputs)[0, tokens.positions]
-        assert (entered == eyes.plain.model.image_newline).all(-1).nonzero()[:, 0].tolist() == [16]
+        entered = entering(example.hf_model, inputs)[0, tokens.positions]
+        assert (entered == example.hf_model.model.image_newline).all(-1).nonzero()[:, 0].tolist() == [16]
 
 
-def test_an_image_alone_and_beside_another_are_two_encodings_under_one_prompt_each():
+def test_an_image_alone_and_the_same_image_beside_another_have_different_encodings():
     from gaze_lens.inputs.vlm_inputs import pixel_keys
 
-    eyes = Eyes.of("LLaVA-OneVision")
+    example = Example.of("LLaVA-OneVision")
     first, second = noise(97, 61), noise(50, 130)
-    keys = pixel_keys(eyes.prepare([[first, second], [first], [first]], ["x"] * 3))
+    keys = pixel_keys(example.prepare([[first, second], [first], [first]], ["x"] * 3))
     assert keys[2] == keys[3]
     assert len(set(keys)) == 3
 
 
 def test_strips_that_no_patch_sees_belong_to_no_token():
-    """Tiles of 60 pixels hold four patches of 14: 4 pixels are left over, in an image that is not resized."""
-    eyes, inputs, tokens = one_image("LLaVA-OneVision", 120, 120)
-    seen = np.arange(120) % 60 < 56
-    assert np.array_equal(covered(tokens, 1), (seen[:, None] & seen[None, :]).astype(int))
+    """A tile of 60 pixels has four patches of 14, and 4 more pixels; the image is not resized."""
+    example, inputs, tokens = one_image("LLaVA-OneVision", 120, 120)
+    visible = np.arange(120) % 60 < 56
+    assert np.array_equal(covered(tokens, 1), (visible[:, None] & visible[None, :]).astype(int))
     (position,) = tokens.at(58, 20).tolist()
     assert tokens.view[tokens.positions == position].tolist() == [0]
     pixels = noise(120, 120)
     pixels[:, 57:60] = 255
-    change = (entering(eyes.blind, eyes.prepare([[pixels]], ["look"])) - entering(eyes.blind, inputs)).norm(dim=-1)
+    change = (
+        entering(example.unmixed, example.prepare([[pixels]], ["look"])) - entering(example.unmixed, inputs)
+    ).norm(dim=-1)
     change = change[0, tokens.positions]
     assert change[tokens.view == 1].max() == 0 < change[tokens.view == 0].max()
 
@@ -180,7 +182,7 @@ def test_views_show_the_image_without_overlap(name, size):
     for view in (0, 1):
         count = covered(tokens, view)
         assert count.max() == 1
-        assert count.mean() > (0.75 if strips else 0.85)  # rounding to tokens may cut the image's edges off
+        assert count.mean() > (0.75 if strips else 0.85)  # rounding to tokens may remove the image's edges
 
 
 def test_large_images_are_shrunk_to_the_limit_of_onevision():
@@ -193,7 +195,7 @@ def test_large_images_are_shrunk_to_the_limit_of_onevision():
     assert full[-1, 2] == pytest.approx(601 * 176 / 180, abs=1)  # to the strip of the last tile
 
 
-def test_tiles_seen_otherwise_than_they_were_cut_are_refused():
+def test_tiles_that_are_resized_after_cutting_are_refused():
     from gaze_lens import testing
     from gaze_lens.families import Processed, family_of
 
@@ -205,10 +207,10 @@ def test_tiles_seen_otherwise_than_they_were_cut_are_refused():
 
 def test_a_picture_that_pixtral_shrinks_to_nothing_is_refused():
     with pytest.raises(ImageError, match="refused the images .1900 x 11 pixels"):
-        Eyes.of("Pixtral").prepare([[noise(1900, 11)]], ["look"])
+        Example.of("Pixtral").prepare([[noise(1900, 11)]], ["look"])
 
 
-# At the sizes of checkpoints: the processors alone, no model.
+# At the sizes of checkpoints: only the processors, no model.
 
 ODD = [
     (1, 1), (13, 700), (1900, 31), (336, 336), (337, 335), (384, 384), (640, 480), (480, 640), (1024, 768), (767, 1025),
@@ -218,18 +220,18 @@ ODD = [
 
 
 def processor_of(name):
-    """A family's processor and config with the numbers of its checkpoints, as far as token maps need them."""
+    """A family's processor and config with the settings of its checkpoints that token maps need."""
     import transformers as hf
 
     from gaze_lens.testing.parts import byte_tokenizer
 
     tokenizer = byte_tokenizer(("<image>", "<video>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<|im_end|>"))
     clip = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
-    kept = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     if name == "LLaVA-NeXT":
         config = hf.LlavaNextConfig()
         image_processor = hf.LlavaNextImageProcessor(**clip, image_grid_pinpoints=config.image_grid_pinpoints)
-        return hf.LlavaNextProcessor(image_processor, tokenizer, **kept), config
+        return hf.LlavaNextProcessor(image_processor, tokenizer, **options), config
     if name == "LLaVA-OneVision":
         more = {"num_image_tokens": 729, "vision_feature_select_strategy": "full"}
         videos = hf.LlavaOnevisionVideoProcessor()
@@ -237,35 +239,35 @@ def processor_of(name):
         return hf.LlavaOnevisionProcessor(image_processor, tokenizer, videos, **more), hf.LlavaOnevisionConfig()
     if name == "Siglip in a LLaVA":
         image_processor = hf.SiglipImageProcessor(size={"height": 384, "width": 384})
-        kept = {"patch_size": 14, "vision_feature_select_strategy": "full", "num_additional_image_tokens": 0}
-        return hf.LlavaProcessor(image_processor, tokenizer, **kept), None
+        options = {"patch_size": 14, "vision_feature_select_strategy": "full", "num_additional_image_tokens": 0}
+        return hf.LlavaProcessor(image_processor, tokenizer, **options), None
     if name in ("LLaVA", "LLaVA padded"):
         kind = hf.CLIPImageProcessor if name == "LLaVA" else hf.LlavaImageProcessor
         padding = {} if name == "LLaVA" else {"do_pad": True}
-        return hf.LlavaProcessor(kind(**clip, **padding), tokenizer, **kept), None
+        return hf.LlavaProcessor(kind(**clip, **padding), tokenizer, **options), None
     patch, merge, longest = (16, 1, 1024) if name == "Pixtral" else (14, 2, 1540)
     image_processor = hf.PixtralImageProcessor(size={"longest_edge": longest}, patch_size=patch)
     return hf.PixtralProcessor(image_processor, tokenizer, patch_size=patch, spatial_merge_size=merge), None
 
 
 def family_at_scale(name):
-    return Eyes.of("LLaVA" if name == "Siglip in a LLaVA" else name).family
+    return Example.of("LLaVA" if name == "Siglip in a LLaVA" else name).family
 
 
 @pytest.mark.parametrize("name", ["LLaVA-NeXT", "LLaVA-OneVision"])
-def test_counts_at_the_sizes_of_checkpoints_are_what_the_processor_says(name):
+def test_counts_at_the_sizes_of_checkpoints_equal_the_processors_own(name):
     from gaze_lens.families import Processed
 
     processor, config = processor_of(name)
-    said = processor._get_num_multimodal_tokens(image_sizes=[size[::-1] for size in ODD]).num_image_tokens
+    counts = processor._get_num_multimodal_tokens(image_sizes=[size[::-1] for size in ODD]).num_image_tokens
     tensors = {"batch_num_images": torch.ones(len(ODD), dtype=torch.long)}
     maps = family_at_scale(name).token_maps(Processed(tuple((size,) for size in ODD), tensors, processor, config))
-    assert [len(token_map) for token_map in maps] == said
-    assert len(set(said)) > 5
+    assert [len(token_map) for token_map in maps] == counts
+    assert len(set(counts)) > 5
     for size, token_map in zip(ODD, maps, strict=True):
         whole = token_map.boxes[token_map.view == 0].double()
-        seen = ((whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])).sum() / (size[0] * size[1])
-        assert seen == pytest.approx((378 / 384) ** 2 if name == "LLaVA-OneVision" else 1, rel=1e-4)
+        visible = ((whole[:, 2] - whole[:, 0]) * (whole[:, 3] - whole[:, 1])).sum() / (size[0] * size[1])
+        assert visible == pytest.approx((378 / 384) ** 2 if name == "LLaVA-OneVision" else 1, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["LLaVA", "LLaVA padded", "Siglip in a LLaVA", "Pixtral", "Mistral3"])
@@ -285,5 +287,5 @@ def test_counts_at_the_sizes_of_checkpoints_are_the_placeholders(name):
         assert len(token_map) == int((tensors["input_ids"] == processor.image_token_id).sum())
         boxes = token_map.boxes.double()
         area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).nansum()
-        seen = {"LLaVA": min(size) ** 2, "Siglip in a LLaVA": size[0] * size[1] * (378 / 384) ** 2}
-        assert float(area) == pytest.approx(seen.get(name, size[0] * size[1]), rel=1e-2)
+        visible = {"LLaVA": min(size) ** 2, "Siglip in a LLaVA": size[0] * size[1] * (378 / 384) ** 2}
+        assert float(area) == pytest.approx(visible.get(name, size[0] * size[1]), rel=1e-2)

@@ -1,16 +1,16 @@
-"""Families that see an image through tiles or crops: where tokens lie, their number, and encoding against pixels."""
+"""Families that cut an image into tiles or crops: token maps, numbers of tokens, and encoding against pixels."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from painting import Eyes, check_by_painting, check_counts, encoded_difference, noise
+from painting import Example, check_by_painting, check_counts, encoded_difference, noise
 from PIL import Image
 
 from gaze_lens.errors import InputError, ModelError
 
-PAINTED = {  # what a token measures in the resized picture, and the reach of the resamplers in pixels
+PAINTED = {  # a token's side in the resized picture, and the reach of the resamplers in pixels
     "InternVL": {"side": 16, "taps": 2},
     "AyaVision": {"side": 14, "taps": 2},
     "Cohere2Vision": {"side": 16, "taps": 2},
@@ -80,21 +80,21 @@ ODD_SIZES = [
 
 def settled(name, images=(), processor=(), config=(), vision=()):
     """A copy of a tiny family's processor and config with other settings; there is no model that fits them."""
-    eyes = Eyes.of(name)
-    changed, changed_config = copy.deepcopy((eyes.processor, eyes.plain.config))
-    said = getattr(changed, "images_kwargs", {})  # goes before what the image processor says
-    changed.images_kwargs = {**said, **{key: value for key, value in dict(images).items() if key in said}}
+    example = Example.of(name)
+    changed, changed_config = copy.deepcopy((example.processor, example.hf_model.config))
+    settings = getattr(changed, "images_kwargs", {})  # overrides the image processor's own settings
+    changed.images_kwargs = {**settings, **{key: value for key, value in dict(images).items() if key in settings}}
     for thing, settings in (
         (changed.image_processor, images), (changed, processor), (changed_config, config),
         (changed_config.vision_config, vision),
     ):  # fmt: skip
         for key, value in dict(settings).items():
             setattr(thing, key, value)
-    return changed, changed_config, eyes.family
+    return changed, changed_config, example.family
 
 
 def ramps(width, height):
-    """A picture that tells places: red grows to the right, green downwards, blue is full."""
+    """A picture whose colours give the place: red grows to the right, green downwards; blue is 255."""
     pixels = np.full((height, width, 3), 255, dtype=np.uint8)
     pixels[..., 0] = np.round(255 * (np.arange(width) + 0.5) / width)
     pixels[..., 1] = np.round(255 * (np.arange(height)[:, None] + 0.5) / height)
@@ -112,7 +112,7 @@ def colours(processor, pixels, token):
 
 
 def check_by_ramps(processor, config, family, size, token):
-    """Every token's box lies where the colours of the token's own pixels say; returns the tokens."""
+    """Check that every token's box lies where the colours of its pixels say; returns the tokens."""
     from gaze_lens.inputs.preparation import prepare
 
     inputs = prepare(processor, family, ramps(*size), "look", config=config)
@@ -125,7 +125,9 @@ def check_by_ramps(processor, config, family, size, token):
     boxes, ends = tokens.boxes[boxed], torch.tensor(size)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     measured = torch.stack([red / blue, green / blue], dim=-1)[boxed] * ends
-    assert ((centres - measured).abs() < 1.5 / 255 * ends + 0.3).all()  # colours have 256 steps, borders resample
+    assert (
+        (centres - measured).abs() < 1.5 / 255 * ends + 0.3
+    ).all()  # colours have 256 steps, and resampling mixes borders
     partly = blue[boxed] < 0.98
     assert (boxes[partly, 2:] > ends - 0.01).any(-1).all(), "a token that is partly padding ends where the image does"
     return tokens
@@ -134,24 +136,24 @@ def check_by_ramps(processor, config, family, size, token):
 @pytest.mark.parametrize("size", PAINTED_SIZES.values(), ids=PAINTED_SIZES)
 @pytest.mark.parametrize("name", PAINTED)
 def test_painting_a_tokens_box_changes_that_token_most_and_far_tokens_never(name, size):
-    check_by_painting(Eyes.of(name), [[noise(*size)]], ["look"], **PAINTED[name])
+    check_by_painting(Example.of(name), [[noise(*size)]], ["look"], **PAINTED[name])
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 0), (1, 1)])
 @pytest.mark.parametrize("name", PAINTED)
 def test_painting_in_a_left_padded_batch_where_one_prompt_has_two_images(name, at):
     rows = [[noise(*size, seed=size[0]) for size in row] for row in BATCH]
-    check_by_painting(Eyes.of(name), rows, PROMPTS, at, **PAINTED[name])
+    check_by_painting(Example.of(name), rows, PROMPTS, at, **PAINTED[name])
 
 
 @pytest.mark.parametrize("name", PAINTED)
 def test_counts_and_encoding_in_a_left_padded_batch(name):
-    eyes = Eyes.of(name)
-    inputs = eyes.prepare([[noise(*size, seed=size[0]) for size in row] for row in BATCH], PROMPTS)
-    check_counts(eyes, inputs)
+    example = Example.of(name)
+    inputs = example.prepare([[noise(*size, seed=size[0]) for size in row] for row in BATCH], PROMPTS)
+    check_counts(example, inputs)
     assert not inputs.tensors["attention_mask"].all(), "no row is padded"
-    assert encoded_difference(eyes, inputs) == 0
-    assert encoded_difference(eyes, inputs, apart=True) < 1e-5
+    assert encoded_difference(example, inputs) == 0
+    assert encoded_difference(example, inputs, apart=True) < 1e-5
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -161,7 +163,7 @@ def test_at_the_scale_of_checkpoints_the_pixels_say_where_every_token_lies(name)
     assert len(set(map(int, views))) > 1 or name == "Gemma 3"
 
 
-SETTINGS = {  # what is changed, what a token measures then, and whether it changes the views of some image
+SETTINGS = {  # changed settings, a token's side with them, and whether they change the views of some image
     "one view without cropping": ("InternVL", {"crop_to_patches": False}, 16, True),
     "at least three tiles": ("InternVL", {"min_patches": 3}, 16, True),
     "at most one tile": ("AyaVision", {"max_patches": 1}, 14, True),
@@ -186,7 +188,7 @@ def test_geometry_follows_the_processors_settings(name, images, token, matters):
 
 
 @pytest.mark.parametrize("name", ["Idefics3", "SmolVLM"])
-def test_places_named_in_the_text_are_those_that_the_sizes_say(name, monkeypatch):
+def test_tiles_named_in_the_text_equal_those_computed_from_sizes(name, monkeypatch):
     from gaze_lens import testing
     from gaze_lens.families import family_of, tile_grids
     from gaze_lens.families.geometry import Processed
@@ -198,19 +200,19 @@ def test_places_named_in_the_text_are_those_that_the_sizes_say(name, monkeypatch
         tensors = prepare(processor, family, Image.new("RGB", size), "look", config=config).tensors
         processed = Processed(((size,),), tensors, processor, config)
         assert tile_grids.named_grids(processed) == [tile_grids.grid_by_long_side(processed, size)]
-    monkeypatch.setattr(tiles, "PLACES", ())  # a tokenizer that has no token for a place
+    monkeypatch.setattr(tiles, "PLACES", ())  # a tokenizer without tokens for tiles
     model, plain_processor = testing.tiny(name)
     images = [Image.new("RGB", size) for size in ((97, 61), (40, 80))]
     inputs = prepare(plain_processor, family_of(model.config), [images], "look", config=model.config)
     processed = Processed((tuple(image.size for image in images),), inputs.tensors, plain_processor, model.config)
     assert tile_grids.named_grids(processed) is None
-    named = Eyes.of(name).prepare([[np.asarray(image) for image in images]], ["look"])
+    named = Example.of(name).prepare([[np.asarray(image) for image in images]], ["look"])
     for tokens, others in zip(inputs.image_tokens, named.image_tokens, strict=True):
         assert torch.equal(tokens.boxes, others.boxes)
 
 
 def test_tokens_of_a_canvas_beyond_the_image_have_no_box_and_keep_their_place_in_the_grid():
-    (tokens,) = Eyes.of("Llama 4").prepare([[noise(97, 30)]], ["look"]).image_tokens
+    (tokens,) = Example.of("Llama 4").prepare([[noise(97, 30)]], ["look"]).image_tokens
     padding = tokens.boxes[:, 0].isnan()
     assert 0 < int(padding.sum()) < len(tokens)
     assert (tokens.cells >= 0).all()
@@ -218,9 +220,9 @@ def test_tokens_of_a_canvas_beyond_the_image_have_no_box_and_keep_their_place_in
 
 
 def test_llama_4_in_bfloat16_takes_the_processors_own_normalised_pixels():
-    eyes = Eyes.of("Llama 4")
+    example = Example.of("Llama 4")
     processor, _, family = settled("Llama 4", {"do_normalize": True})
-    half = Eyes(family, processor, copy.deepcopy(eyes.plain).bfloat16(), eyes.blind)
+    half = Example(family, processor, copy.deepcopy(example.hf_model).bfloat16(), example.unmixed)
     inputs = half.prepare([[noise(97, 61)]], ["look"])
     assert inputs.tensors["pixel_values"].dtype == torch.bfloat16
     assert encoded_difference(half, inputs) == 0

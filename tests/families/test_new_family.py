@@ -1,4 +1,4 @@
-"""A family that gaze_lens does not know: refused with directions; described as docs/new_family.md says, it runs."""
+"""A family that gaze_lens does not have: the error says what to do, and the description of docs/new_family.md works."""
 
 import copy
 import dataclasses
@@ -47,7 +47,7 @@ AutoProcessor.register(StarVLConfig, StarVLProcessor)
 
 @pytest.fixture
 def star():
-    """A model of a class that nobody has heard of, with random weights, and its processor."""
+    """A model of an unknown class with random weights, and its processor."""
     like, processor = testing.tiny("Qwen2-VL")
     config = StarVLConfig(**{**like.config.to_dict(), "architectures": ["StarVLForConditionalGeneration"]})
     model = StarVLForConditionalGeneration(config).eval()
@@ -58,14 +58,14 @@ def star():
 
 @pytest.fixture
 def described(monkeypatch):
-    """The family, described by the document's own code; forgotten afterwards."""
+    """The family as the document's code describes it; removed after the test."""
     monkeypatch.setattr(families, "REGISTERED", [])
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
     assert code.count("\n") < 32
     exec(compile(code, str(DOCUMENT), "exec"), {"__name__": "star"})
 
 
-def test_an_unknown_family_is_refused_with_the_nearest_and_the_way(star, tmp_path):
+def test_the_error_for_an_unknown_family_names_the_nearest_family_and_the_document(star, tmp_path):
     with pytest.raises(ModelError, match=r"StarVL\w+ is an unknown family.*nearest.*is Qwen2-VL.*docs/new_family\.md"):
         gl.HookedVLM.wrap(*star)
     star[0].save_pretrained(tmp_path)
@@ -74,14 +74,14 @@ def test_an_unknown_family_is_refused_with_the_nearest_and_the_way(star, tmp_pat
     assert DOCUMENT.exists()
 
 
-def test_the_nearest_is_told_by_name_and_by_the_fields_of_the_config():
+def test_the_nearest_family_depends_on_the_name_and_the_fields_of_the_config():
     for kind, expected in (("vipllava", "LLaVA"), ("idefics2", "Idefics3"), ("gemma3n", "Gemma 4")):
         with pytest.raises(ModelError, match=rf"nearest that is known is {expected} \("):
             families.family_of(AutoConfig.for_model(kind))
-    strange = AutoConfig.for_model("mllama")
-    strange.architectures = ["ZzzForImages"]
+    unknown = AutoConfig.for_model("mllama")
+    unknown.architectures = ["ZzzForImages"]
     with pytest.raises(ModelError, match=r"nearest that is known is Mllama \("):
-        families.family_of(strange)
+        families.family_of(unknown)
 
 
 @torch.no_grad()
@@ -106,15 +106,15 @@ def test_a_described_family_is_scored_and_steered(star, described):
     assert "its own" in str(model.capabilities((168, 84)))
     scores = gl.score_heads(model, [strip], progress=False)
     inputs = model.prepare(strip, "What?")
-    region, seen = inputs.region("panel 2"), {}
+    region, recorded = inputs.region("panel 2"), {}
 
     def keep(pattern, hook):
-        seen["mass"] = pattern[0, :, -1, list(region.positions[0])].sum(-1)
+        recorded["mass"] = pattern[0, :, -1, list(region.positions[0])].sum(-1)
 
     hooks = gl.steer(scores.top(1), region)
     layer, head = scores.top(1)[0]
     model.run_with_hooks(inputs, fwd_hooks=[*hooks, (f"blocks.{layer}.attn.hook_pattern", keep)])
-    assert seen["mass"][head] > 0.999
+    assert recorded["mass"][head] > 0.999
 
 
 def test_registering_again_replaces_and_a_built_in_name_is_refused(star, described):

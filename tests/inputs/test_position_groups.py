@@ -1,4 +1,4 @@
-"""Groups of positions against what the tokens of a prompt say, and spans against a search token by token."""
+"""Groups of positions against the tokens of a prompt, and spans against a search of all runs of tokens."""
 
 import pytest
 import torch
@@ -27,19 +27,19 @@ def by_hand(inputs, image_token):
     """[(every, image, text) of each row] from ids and mask."""
     rows = []
     for ids, mask in zip(inputs.input_ids.tolist(), inputs.tensors["attention_mask"].tolist(), strict=True):
-        every = tuple(p for p, seen in enumerate(mask) if seen)
+        every = tuple(p for p, attended in enumerate(mask) if attended)
         image = tuple(p for p in every if ids[p] == image_token)
         rows.append((every, image, tuple(p for p in every if p not in image)))
     return rows
 
 
-def test_the_kinds_are_what_ids_and_mask_say(case):
+def test_the_kinds_agree_with_ids_and_mask(case):
     inputs = case.inputs
     expected = by_hand(inputs, case.model.config.image_token_id)
     every, image, text, last = groups(inputs, ["every", "image", "text", "last"])
     assert every.rows == tuple(row[0] for row in expected)
     assert last.rows == ((inputs.shape[1] - 1,),) * 2
-    if inputs.layout.cross_attention:  # image keys are counted on their own
+    if inputs.layout.cross_attention:  # image keys have their own indices
         assert image.cross_attention
         assert image.rows == inputs.layout.images
         assert text.rows == every.rows
@@ -51,7 +51,7 @@ def test_the_kinds_are_what_ids_and_mask_say(case):
 def test_regions_and_answers(qwen, two_rows):
     assert group(two_rows, "panel 2").rows == two_rows.region("panel 2").positions
     assert group(two_rows, two_rows.region("panel 2")) == group(two_rows, "panel 2")
-    answered = qwen.prepare(two_rows.pictures[0][0], "What?", answers="a red house")
+    answered = qwen.prepare(two_rows.pictures[0][0], "What?", answers="a red barn")
     assert group(answered, "answer").rows == answered.answer_positions
     with pytest.raises(RegionError, match="'answer' is empty in batch row 0"):
         group(two_rows, "answer")
@@ -73,7 +73,7 @@ def test_a_region_of_cross_attention_is_keys(shelf):
 
 
 def search(inputs, row, text):
-    """The smallest run of text tokens whose text holds the given one, by trying all."""
+    """The smallest run of text tokens whose text contains another text, by trying all."""
     positions = inputs.text_positions[row]
     decode = inputs.tokenizer.decode
     runs = [(b - a, a, b) for a in range(len(positions)) for b in range(a + 1, min(a + 25, len(positions)) + 1)]
@@ -84,12 +84,12 @@ def search(inputs, row, text):
 
 
 @pytest.mark.parametrize("text", ["longer", "er quest", "a longer question"])
-def test_a_span_is_the_smallest_run_of_tokens_that_holds_it(case, text):
+def test_a_span_is_the_smallest_run_of_tokens_that_contains_it(case, text):
     expected = search(case.inputs, 1, text)
     one_row = case.model.prepare([[*case.inputs.pictures[1]]], ["a longer question"])
-    found = one_row.span(text).rows[0]
+    positions = one_row.span(text).rows[0]
     shift = case.inputs.shape[1] - one_row.shape[1]
-    assert [position + shift for position in found] == list(expected)
+    assert [position + shift for position in positions] == list(expected)
 
 
 def test_spans_row_by_row(two_rows):

@@ -1,4 +1,4 @@
-"""`model.prepare` against Hugging Face's processor called by hand, and what `VLMInputs` says about positions."""
+"""`model.prepare` against direct calls of Hugging Face's processor, and the positions in `VLMInputs`."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ def noise(width, height, seed=0):
 
 
 def chat(text, n_images):
-    """What the chat template makes of a question, written out."""
+    """The text of a question by the chat template, written out."""
     return f"<|im_start|>user\n{IMAGE * n_images}{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -34,7 +34,7 @@ def model(request, shelf):
 
 
 def by_hand(model, texts, nested):
-    """Hugging Face's processor, called as its documentation does."""
+    """Hugging Face's processor, called as in its documentation."""
     images = nested if any(nested) else None
     return model.processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
 
@@ -103,24 +103,24 @@ def test_several_turns_keep_their_images_in_place(qwen):
     assert [len(tokens) for tokens in inputs.image_tokens] == [4, 6]
 
 
-def test_given_images_take_the_places_that_bring_none(qwen):
+def test_images_fill_the_placeholders_that_carry_none(qwen):
     red, blue, green = (Image.new("RGB", (32 * n, 64), colour) for n, colour in ((2, "red"), (3, "blue"), (4, "green")))
     own, other = {"type": "image", "image": red}, {"type": "image"}
     text = {"type": "text", "text": "and"}
 
-    def sizes(given, *content):
-        return qwen.prepare(given, [{"role": "user", "content": [*content]}]).layout.sizes
+    def sizes(images, *content):
+        return qwen.prepare(images, [{"role": "user", "content": [*content]}]).layout.sizes
 
-    for given, content, expected in (
+    for images, content, expected in (
         (blue, [own, text, other], [red, blue]),
         (blue, [other, text, own], [blue, red]),
         ([[blue, green]], [other, own, text, other], [blue, red, green]),
         (None, [text, own], [red]),
     ):
-        assert sizes(given, *content) == (tuple(image.size for image in expected),)
-    for given in ([[blue, green]], None):
+        assert sizes(images, *content) == (tuple(image.size for image in expected),)
+    for images in ([[blue, green]], None):
         with pytest.raises(InputError, match="2 image placeholders, and [13] images were given"):
-            sizes(given, own, other)
+            sizes(images, own, other)
 
 
 def test_a_span_has_all_tokens_of_its_characters(qwen):
@@ -165,7 +165,7 @@ def test_positions_of_images_text_and_padding(model):
     assert padding[0] == 0
 
 
-def test_answers_stand_at_the_end_and_their_positions_predict_them(model):
+def test_answers_are_at_the_end_and_answer_positions_predict_them(model):
     image, answers = noise(64, 64), ["red dog", "a cat, sitting."]
     inputs = model.prepare(image, ["What?", "And what is this one?"], answers=answers)
     plain = model.prepare(image, ["What?", "And what is this one?"])
@@ -212,10 +212,10 @@ def strip(n=3, side=32, **captions):
 
 
 def cells(inputs, region, row=0, image=0):
-    """(row, column) of a region's tokens in the grid: what a reader of the picture would point at."""
+    """(row, column) of a region's tokens in the grid."""
     tokens = next(t for t in inputs.image_tokens if (t.row, t.image) == (row, image))
-    chosen = [p in region.positions[row] for p in tokens.positions.tolist()]
-    return {tuple(cell) for cell in tokens.cells[chosen].tolist()}
+    selected = [p in region.positions[row] for p in tokens.positions.tolist()]
+    return {tuple(cell) for cell in tokens.cells[selected].tolist()}
 
 
 def test_regions_by_name_box_point_mask_and_polygon(qwen):
@@ -293,7 +293,7 @@ def test_tokens_as_text(qwen):
 
 def test_heatmaps_lie_where_the_tokens_are(qwen):
     inputs = qwen.prepare([[noise(64, 64), strip()]], "look")
-    values = torch.zeros(inputs.shape[1] + 3)  # a decode step sees more positions than the prompt has
+    values = torch.zeros(inputs.shape[1] + 3)  # as in a decode step, with more positions than the prompt has
     values[list(inputs.region("panel 3", image=1).positions[0])] = 0.5
     values[inputs.image_tokens[0].positions[0]] = 0.25
     expected = np.zeros((64, 96), np.float32)

@@ -1,4 +1,4 @@
-"""ImageTokens: boxes tile the image, and the way from boxes to positions to boxes and back to pixels."""
+"""ImageTokens: boxes tile the image, and conversions between boxes, positions and pixels."""
 
 import math
 
@@ -17,9 +17,9 @@ quick = settings(max_examples=40, deadline=None)
 
 
 def grid(width: int, height: int, rows: int, columns: int, *, start: int = 5, dtype=torch.float64) -> ImageTokens:
-    """An image stretched onto a grid of tokens, raster order, whose first token stands at `start`."""
+    """An image stretched to a grid of tokens in raster order, the first at position `start`."""
     r, c = (axis.flatten() for axis in torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
-    # Written as two different sums on purpose: a family may compute a border from either side.
+    # Two different sums on purpose: the tokens at a border may compute its position differently.
     x0, y0 = c * width / columns, r * height / rows
     x1, y1 = (c + 1) * width / columns, (r + 1) * height / rows
     boxes = torch.stack([x0, y0, x1, y1], 1).to(dtype)
@@ -60,7 +60,9 @@ def test_boxes_tile_the_image(tokens):
     for i in range(0, len(tokens), 5):
         shared = Box(*boxes[i].tolist()).overlap(boxes.numpy())
         assert shared[i] == pytest.approx(shared.sum(), rel=1e-4)  # with no token but itself
-    assert (tokens.heatmap(torch.ones(len(tokens))) == 1).all()  # none uncovered; two tokens on a pixel would raise
+    assert (
+        tokens.heatmap(torch.ones(len(tokens))) == 1
+    ).all()  # every pixel is covered; two tokens on a pixel would raise
 
 
 @quick
@@ -69,10 +71,10 @@ def test_a_point_lies_in_exactly_one_token(tokens, data):
     width, height = tokens.size
     x = data.draw(st.floats(0, width, exclude_max=True, width=32))
     y = data.draw(st.floats(0, height, exclude_max=True, width=32))
-    found = tokens.at(x, y)
-    assert len(found) == 1
-    assert tokens.select((x, y)).tolist() == found.tolist()
-    assert tokens.bounds(found).contains(x, y)
+    positions = tokens.at(x, y)
+    assert len(positions) == 1
+    assert tokens.select((x, y)).tolist() == positions.tolist()
+    assert tokens.bounds(positions).contains(x, y)
 
 
 @quick
@@ -103,7 +105,9 @@ def test_heatmap_of_one_token_is_the_pixels_it_covers(tokens, data):
     assert heat.shape == (height, width)
     assert heat.dtype == torch.float64
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    x0, y0, x1, y1 = (tokens.boxes[i].double() - 0.004).tolist()  # borders within a hundredth of a pixel are one
+    x0, y0, x1, y1 = (
+        tokens.boxes[i].double() - 0.004
+    ).tolist()  # borders that differ by less than 0.01 pixel are equal
     sure = Box(x0, y0, x1, y1).contains(x, y)
     assert (heat.numpy() == sure).all()
     assert (tokens.mask(tokens.positions[i : i + 1]).numpy() == sure).all()
@@ -111,12 +115,12 @@ def test_heatmap_of_one_token_is_the_pixels_it_covers(tokens, data):
 
 @quick
 @given(grids(), st.integers(0, 1000))
-def test_heatmap_holds_every_pixels_own_value(tokens, seed):
+def test_heatmap_has_the_value_of_each_pixels_token(tokens, seed):
     values = torch.rand(len(tokens), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     heat = tokens.heatmap(values)
     width, height = tokens.size
     rng = np.random.default_rng(seed)
-    for _ in range(5):  # an independent look-up, kept off the borders
+    for _ in range(5):  # an independent look-up, away from the borders
         column, row = int(rng.integers(width)), int(rng.integers(height))
         near = (tokens.boxes[:, [0, 2]] - column - 0.5).abs().min() < 0.02
         if near or (tokens.boxes[:, [1, 3]] - row - 0.5).abs().min() < 0.02:
@@ -169,7 +173,7 @@ def test_tokens_without_a_box_are_left_out():
     assert tokens.token_size == (2, 2)
     for rule in ("centre", "overlap"):
         assert tokens.select(Box(0, 0, 8, 4), rule=rule).tolist() == [3, 4, 6, 7]
-    values = torch.tensor([1.0, 2, math.nan, 3, 4, math.nan])  # what stands on a separator does not matter
+    values = torch.tensor([1.0, 2, math.nan, 3, 4, math.nan])  # values of separators do not matter
     assert tokens.heatmap(values)[:, ::2].tolist() == [[1, 2, 0, 0]] * 2 + [[3, 4, 0, 0]] * 2
     assert tokens.bounds([3, 5]) == Box(0, 0, 2, 2)
     with pytest.raises(RegionError, match="None of the 1 tokens covers"):

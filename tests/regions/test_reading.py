@@ -1,4 +1,4 @@
-"""Reading images: one upright RGB picture from every source, and errors that say what is wrong with a file."""
+"""Reading images: an upright RGB picture from every source, and errors that explain what is wrong with a file."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_exif_orientation_is_applied_once_to_paths_and_pil_images(tmp_path, orie
     from_path, from_pil = read_image(str(path)), read_image(Image.open(path))
     assert np.array_equal(np.asarray(from_path), expected)
     assert np.array_equal(np.asarray(from_pil), expected)
-    assert np.array_equal(np.asarray(read_image(from_path)), expected)  # what was read once stays as it is
+    assert np.array_equal(np.asarray(read_image(from_path)), expected)  # reading an image again does not change it
 
 
 def test_every_source_gives_the_same_pixels(tmp_path):
@@ -88,7 +88,7 @@ def test_a_truncated_image_that_is_already_open(tmp_path):
         read_image(Image.open(tmp_path / "a.png"))
 
 
-def test_files_that_are_no_images(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     (tmp_path / "notes.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     for name in ("notes.png", "empty.png"):
@@ -129,7 +129,7 @@ def test_an_image_too_large_to_open(tmp_path, monkeypatch):
         (None, "Cannot read an image from NoneType"),
     ],
 )
-def test_arrays_and_objects_that_are_no_images(array, message):
+def test_arrays_and_objects_that_are_not_images(array, message):
     with pytest.raises(ImageError, match=message):
         read_image(array)
 

@@ -55,7 +55,7 @@ def test_box_refuses_what_holds_no_pixel(sides):
 
 @quick
 @given(boxes(), boxes(), boxes())
-def test_every_shape_measures_a_box_alike(first, second, probe):
+def test_every_shape_measures_a_box_equally(first, second, probe):
     """Overlap of box, polygon, mask and union with a probe, against the closed form for rectangles."""
     expected = first.overlap(corners(probe))
     assert outline(first).overlap(corners(probe)) == pytest.approx(expected, abs=1e-6)
@@ -146,7 +146,7 @@ def test_as_shape_reads_what_users_have():
 
 @quick
 @given(st.integers(1, 12), st.integers(12, 3000), st.integers(1, 500))
-def test_panels_share_out_the_picture(n, width, height):
+def test_panels_divide_the_picture(n, width, height):
     named = panels(n, width, height)
     assert list(named) == [f"panel {i}" for i in range(1, n + 1)]
     x, y = np.arange(width) + 0.5, np.full(width, height / 2)
@@ -200,7 +200,7 @@ def test_region_operations():
         left | {1}
 
 
-def test_region_knows_its_layout():
+def test_region_is_bound_to_its_layout():
     part = region("part", (2,), (6,))
     part.check(layout())  # equal by value
     with pytest.raises(RegionError, match=r"2 rows x 12 positions.*2 rows x 13 positions.*call inputs.region"):
