@@ -1,9 +1,9 @@
-"""Tiny models with random weights, built from each family's own config and processor classes: for tests, no network.
+"""Tiny models with random weights for tests, built from each family's config and processor classes; needs no network.
 
     hf_model, processor = testing.tiny("Qwen3-VL", seed=0)
     model = HookedVLM.wrap(hf_model, processor)
 
-`testing.BUILDERS` names the families, some in variants ("PaliGemma 2", "LLaVA padded").
+The keys of `testing.BUILDERS` are families, and variants of some ("PaliGemma 2", "LLaVA padded").
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ BUILDERS: dict[str, Builder] = {
 
 
 def tiny(family: str, *, seed: int = 0, scale: float = 0.12, **text: Any) -> tuple[nn.Module, Any]:
-    """A tiny random model of a family (a name of `FAMILIES`) in eval mode and float32, and its processor.
+    """A tiny random model of a family (a key of `BUILDERS`) in eval mode and float32, and its processor.
 
-    scale: standard deviation of the weights; large enough that outputs vary from token to token.
+    scale: the standard deviation of the weights; large enough that outputs differ between tokens.
     text: changes to the text config (sliding_window=8, num_hidden_layers=2, ...).
     """
     if family not in BUILDERS:

@@ -1,4 +1,4 @@
-"""Tiny models of the LLaVA line: one frame (LLaVA 1.5), and the whole with its tiles (LLaVA-NeXT, LLaVA-OneVision)."""
+"""Tiny LLaVA models: one frame (LLaVA 1.5), or the whole image and its tiles (LLaVA-NeXT, LLaVA-OneVision)."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 CHAT = chat_template("<image>")
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
 FRAME = 70  # pixels of CLIP's image
-TILE = 60  # pixels of SigLIP's image: four patches to a side, and a strip of four pixels that no patch sees
+TILE = 60  # pixels of SigLIP's image: four patches to a side, and a strip of four pixels outside all patches
 PATCH = 14
 
 

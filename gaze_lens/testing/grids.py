@@ -1,4 +1,4 @@
-"""Tiny models of the families whose processor reports a grid: the lines of Qwen-VL and GLM-V."""
+"""Tiny models of the families whose processor reports a grid: Qwen-VL and GLM-V."""
 
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +82,7 @@ def _image_processor(patch: int) -> Qwen2VLImageProcessor:
 
 
 def _qwen3_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-    """What Qwen3-VL and Qwen3.5 share."""
+    """The processor of Qwen3-VL and Qwen3.5."""
     return Qwen3VLProcessor(
         image_processor=_image_processor(16), tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
@@ -148,7 +148,7 @@ def _qwen2_processor(kind: type, tokenizer: Any) -> Any:
 
 
 def _glm(config_class: type, model_class: type, processor_classes: tuple[type, type, type]) -> Builder:
-    """A builder of one of the GLM-V families, which differ in their classes alone."""
+    """A builder of one of the GLM-V families, which differ only in their classes."""
 
     def build(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
         tokenizer = byte_tokenizer(GLM)
@@ -165,7 +165,7 @@ def _glm(config_class: type, model_class: type, processor_classes: tuple[type, t
             video_start_token_id=ids["<|begin_of_video|>"], video_end_token_id=ids["<|end_of_video|>"],
         )  # fmt: skip
         processor_class, image_class, video_class = processor_classes
-        # The budget counts an image as two frames.
+        # The limits on pixels count an image as two frames.
         size = {"shortest_edge": 2 * 4 * 14 * 14, "longest_edge": 2 * 64 * 14 * 14}
         processor = processor_class(
             image_processor=image_class(size=size), tokenizer=tokenizer, video_processor=video_class(),

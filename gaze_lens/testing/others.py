@@ -1,4 +1,4 @@
-"""Tiny models of the families with layouts of their own: Molmo2, and Mllama with its cross-attention layers."""
+"""Tiny models of two families with unique layouts: Molmo2, and Mllama with its cross-attention layers."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _mllama(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
         MllamaConfig(text_config=text, vision_config=vision, image_token_index=image)
     )
     for name, parameter in model.named_parameters():
-        if "gate" in name and parameter.numel() == 1:  # closed at first: what they let through is learned
+        if "gate" in name and parameter.numel() == 1:  # 0 at initialization, which would block all cross-attention
             nn.init.constant_(parameter, 0.5)
     processor = MllamaProcessor(
         image_processor=MllamaImageProcessor(size={"height": 56, "width": 56}), tokenizer=tokenizer,
@@ -50,7 +50,7 @@ def _mllama(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 
 
 def _molmo2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
-    """Crops of 56 pixels in patches of 8, seven to a side, of which the outer one overlaps; windows of 2 x 2."""
+    """Crops of 56 pixels in 7 x 7 patches of 8, of which the outermost overlap; windows of 2 x 2 patches."""
     tokenizer = byte_tokenizer(MOLMO2)
     ids = dict(zip(MOLMO2, tokenizer.convert_tokens_to_ids(list(MOLMO2)), strict=True))
     width = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}

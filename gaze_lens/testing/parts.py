@@ -1,4 +1,4 @@
-"""What the tiny models have in common: a byte-level tokenizer, and the shape of their language model."""
+"""Shared parts of the tiny models: a byte-level tokenizer, a chat template, and the language model's config."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ TEXT = {
 def byte_tokenizer(
     special: tuple[str, ...] = (), *, end: str = "<|im_end|>", pad: str = "<|endoftext|>", **options: Any
 ) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer without merges: a token a byte, and special tokens of a family's own.
+    """A byte-level tokenizer without merges: one token per byte, and the special tokens of a family.
 
-    options: more of `PreTrainedTokenizerFast`, `bos_token` or `extra_special_tokens` for example.
+    options: further arguments of `PreTrainedTokenizerFast`, such as `bos_token` or `extra_special_tokens`.
     """
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -40,6 +40,6 @@ def chat_template(image: str) -> str:
 
 
 def text_config(tokenizer: PreTrainedTokenizerFast, changes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The arguments of a language model's config: the common shape, then the family's own, then a caller's changes."""
+    """The arguments of a language model's config: common ones, overridden by the family's, then by `changes`."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     return {**TEXT, "vocab_size": len(tokenizer), **ids, **more, **changes}

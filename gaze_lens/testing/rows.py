@@ -18,7 +18,7 @@ from transformers import (
 from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
-LONGEST = 140  # pixels: larger images are shrunk to it
+LONGEST = 140  # pixels of an image's longest side; larger images are resized
 
 
 def _processor(tokenizer: PreTrainedTokenizerFast, patch: int, merge: int) -> PixtralProcessor:

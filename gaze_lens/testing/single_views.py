@@ -1,4 +1,4 @@
-"""Tiny models of the families that see an image once, stretched: PaliGemma (1 and 2) and Gemma 4."""
+"""Tiny models of the families with one view of the whole image, stretched: PaliGemma (1 and 2) and Gemma 4."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
 
 CHAT = ("<pad>", "<|im_start|>", "<|im_end|>")
 GEMMA4 = (*CHAT, "<boi>", "<image>", "<eoi>", "<boa>", "<audio>", "<eoa>")
-SIDE, PATCH = 84, 14  # PaliGemma's image, its patches
+SIDE, PATCH = 84, 14  # pixels of PaliGemma's image and of its patches
 GEMMA4_PATCH, POOL = 8, 3
 
 

@@ -1,4 +1,4 @@
-"""Tiny models of the families that see an image through tiles or crops, all of the same size.
+"""Tiny models of the families that cut an image into tiles or crops of the same size.
 
 SmolVLM's processor needs the package num2words (`pip install "gaze-lens[smolvlm]"`); without it, Hugging Face's class
 raises an ImportError that says so.
@@ -133,7 +133,7 @@ def _gemma3_pan_and_scan(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 
 
 def _idefics3(changes: dict[str, Any], smol: bool = False) -> tuple[nn.Module, Any]:
-    """Tiles of 32 pixels in patches of 8, four of which make a token; of SmolVLM 34, of which 2 are not seen."""
+    """Tiles of 32 pixels in patches of 8, four of which make a token; SmolVLM: 34 pixels, 2 of them outside patches."""
     own = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<video>", *PLACES)
     tokenizer = byte_tokenizer((*CHAT, *own))
     side = 34 if smol else 32
