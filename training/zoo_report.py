@@ -9,7 +9,7 @@ import numpy as np
 
 from gaze_lens.errors import InputError
 from gaze_lens.runs.files import write_whole
-from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, MASS, Plot, entitle, house_style, new_figure
+from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, MASS, Plot, figure_style, new_figure, set_title
 
 CHANCE = 1 / 6
 COLUMNS = (
@@ -75,7 +75,7 @@ def maps(members: Mapping[str, Mapping[str, Any]]) -> Plot:
     """Every member's contrasts, layer by head, on one scale."""
     data = {name: np.array(figures["contrast"]) for name, figures in members.items()}
     rows = -(-len(data) // ROW)
-    with house_style():
+    with figure_style():
         figure = new_figure(0.6 + 2.0 * rows)
         axes = figure.subplots(rows, min(ROW, len(data)), squeeze=False)
         for spare in axes.flat[len(data) :]:
@@ -85,7 +85,7 @@ def maps(members: Mapping[str, Mapping[str, Any]]) -> Plot:
             one.set(xlabel="head", ylabel="layer")
             one.set_yticks(range(len(values)))
             layer, head = np.unravel_index(values.argmax(), values.shape)
-            entitle(one, name, f"best: L{layer}H{head}, contrast {values.max():.2f}")
+            set_title(one, name, f"best: L{layer}H{head}, contrast {values.max():.2f}")
         figure.colorbar(image, ax=axes, label="contrast, 0-1", fraction=0.03, pad=0.01)
     lines = [f"{name}: largest contrast {values.max():.2f}" for name, values in data.items()]
     return Plot(figure, data, "\n".join(["Contrast of every head", *lines]))
@@ -98,7 +98,7 @@ def steering(members: Mapping[str, Mapping[str, Any]]) -> Plot:
         "random heads": ([m["random"] for m in members.values()], BLUES[0]),
         "all heads": ([m["all"]["forced choice"]["value"] for m in members.values()], ACCENT),
     }
-    with house_style():
+    with figure_style():
         figure = new_figure(3.4, width=8.0)
         axes = figure.add_subplot()
         places = np.arange(len(members))
@@ -112,7 +112,7 @@ def steering(members: Mapping[str, Mapping[str, Any]]) -> Plot:
         axes.set_xticks(places, list(members))
         axes.set(ylim=(0, 102), ylabel="answers that describe\ntheir target, %")
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.18), ncols=3, frameon=False)
-        entitle(axes, "Steering", "line: 95 % interval; dashed: chance")
+        set_title(axes, "Steering", "line: 95 % interval; dashed: chance")
     data = {"members": tuple(members)} | {name: np.array(values) for name, (values, _) in kinds.items()}
     lines = [f"{name}: {percent(value)} %" for name, value in zip(members, kinds["gaze heads"][0], strict=True)]
     return Plot(figure, data, "\n".join(["Steering with gaze heads", *lines]))

@@ -2,25 +2,26 @@
 
     gl.show.picture(strip)                          # the picture with its named regions
     gl.show.scores(scores, statistic="contrast")    # layer-by-head map, best heads named
-    gl.show.matrices(scores, scores.top(4))         # asked-by-attended, head by head
-    gl.show.attention(model, inputs, heads)         # interactive: hover a word, or the picture; drag a box to steer
+    gl.show.matrices(scores, scores.top(4))         # for each head: panel asked about by panel attended to
+    gl.show.attention(model, inputs, heads)         # interactive: hover over a word or the picture, drag a box
     gl.show.attention_map(model, inputs, heads)     # over the picture, for one token
     gl.show.circuitsvis(model, inputs, heads)       # whole patterns, image tokens pooled by region (CircuitsVis)
-    gl.show.staircase(gl.track(model, inputs, heads))
-    gl.show.course(gl.track(model, inputs, heads))  # how much they look at all, how narrowly, and how much they rest
+    gl.show.staircase(gl.track(model, inputs, heads))  # token by token: which region
+    gl.show.attention_over_time(gl.track(model, inputs, heads))  # token by token: how much on the image, how narrowly
     gl.show.accuracies(gl.evaluate(model, strips, conditions))
     gl.show.patching(gl.patch(model, clean, corrupted, what="z", positions="last", metric=metric))
     gl.show.steering(strip, baseline, {"panel 4": text, ...})
 
-All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`, a picture in Jupyter
-and words in `print`; `attention` and `circuitsvis` are interactive and save as HTML. pyplot is not used: nothing pops
-up and nothing accumulates.
+All but two return a `Plot`: `.figure` (matplotlib), `.data` (the numbers shown), `.save("x.png")`; Jupyter shows it as
+a picture, `print` as text. `attention` and `circuitsvis` are interactive and are saved as HTML. pyplot is not used: no
+window opens, and no figure stays in memory.
 """
 
+from gaze_lens.deprecation import renamed_names
 from gaze_lens.show.accuracy_charts import accuracies, accuracies_by_target, accuracy_curve
 from gaze_lens.show.attention_maps import attention_map
+from gaze_lens.show.attention_timelines import attention_over_time
 from gaze_lens.show.circuits import CircuitsView, circuitsvis
-from gaze_lens.show.courses import course
 from gaze_lens.show.head_maps import matrices, scores
 from gaze_lens.show.interactive.attention_viewer import AttentionViewer, attention
 from gaze_lens.show.patch_maps import patching
@@ -31,5 +32,8 @@ from gaze_lens.show.steered_answers import steering
 
 __all__ = [
     "AttentionViewer", "CircuitsView", "Plot", "accuracies", "accuracies_by_target", "accuracy_curve", "attention",
-    "attention_map", "circuitsvis", "course", "matrices", "patching", "picture", "scores", "staircase", "steering",
+    "attention_map", "attention_over_time", "circuitsvis", "matrices", "patching", "picture", "scores", "staircase",
+    "steering",
 ]  # fmt: skip
+
+__getattr__ = renamed_names(__name__, {"course": "attention_over_time"})

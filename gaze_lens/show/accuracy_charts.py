@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gaze_lens.errors import InputError
-from gaze_lens.show.plot import ACCENT, BLUES, FAINT, MASS, Plot, entitle, house_style, new_figure
+from gaze_lens.show.plot import ACCENT, BLUES, FAINT, MASS, Plot, figure_style, new_figure, set_title
 
 UNITS = {"heads": "number of heads steered", "strength": "bias, in logits"}
 
@@ -24,7 +24,7 @@ def accuracies(results: Any) -> Plot:
     table = table[(table.n > 0) & (table.curve == "")]
     if table.empty:
         raise InputError("No answer of these results was judged; judge them with gl.rejudge.")
-    with house_style():
+    with figure_style():
         figure = new_figure(1.1 + 0.34 * len(table))
         axes = figure.add_subplot()
         rows = np.arange(len(table))
@@ -40,7 +40,7 @@ def accuracies(results: Any) -> Plot:
         labels = [f"{row.condition} ({row.heads})" if row.heads else row.condition for row in table.itertuples()]
         axes.set_yticks(rows, labels)
         axes.set(xlim=(0, 100), ylim=(len(table) - 0.4, -0.9), xlabel="answers that describe their target, %")
-        entitle(axes, "Accuracy by condition (number of heads)", "lines: 95 % intervals; dots: draws of random heads")
+        set_title(axes, "Accuracy by condition (number of heads)", "lines: 95 % intervals; dots: draws of random heads")
     data = {name: table[name].to_numpy(float) for name in ("accuracy", "low", "high")}
     lines = [f"{c}: {100 * a:.1f} %" for c, a in zip(table.condition, table.accuracy, strict=True)]
     return Plot(
@@ -58,7 +58,7 @@ def accuracy_curve(results: Any, along: str = "heads") -> Plot:
     table = table[(table.n > 0) & (table.curve == along)].sort_values(along)
     if along not in UNITS or table.empty:
         raise InputError(f"These results have no curve along {along!r}; add gl.evaluation.head_counts or strengths.")
-    with house_style():
+    with figure_style():
         figure = new_figure(3.2, width=6.5)
         axes = figure.add_subplot()
         axes.fill_between(table[along], 100 * table.low, 100 * table.high, color=BLUES[0], linewidth=0)
@@ -68,7 +68,7 @@ def accuracy_curve(results: Any, along: str = "heads") -> Plot:
         axes.set_xticks(table[along], [f"{value:g}" for value in table[along]])
         axes.minorticks_off()
         axes.set(ylim=(0, 102), xlabel=UNITS[along], ylabel="answers that describe\ntheir target, %")
-        entitle(axes, f"Accuracy by {UNITS[along]}", "band: 95 % interval; dashed: chance")
+        set_title(axes, f"Accuracy by {UNITS[along]}", "band: 95 % interval; dashed: chance")
     data = {"x": table[along].to_numpy(float)} | {c: table[c].to_numpy(float) for c in ("accuracy", "low", "high")}
     lines = [f"{x:g}: {100 * a:.1f} %" for x, a in zip(data["x"], data["accuracy"], strict=True)]
     return Plot(figure, data, "\n".join([f"Accuracy by {UNITS[along]}", *lines]))
@@ -82,7 +82,7 @@ def accuracies_by_target(results: Any) -> Plot:
     table = results.by_target()
     names, targets = (tuple(dict.fromkeys(table[column])) for column in ("condition", "target"))
     values = table.accuracy.to_numpy(float).reshape(len(names), len(targets))
-    with house_style():
+    with figure_style():
         figure = new_figure(1.2 + 0.3 * len(names))
         axes = figure.add_subplot()
         image = axes.imshow(100 * values, cmap=MASS, vmin=0, vmax=100, aspect="auto")
@@ -94,7 +94,7 @@ def accuracies_by_target(results: Any) -> Plot:
         axes.set_xticks(range(len(targets)), targets, rotation=0 if len(targets) <= 8 else 90)
         axes.set_yticks(range(len(names)), names)
         figure.colorbar(image, ax=axes, label="accuracy, %", fraction=0.03)
-        entitle(axes, "Accuracy by condition and target", "share of answers that describe the target, %")
+        set_title(axes, "Accuracy by condition and target", "share of answers that describe the target, %")
     return Plot(
         figure,
         {"conditions": names, "targets": targets, "accuracy": values},

@@ -25,19 +25,19 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.show.labels import visible
 from gaze_lens.show.picture_axes import Sheet, step
-from gaze_lens.show.plot import WIDTH, Plot, axes_at, house_style, new_figure, write_at
+from gaze_lens.show.plot import WIDTH, Plot, axes_at, figure_style, new_figure, write_at
 
-SINGLE = 8  # heads shown one by one, at most
-HIGHEST = 4.0  # inches, of a picture
-# Clear where there is no attention, and never opaque, so that the picture is seen.
+MAX_SINGLE = 8  # heads shown one by one, at most
+MAX_HEIGHT = 4.0  # inches, of a picture
+# Transparent where there is no attention, and nowhere opaque, so that the picture stays visible.
 HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0, "#ffd16600"), (0.15, "#ffb84d70"), (0.5, "#f0642899"), (1, "#b30f00c0")]
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Gaze:
-    """rows: attention mass, 0-1. tokens: the images of the batch row. sheet: their pictures."""
+class _HeadRows:
+    """Attention of some heads. rows: mass, 0-1. tokens: of the images of the batch row. sheet: their pictures."""
 
     heads: tuple[str, ...]
     rows: Float[Tensor, "head position"]
@@ -62,7 +62,7 @@ class _Gaze:
 
     @property
     def highest(self) -> float:
-        """The most that a single image token gets from a head."""
+        """The largest mass of a head on a single image token."""
         return max(self.rows[:, tokens.positions].max().item() for tokens in self.tokens) or 1.0
 
 
@@ -77,11 +77,12 @@ def attention_map(
 ) -> Plot:
     """`gl.show.attention_map(model, inputs, heads)`: where heads look for one token, their mean and each by itself.
 
-    heads: a HeadSet, or what makes one; with more than eight, the mean is of all and the first eight are shown singly.
-    position: column of the padded prompt whose token looks, negative from the end; the last prompt token by default.
-        For the words of an answer, prepare the inputs with `answers=`.
+    heads: a HeadSet, or what makes one; the mean is of all of them; of more than eight, the first eight are shown
+        one by one.
+    position: column of the padded prompt, the query; negative from the end; the last prompt token by default. For the
+        words of an answer, prepare the inputs with `answers=`.
     row: of the batch. fwd_hooks: run under these, a steering for example.
-    Single rows of the pattern are read; no whole one is built.
+    Only single rows of the pattern are computed.
     data: "attention" [head, key], mass, 0-1; "on_image" [head]; "on_regions" [head, region]; "heads"; "regions".
     Raises HeadError for no heads or heads outside the model, InputError for a position that is padding or outside
     the prompt, and for inputs without an image.
@@ -90,14 +91,14 @@ def attention_map(
     position = _position(inputs, position, row)
     rows = read_rows(model, inputs, heads, position=position, row=row, fwd_hooks=fwd_hooks)
     tokens = tuple(tokens for tokens in inputs.image_tokens if tokens.row == row)
-    gaze = _Gaze(tuple(map(str, heads)), rows, tokens, Sheet.of(inputs.pictures[row]))
+    head_rows = _HeadRows(tuple(map(str, heads)), rows, tokens, Sheet.of(inputs.pictures[row]))
     title = f"Where {len(heads)} heads look" if len(heads) > 1 else f"Where {heads} looks"
     title += f" from {_token(inputs, position, row)}"
-    with house_style():
-        figure = _draw(gaze, title)
-    names = tuple(name for _, name, _ in gaze.sheet.shapes())
-    data = {"attention": rows.numpy(), "on_image": gaze.on_image, "on_regions": gaze.on_regions}
-    return Plot(figure, {**data, "heads": gaze.heads, "regions": names}, _words(gaze, title, names))
+    with figure_style():
+        figure = _draw(head_rows, title)
+    names = tuple(name for _, name, _ in head_rows.sheet.shapes())
+    data = {"attention": rows.numpy(), "on_image": head_rows.on_image, "on_regions": head_rows.on_regions}
+    return Plot(figure, {**data, "heads": head_rows.heads, "regions": names}, _words(head_rows, title, names))
 
 
 @torch.no_grad()
@@ -133,7 +134,7 @@ def _position(inputs: VLMInputs, position: int | None, row: int) -> int:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the pictures lie, in inches: the mean first, as wide as the figure where the picture is a strip."""
+    """The layout, in inches: the mean comes first, as wide as the figure where the picture is a strip."""
 
     sheet: Sheet
     n_tiles: int
@@ -149,7 +150,7 @@ class _Grid:
     @property
     def cell(self) -> float:
         """Width of a picture."""
-        return min((WIDTH - 0.1 - 0.2 * (self.columns - 1)) / self.columns, HIGHEST * self.sheet.aspect)
+        return min((WIDTH - 0.1 - 0.2 * (self.columns - 1)) / self.columns, MAX_HEIGHT * self.sheet.aspect)
 
     def tile(self, index: int) -> tuple[float, float, float]:
         """Left and top of a tile, which begins with its heading, and the width of its picture."""
@@ -178,58 +179,58 @@ def _token(inputs: VLMInputs, position: int, row: int) -> str:
     return f"the last prompt token (“{word}”, position {position})" if last else f"“{word}” (position {position})"
 
 
-def _draw(gaze: _Gaze, title: str) -> Figure:
-    every = list(range(len(gaze.heads)))
-    tiles = [every] + [[index] for index in every[:SINGLE] if len(every) > 1]
-    grid = _Grid(gaze.sheet, len(tiles))
+def _draw(head_rows: _HeadRows, title: str) -> Figure:
+    indices = list(range(len(head_rows.heads)))
+    tiles = [indices] + [[index] for index in indices[:MAX_SINGLE] if len(indices) > 1]
+    grid = _Grid(head_rows.sheet, len(tiles))
     width = WIDTH if grid.columns > 1 else max(grid.cell + 0.1, 6.4)  # the title needs 6 inches
     figure = new_figure(grid.bottom + 0.55, width=width, layout=None)
     write_at(figure, 0.05, 0.08, title, fontsize=10, weight="bold")
-    scale = ScalarMappable(Normalize(0, gaze.highest), HEAT)
+    scale = ScalarMappable(Normalize(0, head_rows.highest), HEAT)
     for index, heads in enumerate(tiles):
-        _tile(figure, gaze, heads, grid.tile(index), scale)
-    _bar(figure, gaze, scale)
+        _tile(figure, head_rows, heads, grid.tile(index), scale)
+    _bar(figure, head_rows, scale)
     return figure
 
 
 def _tile(
-    figure: Figure, gaze: _Gaze, heads: list[int], place: tuple[float, float, float], scale: ScalarMappable
+    figure: Figure, head_rows: _HeadRows, heads: list[int], corner: tuple[float, float, float], scale: ScalarMappable
 ) -> None:
-    """The mean of some heads over the picture, under a heading. place: as `_Grid.tile`."""
-    x, y, width = place
-    sheet, first = gaze.sheet, len(heads) == len(gaze.heads)
-    name = gaze.heads[heads[0]] if len(heads) == 1 else f"mean of {len(heads)}"
-    write_at(figure, x, y, f"{name}: {gaze.on_image[heads].mean():.2f} on the image", fontsize=8.5)
+    """The mean of some heads over the picture, under a heading. corner: as `_Grid.tile`."""
+    x, y, width = corner
+    sheet, first = head_rows.sheet, len(heads) == len(head_rows.heads)
+    name = head_rows.heads[heads[0]] if len(heads) == 1 else f"mean of {len(heads)}"
+    write_at(figure, x, y, f"{name}: {head_rows.on_image[heads].mean():.2f} on the image", fontsize=8.5)
     top = y + 0.2 + sheet.head_room * first
     axes = axes_at(figure, x, top, width=width, height=width / sheet.aspect)
     sheet.draw(axes, faded=True)
-    _heat(axes, gaze, heads, scale)
+    _heat(axes, head_rows, heads, scale)
     sheet.outline(axes, width=0.8)
-    shares = gaze.on_regions[heads].mean(0)
+    shares = head_rows.on_regions[heads].mean(0)
     notes = ["–" if np.isnan(share) else f"{share:.2f}" for share in shares]
     sheet.label(axes, notes, width=width, names=first, size=8)
 
 
-def _heat(axes: Axes, gaze: _Gaze, heads: list[int], scale: ScalarMappable) -> None:
-    values = gaze.rows[heads].mean(0)
-    for index, (tokens, picture) in enumerate(zip(gaze.tokens, gaze.sheet.pictures, strict=True)):
+def _heat(axes: Axes, head_rows: _HeadRows, heads: list[int], scale: ScalarMappable) -> None:
+    values = head_rows.rows[heads].mean(0)
+    for index, (tokens, picture) in enumerate(zip(head_rows.tokens, head_rows.sheet.pictures, strict=True)):
         stride = step(picture)
         heat = tokens.heatmap(values[tokens.positions])[::stride, ::stride].numpy()
-        gaze.sheet.lay(axes, index, heat, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
+        head_rows.sheet.draw_array(axes, index, heat, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
 
 
-def _bar(figure: Figure, gaze: _Gaze, scale: ScalarMappable) -> None:
+def _bar(figure: Figure, head_rows: _HeadRows, scale: ScalarMappable) -> None:
     height = figure.get_size_inches()[1]
     axes = axes_at(figure, 0.2, height - 0.5, width=3.2, height=0.1)
     bar = figure.colorbar(scale, cax=axes, orientation="horizontal")
-    named = any(picture.regions for picture in gaze.sheet.pictures)
+    named = any(picture.regions for picture in head_rows.sheet.pictures)
     bar.set_label("attention mass on an image token, 0-1" + " (numbers: on a region)" * named, fontsize=7.5)
     bar.ax.tick_params(labelsize=7, pad=1)
 
 
-def _words(gaze: _Gaze, title: str, names: tuple[str, ...]) -> str:
+def _words(head_rows: _HeadRows, title: str, names: tuple[str, ...]) -> str:
     lines = [title]
-    for head, image, regions in zip(gaze.heads, gaze.on_image, gaze.on_regions, strict=True):
+    for head, image, regions in zip(head_rows.heads, head_rows.on_image, head_rows.on_regions, strict=True):
         shares = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, regions, strict=True))
         lines.append(f"{head:>8}  image {image:.2f}" + f" ({shares})" * bool(shares))
     return "\n".join(lines)

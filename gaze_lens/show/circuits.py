@@ -1,4 +1,4 @@
-"""Whole attention patterns in CircuitsVis, small enough to be read: text tokens, and image tokens pooled by region.
+"""Whole attention patterns in CircuitsVis, made small: text tokens, and image tokens pooled by region.
 
 view = gl.show.circuitsvis(model, inputs, heads)
 view                                            # in Jupyter: hover over a head, hover over a cell
@@ -30,8 +30,8 @@ from gaze_lens.show.pages.templates import render
 from gaze_lens.show.pooled_tokens import Token, tokens_of
 
 CHUNK = 256  # query rows read at a time
-MOST = 100_000  # cells of all heads together: every one is an object in the browser
-BLANK = "\u2800"  # looks like a space and stays: CircuitsVis takes white space out of what it writes along axes
+MAX_CELLS = 100_000  # of all heads together: each is an object in the browser
+BLANK = "\u2800"  # looks like a space: CircuitsVis removes white space from the labels of its axes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,7 +39,7 @@ class CircuitsView:
     """A CircuitsVis view that shows itself in Jupyter and can be saved; its JavaScript is inside.
 
     data: "attention" [head, token, token], mass, 0-1; "heads"; "tokens", labels along both axes.
-    text: what is shown, in words.
+    text: the same as text.
     """
 
     data: Mapping[str, Any]
@@ -66,7 +66,7 @@ class CircuitsView:
             "attentionHeadNames": list(self.data["heads"]),
             "tokens": [label.replace(" ", BLANK) for label in self.data["tokens"]],
             "maxValue": round(float(attention.max()), 4) or 1.0,
-            "maskUpperTri": False,  # image tokens lie row by row: a region sees some of the regions "behind" it
+            "maskUpperTri": False,  # image tokens lie row by row: a region also attends to some after it
         }
         name = f"circuits-{uuid4().hex}"
         return {"title": lines[0], "legend": "; ".join(lines[1:4]), "name": name, "props": props, "source": _source()}
@@ -98,19 +98,18 @@ def circuitsvis(
         in no region are pooled as the rest of their image.
     positions: columns of the text tokens to show, negative from the end, such as range(-8, 0); all by default.
     row: of the batch. fwd_hooks: run under these, a steering for example.
-    Where a region is looked at, attention is summed over its tokens; where it looks, it is the mean over them. So a
-    row adds up to 1 where all text is shown and no token lies in two regions. Patterns are pooled inside the hook, and
-    none is kept.
+    Attention to a region is the sum over its tokens, attention from it the mean over them. So a row adds up to 1 where
+    all text is shown and no token lies in two regions. Patterns are pooled inside the hook; none is stored.
     Raises HeadError for no heads and for heads outside the model, InputError for positions that are no text, and for
     more than 100,000 cells, RegionError for regions without tokens.
     """
     heads = HeadSet.of(heads, model)
     tokens = tokens_of(inputs, regions, positions, row)
     cells = len(heads) * len(tokens) ** 2
-    if cells > MOST:
+    if cells > MAX_CELLS:
         raise InputError(
-            f"{len(heads)} heads of {len(tokens)} x {len(tokens)} tokens are {cells} cells: expected at most {MOST}, "
-            "which a browser can draw. Crop the text with positions=range(-20, 0), or show fewer heads."
+            f"{len(heads)} heads of {len(tokens)} x {len(tokens)} tokens are {cells} cells: expected at most "
+            f"{MAX_CELLS}, which a browser can draw. Crop the text with positions=range(-20, 0), or show fewer heads."
         )
     values = _pooled(model, inputs, heads, tokens, row=row, fwd_hooks=fwd_hooks).numpy()
     labels = tuple(token.label for token in tokens)
@@ -133,7 +132,7 @@ def _pooled(
     queries = sorted({position for token in tokens for position in token.queries})
     chunks = [queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK)]
     hooks = [hook for chunk in chunks for hook in reader.hooks(Positions.of(chunk))]
-    # Some models drop, in later layers, the queries whose logits are not asked for.
+    # Later layers of some models compute only the queries whose logits are requested.
     keep = inputs.layout.length - queries[0]
     model.run_with_hooks(inputs, fwd_hooks=[*fwd_hooks, *hooks], return_type=None, logits_to_keep=keep, use_cache=False)
     (masses,) = reader.values(queries)
@@ -152,8 +151,7 @@ def _keys(
 
 def _share(queries: Sequence[int], positions: list[int]) -> Float[Tensor, " position"]:
     """What each of some positions adds to the mean over a token's queries."""
-    wanted = set(queries)
-    return torch.tensor([position in wanted for position in positions]) / max(1, len(queries))
+    return torch.isin(torch.tensor(positions), torch.tensor(queries, dtype=torch.long)) / max(1, len(queries))
 
 
 def _words(values: Float[np.ndarray, "head token token"], heads: Sequence[str], labels: Sequence[str]) -> str:
@@ -168,7 +166,7 @@ def _words(values: Float[np.ndarray, "head token token"], heads: Sequence[str], 
 def _strongest(
     values: Float[np.ndarray, "head token token"], heads: Sequence[str], labels: Sequence[str]
 ) -> Iterator[str]:
-    """Where the last token looks most, head by head."""
+    """The three tokens that the last token attends to most, head by head."""
     for head, pattern in zip(heads, values, strict=True):
         best = pattern[-1].argsort()[::-1][:3]
         yield f"{head:>8}  {labels[-1]!r} looks at " + ", ".join(f"{labels[i]!r} {pattern[-1, i]:.2f}" for i in best)
@@ -176,7 +174,7 @@ def _strongest(
 
 @cache
 def _source() -> str:
-    """CircuitsVis' own JavaScript, from the installed package: its Python asks the internet first, and then a CDN."""
+    """The JavaScript of the installed CircuitsVis, whose own Python would load it from the internet."""
     file = files("circuitsvis") / "dist" / "cdn" / "iife.js"
     if not file.is_file():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Figures of `HeadScores`: all heads at once, and the matrices of some.
+"""Figures of `HeadScores`: all heads in one map, and the matrices of some heads.
 
 gl.show.scores(scores, statistic="contrast")
 gl.show.matrices(scores, scores.top(8))
@@ -19,12 +19,12 @@ from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.show.picture_axes import mark
-from gaze_lens.show.plot import INK, MASS, SIGNED, Plot, entitle, house_style, legible, new_figure
+from gaze_lens.show.plot import INK, MASS, SIGNED, Plot, figure_style, new_figure, set_title, text_colour
 
-MARKED = 10  # heads named in a map, at most
-LEAST = 0.05  # of the best head's value: heads with less are not marked
-MOST = 24  # matrices in one figure
-NUMBERED = 8  # panels a side, at most, for numbers in the cells
+MAX_MARKED = 10  # heads named in a map, at most
+MIN_SHARE = 0.05  # of the best head's value: heads with less are not marked
+MAX_MATRICES = 24  # matrices in one figure
+MAX_NUMBERED = 8  # panels a side, at most, for numbers in the cells
 UNITS = {"score": "attention mass, 0-1", "contrast": "attention mass, -1 to 1", "correlation": "correlation, -1 to 1"}
 MEANING = {
     "score": "mean attention mass on the panel asked about",
@@ -36,28 +36,28 @@ MEANING = {
 def scores(scores: HeadScores, *, statistic: str = "score") -> Plot:
     """`gl.show.scores(scores)`: a statistic of every head, layer by head, with the ten best named.
 
-    statistic: "score", "contrast" or "correlation". Of the ten, those with a twentieth of the best value or more are
-        framed in the map. The bars give their values, with 95 % intervals from a bootstrap over strips where there are
-        several.
+    statistic: "score", "contrast" or "correlation". Of the ten, those with at least a twentieth of the best value are
+        framed in the map. Bars show their values, with 95 % intervals from a bootstrap over strips if there are several
+        strips.
     data: "values" [layer, head]; "heads", the best; "best" [head], their values; "intervals" [low/high, head] or None.
     Raises HeadError for an unknown statistic.
     """
-    heads = scores.ranked(statistic)[:MARKED]
+    heads = scores.ranked(statistic)[:MAX_MARKED]
     values = getattr(scores, statistic).numpy()
     best = np.array([values[head] for head in heads])
     intervals = _intervals(scores, heads, statistic)
     n_strips = len(scores.samples)
-    owner = _owner(scores)
-    title = f"{owner}: {statistic} of every head" if owner else f"{statistic.capitalize()} of every head"
-    with house_style():
+    model = _model_name(scores)
+    title = f"{model}: {statistic} of every head" if model else f"{statistic.capitalize()} of every head"
+    with figure_style():
         height = float(np.clip(0.17 * len(values) + 1.2, 3.2, 8.0))
         figure = new_figure(height)
         grid = figure.add_gridspec(2, 2, width_ratios=(3.4, 1), height_ratios=(2.9, max(height - 2.9, 0.01)))
         left, right = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
         _map(left, values, heads, statistic)
         _bars(right, heads, best, intervals)
-        entitle(left, title, f"{MEANING[statistic]}; {n_strips} strip{'s' * (n_strips > 1)}")
-        entitle(right, f"Best {len(heads)}", "line: 95 %, over strips" if intervals is not None else "")
+        set_title(left, title, f"{MEANING[statistic]}; {n_strips} strip{'s' * (n_strips > 1)}")
+        set_title(right, f"Best {len(heads)}", "line: 95 %, over strips" if intervals is not None else "")
         right.set_xlabel(UNITS[statistic])
     text = "\n".join([title, *(f"{head!s:>8} {value:7.3f}" for head, value in zip(heads, best, strict=True))])
     names = tuple(map(str, heads))
@@ -76,10 +76,10 @@ def _map(axes: Axes, values: Float[np.ndarray, "layer head"], heads: list[Head],
     axes.figure.colorbar(image, ax=axes, label=UNITS[statistic], fraction=0.05, pad=0.02)
     roomy = n_heads <= 12 and n_layers <= 24
     for rank, head in enumerate(heads, 1):
-        if values[head] < LEAST * top:
+        if values[head] < MIN_SHARE * top:
             break
         mark(axes, head.head, head.layer)
-        style = {"color": legible(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
+        style = {"color": text_colour(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
         axes.text(head.head, head.layer, str(head) if roomy else str(rank), ha="center", va="center_baseline", **style)
 
 
@@ -96,7 +96,7 @@ def _bars(axes: Axes, heads: list[Head], best: Float[np.ndarray, " head"], inter
 
 
 def _intervals(scores: HeadScores, heads: list[Head], statistic: str) -> Float[np.ndarray, "2 head"] | None:
-    """Bootstrap intervals of a few heads, at the cost of these alone; None for a single strip."""
+    """Bootstrap intervals of a few heads; the others are not resampled. None for a single strip."""
     if len(scores.samples) < 2:
         return None
     layers, columns = torch.tensor(heads).T
@@ -105,20 +105,22 @@ def _intervals(scores: HeadScores, heads: list[Head], statistic: str) -> Float[n
 
 
 def matrices(scores: HeadScores, heads: Any) -> Plot:
-    """`gl.show.matrices(scores, scores.top(4))`: for each head, where it looked while each panel was asked about.
+    """`gl.show.matrices(scores, scores.top(4))`: for each head, attention by panel asked about.
 
     heads: a HeadSet, or what makes one (["L3H5", (2, 1)]); 24 at most. All share one colour scale.
     data: "matrix" [head, asked, attended], attention mass, 0-1, NaN for panels never seen together; "heads".
     Raises HeadError for no heads, too many, and heads outside the scores.
     """
     heads = HeadSet.of(heads)
-    if len(heads) > MOST:
-        raise HeadError(f"{len(heads)} heads were given to show: expected 1 to {MOST}. Take some, such as heads[:8].")
+    if len(heads) > MAX_MATRICES:
+        raise HeadError(
+            f"{len(heads)} heads were given to show: expected 1 to {MAX_MATRICES}. Take some, such as heads[:8]."
+        )
     heads.check(*scores.matrix.shape[:2])
     matrix = np.stack([scores.matrix[head].numpy() for head in heads])
     contrasts = [round(scores.contrast[head].item(), 2) + 0.0 for head in heads]  # no -0.00
     notes = [f"score {scores.score[head]:.2f}, contrast {c:.2f}" for head, c in zip(heads, contrasts, strict=True)]
-    with house_style():
+    with figure_style():
         figure = _grid(matrix, list(zip(map(str, heads), notes, strict=True)))
     lines = [f"Attention mass by asked (row) and attended (column) panel: {heads}"]
     for head, one in zip(heads, matrix, strict=True):
@@ -139,7 +141,7 @@ def _grid(matrix: Float[np.ndarray, "head asked attended"], titles: list[tuple[s
             one.set_visible(False)
             continue
         image = _matrix(one, matrix[index], top, size=6.5 if columns > 2 else 8.5)
-        entitle(one, *titles[index])
+        set_title(one, *titles[index])
         one.set_xlabel("panel attended to" if index + columns >= len(matrix) else "")
         one.set_ylabel("panel asked about" if index % columns == 0 else "")
     figure.colorbar(image, ax=axes, label="attention mass, 0-1", fraction=0.03, pad=0.01, aspect=30)
@@ -154,16 +156,16 @@ def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float,
     axes.set_xticks(ticks, [str(i + 1) for i in ticks])
     axes.set_yticks(ticks, [str(i + 1) for i in ticks])
     axes.tick_params(length=0)
-    if n_panels <= NUMBERED:
+    if n_panels <= MAX_NUMBERED:
         for asked, attended in np.argwhere(np.isfinite(values)):
             value = float(values[asked, attended])
             text = f"{value:.2f}".removeprefix("0")
-            style = {"color": legible(image, value), "fontsize": size, "ha": "center", "va": "center_baseline"}
+            style = {"color": text_colour(image, value), "fontsize": size, "ha": "center", "va": "center_baseline"}
             axes.text(attended, asked, text, **style)
     return image
 
 
-def _owner(scores: HeadScores) -> str:
-    """The model's short name; nothing where it has none, or one that is a folder."""
+def _model_name(scores: HeadScores) -> str:
+    """The model's short name; "" where it has none, or where it is a folder."""
     name = scores.model or ""
     return name.split("/")[-1] if name.count("/") <= 1 and not name.startswith((".", "/")) else ""

@@ -1,4 +1,4 @@
-"""Figures of `PatchResult`: what each patched cell brings back, by layer and head or by layer and positions.
+"""Figures of `PatchResult`: the recovery of each patched cell, by layer and head or by layer and positions.
 
 gl.show.patching(gl.patch(model, clean, corrupted, what="z", positions=["image", "last"], metric=metric))
 gl.show.patching(gl.patch(model, clean, corrupted, what="resid_pre", positions=["image", "last"], metric=metric))
@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from gaze_lens.errors import InputError
 from gaze_lens.patching import PatchResult
 from gaze_lens.show.picture_axes import mark
-from gaze_lens.show.plot import SIGNED, Plot, entitle, house_style, legible, new_figure
+from gaze_lens.show.plot import SIGNED, Plot, figure_style, new_figure, set_title, text_colour
 
-NAMED = 5  # heads named in the map of a group, at most
-LEAST = 0.05  # recovery: heads with less are not named
-ACROSS = 3  # maps side by side
-NUMBERED = 12  # layers, at most, for numbers in the cells of a map without heads
+MAX_NAMED = 5  # heads named in the map of a group, at most
+MIN_RECOVERY = 0.05  # recovery: heads with less are not named
+MAX_COLUMNS = 3  # maps side by side
+MAX_NUMBERED = 12  # layers, at most, for numbers in the cells of a map without heads
 NOTE = "share of the metric's difference that patching brings back; 1: as in the clean run"
 
 
@@ -32,10 +32,10 @@ def patching(result: PatchResult, *, positions: str | Sequence[str] | None = Non
 
     result: of `gl.patch`, `gl.attribute` or `gl.path_patch`; where no heads were patched, there is one map of layers
         and groups of positions.
-    positions: names of the groups to show, all unless given.
+    positions: names of the groups to show; all by default.
     data: "values" [group, layer, head], or [group, layer] without heads, NaN where nothing was patched; "positions",
         the groups' names.
-    Raises InputError for several metrics (take one: result["name"]), for what has no layers, for edges, for unknown
+    Raises InputError for several metrics (take one: result["name"]), for results without layers, for edges, for unknown
     groups, and where the clean and the corrupted runs do not differ.
     """
     names = _groups(result, positions)
@@ -46,7 +46,7 @@ def patching(result: PatchResult, *, positions: str | Sequence[str] | None = Non
             "Choose a metric that tells them apart."
         )
     title = f"Patching {result.what}: recovery"
-    with house_style():
+    with figure_style():
         figure = _layers(values, names, title) if values.ndim == 2 else _heads(values, names, title)
     return Plot(figure, {"values": values, "positions": tuple(names)}, _words(values, names, title))
 
@@ -68,7 +68,7 @@ def _groups(result: PatchResult, positions: str | Sequence[str] | None) -> list[
 
 
 def _heads(values: Float[np.ndarray, "group layer head"], names: Sequence[str], title: str) -> Figure:
-    n_layers, columns = values.shape[1], 2 if len(names) == 4 else min(len(names), ACROSS)
+    n_layers, columns = values.shape[1], 2 if len(names) == 4 else min(len(names), MAX_COLUMNS)
     rows = math.ceil(len(names) / columns)
     figure = new_figure(rows * float(np.clip(0.17 * n_layers + 1.3, 2.4, 7.0)), width=9.0 if columns > 1 else 6.0)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -78,7 +78,7 @@ def _heads(values: Float[np.ndarray, "group layer head"], names: Sequence[str], 
         lowest = number + columns >= len(names)  # with no map below
         one.set(xlabel="head" if lowest else "", ylabel="" if number % columns else "layer")
         one.tick_params(labelbottom=lowest)
-        entitle(one, *((name, "") if len(names) > 1 else (f"{title}, patched at {name}", NOTE)))
+        set_title(one, *((name, "") if len(names) > 1 else (f"{title}, patched at {name}", NOTE)))
     for one in axes.flat[len(names) :]:
         one.set_visible(False)
     if len(names) > 1:
@@ -94,18 +94,18 @@ def _layers(values: Float[np.ndarray, "group layer"], names: Sequence[str], titl
     image = _map(axes, values, _scale(values))
     axes.set(xlabel="layer", ylabel="")
     axes.set_yticks(range(len(names)), names)
-    if n_layers <= NUMBERED:
+    if n_layers <= MAX_NUMBERED:
         for group, layer in np.argwhere(np.isfinite(values)):
             value = float(values[group, layer])
-            style = {"color": legible(image, value), "ha": "center", "va": "center_baseline", "fontsize": 7.5}
+            style = {"color": text_colour(image, value), "ha": "center", "va": "center_baseline", "fontsize": 7.5}
             axes.text(layer, group, f"{value + 0.0:.2f}".replace("-0.00", "0.00"), **style)
-    entitle(axes, title, NOTE)
+    set_title(axes, title, NOTE)
     figure.colorbar(image, ax=axes, label="recovery", fraction=0.05, pad=0.02)
     return figure
 
 
 def _scale(values: np.ndarray) -> Normalize:
-    """Symmetric, so that zero is white; up to 1 where little is brought back, so that little looks like little."""
+    """Symmetric, so that zero is white, and at least up to 1, so that a small recovery has a pale colour."""
     top = max(1.0, float(np.nanmax(np.abs(values))))
     return Normalize(-top, top)
 
@@ -119,17 +119,17 @@ def _map(axes: Axes, values: Float[np.ndarray, "row column"], norm: Normalize) -
 
 
 def _best(values: Float[np.ndarray, "layer head"]) -> list[tuple[int, int]]:
-    """The cells that bring back most, or push away most, best first."""
-    known = [tuple(cell) for cell in np.argwhere(np.isfinite(values)).tolist()]
-    ranked = sorted(known, key=lambda cell: -abs(values[cell]))[:NAMED]
-    return [cell for cell in ranked if abs(values[cell]) >= LEAST]
+    """The cells with the largest recovery, positive or negative, best first."""
+    cells = [tuple(cell) for cell in np.argwhere(np.isfinite(values)).tolist()]
+    ranked = sorted(cells, key=lambda cell: -abs(values[cell]))[:MAX_NAMED]
+    return [cell for cell in ranked if abs(values[cell]) >= MIN_RECOVERY]
 
 
 def _name_best(axes: Axes, image: ScalarMappable, values: Float[np.ndarray, "layer head"]) -> None:
     roomy = values.shape[1] <= 12 and values.shape[0] <= 24
     for rank, (layer, head) in enumerate(_best(values), 1):
         mark(axes, head, layer)
-        style = {"color": legible(image, float(values[layer, head])), "fontsize": 6.0}
+        style = {"color": text_colour(image, float(values[layer, head])), "fontsize": 6.0}
         text = re.sub(r"^(-?)0", r"\1", f"{values[layer, head]:.2f}") if roomy else str(rank)
         axes.text(head, layer, text, ha="center", va="center_baseline", **style)
 
@@ -141,5 +141,5 @@ def _words(values: np.ndarray, names: Sequence[str], title: str) -> str:
             lines.append(f"  {name}, by layer: " + " ".join(f"{value:.2f}" for value in one))
         else:
             best = ", ".join(f"L{layer}H{head} {one[layer, head]:.2f}" for layer, head in _best(one))
-            lines.append(f"  {name}: {best or f'no head brings back {LEAST} or more'}")
+            lines.append(f"  {name}: {best or f'no head brings back {MIN_RECOVERY} or more'}")
     return "\n".join(lines)

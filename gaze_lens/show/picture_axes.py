@@ -20,8 +20,8 @@ from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box, Shape
 from gaze_lens.show.plot import ACCENT, INK, shorten
 
-FINEST = 1600  # pixels a side: more than this is not drawn
-LEAST = 0.3  # inches: narrower regions inside a picture get no label
+MAX_SIDE = 1600  # pixels a side, at most, that are drawn
+MIN_WIDTH = 0.3  # inches: a narrower region inside a picture gets no label
 PLATE = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
@@ -54,22 +54,24 @@ class Sheet:
         return self.size[0] / self.size[1]
 
     def draw(self, axes: Axes, *, faded: bool = False) -> None:
-        """The pictures, as they are, or in light greys as a ground for colours."""
+        """The pictures as they are, or faded to light greys so that colours can lie over them."""
         for index, picture in enumerate(self.pictures):
             pixels = np.asarray(read_image(picture.image).reduce(step(picture)), np.float32) / 255
             grey = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
-            self.lay(axes, index, 0.4 + 0.6 * (0.2 * pixels + 0.8 * grey) if faded else pixels)
+            self.draw_array(axes, index, 0.4 + 0.6 * (0.2 * pixels + 0.8 * grey) if faded else pixels)
         axes.set(xlim=(0, self.size[0]), ylim=(self.size[1], 0), aspect="equal", xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
 
-    def lay(self, axes: Axes, index: int, array: Float[np.ndarray, "height width *channels"], **options: Any) -> Any:
-        """An array over one of the pictures, whatever its resolution; options go to imshow."""
+    def draw_array(
+        self, axes: Axes, index: int, array: Float[np.ndarray, "height width *channels"], **options: Any
+    ) -> Any:
+        """Draw an array over one of the pictures, at any resolution; options go to imshow."""
         image, left, scale = self.pictures[index].image, self.lefts[index], self.scales[index]
         extent = (left, left + image.width * scale, image.height * scale, 0)
         return axes.imshow(array, extent=extent, **options)
 
-    def place(self, index: int, points: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
-        """Pixels of one of the pictures as sheet units."""
+    def to_sheet(self, index: int, points: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        """From pixels of one of the pictures to sheet units."""
         return points * self.scales[index] + (self.lefts[index], 0)
 
     def shapes(self) -> Iterator[tuple[int, str, Shape]]:
@@ -79,35 +81,35 @@ class Sheet:
 
     def outline(self, axes: Axes, *, only: str | None = None, colour: str = INK, width: float = 0.9) -> None:
         """Borders of all regions, or of those with one name."""
-        found = [(index, shape) for index, name, shape in self.shapes() if only in (None, name)]
-        lines = [self.place(index, line) for index, shape in found for line in outlines(shape)]
+        shapes = [(index, shape) for index, name, shape in self.shapes() if only in (None, name)]
+        lines = [self.to_sheet(index, line) for index, shape in shapes for line in outlines(shape)]
         for thick, paint in ((width + 1.6, "white"), (width, colour)):
             for line in lines:
                 axes.plot(*line.T, color=paint, linewidth=thick, clip_on=False, solid_joinstyle="miter")
 
     def dim(self, axes: Axes, name: str) -> None:
-        """White over all that is not the region of that name."""
+        """White over everything outside the region of that name."""
         for index, picture in enumerate(self.pictures):
             outside = ~inside(picture, name)
             veil = np.ones((*outside.shape, 4), np.float32)
             veil[..., 3] = 0.72 * outside
-            self.lay(axes, index, veil, interpolation="nearest")
+            self.draw_array(axes, index, veil, interpolation="nearest")
 
     def label(self, axes: Axes, notes: Sequence[str], *, width: float, names: bool = True, size: float = 8.0) -> None:
-        """A name and a note (which may be "") for every region: around panels in a row, else inside the region.
+        """A name and a note (which may be "") for every region: above and below panels in a row, else inside.
 
         width: of the axes, in inches. names: whether names are written, or the notes alone.
         """
         in_row, inches = self.in_row, width / self.size[0]
         for (index, name, shape), note in zip(self.shapes(), notes, strict=True):
-            points = np.concatenate([self.place(index, line) for line in outlines(shape)]).clip(0, self.size)
+            points = np.concatenate([self.to_sheet(index, line) for line in outlines(shape)]).clip(0, self.size)
             (x0, _), (x1, _) = points.min(0), points.max(0)
             name = shorten(name, (x1 - x0) * inches, size=size) if names else ""
             if in_row:
                 middle, off = (x0 + x1) / 2, 0.04 / inches
                 axes.text(middle, -off, name, ha="center", va="bottom", fontsize=size)
                 axes.text(middle, self.size[1] + off, note, ha="center", va="top", fontsize=size)
-            elif (x1 - x0) * inches > LEAST:
+            elif (x1 - x0) * inches > MIN_WIDTH:
                 text, off = "\n".join(filter(None, (name, note))), 0.05 / inches
                 x, y = min(points.round().tolist(), key=lambda point: (point[1], point[0]))  # the upper left corner
                 axes.text(x + off, y + off, text, va="top", fontsize=size - 1, bbox=PLATE)
@@ -137,12 +139,12 @@ def mark(axes: Axes, column: float, row: float, *, width: float = 1.0) -> None:
 
 
 def step(picture: Picture) -> int:
-    """Every how many pixels a picture is drawn."""
-    return math.ceil(max(picture.image.size) / FINEST)
+    """The stride at which the pixels of a picture are drawn."""
+    return math.ceil(max(picture.image.size) / MAX_SIDE)
 
 
 def inside(picture: Picture, name: str) -> Bool[np.ndarray, "rows columns"]:
-    """Which of the pixels that are drawn lie in a region; none where the picture has no region of that name."""
+    """Which of the drawn pixels lie in a region; none where the picture has no region of that name."""
     width, height = picture.image.size
     stride = step(picture)
     x, y = np.meshgrid(np.arange(0, width, stride) + 0.5, np.arange(0, height, stride) + 0.5)

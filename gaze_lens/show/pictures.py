@@ -10,9 +10,9 @@ import numpy as np
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
 from gaze_lens.show.picture_axes import Sheet
-from gaze_lens.show.plot import WIDTH, Plot, axes_at, house_style, new_figure
+from gaze_lens.show.plot import WIDTH, Plot, axes_at, figure_style, new_figure
 
-HIGHEST = 6.0  # inches
+MAX_HEIGHT = 6.0  # inches
 
 
 def picture(picture: Any) -> Plot:
@@ -24,9 +24,9 @@ def picture(picture: Any) -> Plot:
     """
     picture = picture if isinstance(picture, Picture) else Picture(read_image(picture))
     sheet = Sheet.of([picture])
-    width = min(WIDTH - 0.1, HIGHEST * sheet.aspect)
+    width = min(WIDTH - 0.1, MAX_HEIGHT * sheet.aspect)
     height, room = width / sheet.aspect, sheet.head_room + 0.05
-    with house_style():
+    with figure_style():
         figure = new_figure(height + room + 0.05, width=width + 0.1, layout=None)
         axes = axes_at(figure, 0.05, room, width=width, height=height)
         sheet.draw(axes)

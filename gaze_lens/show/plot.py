@@ -1,12 +1,12 @@
-"""What every `gl.show` function returns: a figure, the numbers in it, and words for where there is no picture.
+"""What `gl.show` functions return: a figure, the numbers in it, and the same as text.
 
     plot = gl.show.scores(scores)
     plot                                        # in Jupyter: the picture
     plot.save("scores.png"); plot.save("scores.pdf")
     plot.data["values"]; print(plot)
 
-Figures are built without pyplot: no window opens, no backend is chosen, and nothing is kept once the plot is gone.
-The user's own matplotlib settings neither change nor matter.
+Figures are built without pyplot: no window opens, no backend is selected, and no figure stays in memory. The user's own
+matplotlib settings have no effect on them and are not changed.
 """
 
 import io
@@ -31,7 +31,7 @@ from gaze_lens.runs.files import write_whole
 
 WIDTH = 9.0  # inches: what a notebook shows at full size
 DPI = 160
-INK, FAINT, ACCENT = "#222222", "#777777", "#d55e00"  # accent: vermillion, told from the blues by colour-blind readers
+INK, FAINT, ACCENT = "#222222", "#777777", "#d55e00"  # accent: vermillion, which colour-blind readers tell from blue
 BLUES = ("#c3d6ea", "#6ea3cf", "#2b6cab", "#0a3263")
 MASS = LinearSegmentedColormap.from_list("mass", ["#f7f9fc", *BLUES])
 SIGNED = LinearSegmentedColormap.from_list(  # white is zero
@@ -54,11 +54,11 @@ STYLE = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plot:
-    """A figure that shows itself in Jupyter, and can be saved, read in words, and checked.
+    """A figure that Jupyter shows, and that can be saved, printed as text, and checked.
 
-    figure: the matplotlib Figure; change it and it is shown and saved as changed.
-    data: what is shown, by name: numpy arrays, and tuples of names along their axes.
-    text: the same in words.
+    figure: the matplotlib Figure; changes to it are shown and saved.
+    data: the numbers shown, by name: numpy arrays, and tuples of names along their axes.
+    text: the same as text.
     """
 
     figure: Figure
@@ -66,9 +66,9 @@ class Plot:
     text: str
 
     def __post_init__(self) -> None:
-        """Lays the figure out, once: otherwise every drawing would move things a little."""
+        """Lay the figure out once: otherwise every drawing would move things a little."""
         if self.figure.get_layout_engine() is not None:
-            with house_style():
+            with figure_style():
                 self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
 
@@ -87,12 +87,12 @@ class Plot:
         if kind not in KINDS:
             raise InputError(f"A figure cannot be rendered as {kind!r}: expected one of {', '.join(KINDS)}.")
         buffer = io.BytesIO()
-        with house_style():
+        with figure_style():
             self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=KINDS[kind])
         return buffer.getvalue()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """The picture for Jupyter, with the size that it is to be shown at: sharp on screens of high resolution."""
+        """The picture for Jupyter, and the size to show it at, which makes it sharp on screens of high resolution."""
         width, height = (round(inches * 96) for inches in self.figure.get_size_inches())
         return self.render("png"), {"width": width, "height": height}
 
@@ -105,35 +105,35 @@ class Plot:
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """matplotlib's defaults with our changes, for as long as the block lasts."""
+def figure_style() -> Iterator[None]:
+    """matplotlib's defaults with the changes in `STYLE`, inside the block."""
     with matplotlib.style.context(["default", STYLE, {"font.family": _fonts()}]), warnings.catch_warnings():
-        # A character that no installed font has is drawn as a box, which says so.
+        # A character that no installed font has is drawn as a box; the warning adds nothing.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 @cache
 def _fonts() -> list[str]:
-    """matplotlib's own font, and behind it those of the installed ones that have Chinese and Japanese."""
+    """matplotlib's own font, then the installed fonts that have Chinese and Japanese characters."""
     installed = set(fontManager.get_font_names())
     return ["DejaVu Sans", *(name for name in CJK if name in installed)]
 
 
 def new_figure(height: float, *, width: float = WIDTH, layout: str | None = "constrained") -> Figure:
-    """A figure of notebook width, unless told otherwise; in inches."""
+    """A figure, sizes in inches; as wide as a notebook by default."""
     return Figure(figsize=(width, height), layout=layout)
 
 
-def entitle(axes: Axes, title: str, note: str = "") -> None:
-    """A title that says what is shown, and under it a note on how to read it."""
+def set_title(axes: Axes, title: str, note: str = "") -> None:
+    """A title that says what is shown, and a note under it on how to read it."""
     axes.set_title(title, pad=18 if note else 6)
     style = {"fontsize": 8, "color": FAINT, "textcoords": "offset points", "xycoords": "axes fraction"}
     axes.annotate(note, (0, 1), xytext=(0, 5), **style)
 
 
-def legible(image: ScalarMappable, value: float) -> str:
-    """White or ink, whichever can be read on the colour that a map gives a value."""
+def text_colour(image: ScalarMappable, value: float) -> str:
+    """White or ink: the colour of text that is legible on the colour of a value."""
     red, green, blue, _ = image.to_rgba(value)
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
 
@@ -146,7 +146,7 @@ def axes_at(figure: Figure, x: float, y: float, *, width: float, height: float) 
 
 
 def write_at(figure: Figure, x: float, y: float, text: str, **options: Any) -> None:
-    """Text whose first line hangs from (x, y), in inches, y down from the top of the figure."""
+    """Text with its upper left corner at (x, y), in inches, y down from the top of the figure."""
     width, height = figure.get_size_inches()
     figure.text(x / width, 1 - y / height, text, **{"va": "top", **options})
 

@@ -15,11 +15,11 @@ from gaze_lens.show.labels import visible
 
 @dataclass(frozen=True)
 class Token:
-    """One place along an axis.
+    """One row and column of a pooled pattern.
 
-    queries: positions whose attention is averaged; none where an image is reached by cross-attention and never asks.
-    keys: positions, or indices of the image's keys in cross-attention layers, whose attention is summed.
-    pooled: image tokens, pooled.
+    queries: positions whose attention is averaged; none where an image is reached by cross-attention, so that it has no
+        queries. keys: positions, or indices of the image's keys in cross-attention layers, whose attention is summed.
+    pooled: whether they are image tokens.
     """
 
     label: str
@@ -45,29 +45,29 @@ def tokens_of(
 
 
 def _text(inputs: VLMInputs, positions: Sequence[int] | None, row: int) -> list[Token]:
-    length, known = inputs.layout.length, inputs.layout.text[row]
-    chosen = known if positions is None else sorted({p + length * (p < 0) for p in positions})
-    strangers = [position for position in chosen if position not in known]
-    if strangers or not chosen:
+    length, text = inputs.layout.length, inputs.layout.text[row]
+    selected = text if positions is None else sorted({p + length * (p < 0) for p in positions})
+    others = [position for position in selected if position not in text]
+    if others or not selected:
         raise InputError(
-            f"Positions {strangers[:5]} are no text tokens of row {row}: expected at least one of {_ranges(known)}, or "
+            f"Positions {others[:5]} are no text tokens of row {row}: expected at least one of {_ranges(text)}, or "
             "negative, -1 the last. Image tokens are shown by regions=."
         )
     ids = inputs.input_ids[row].tolist()
-    return [Token(visible(inputs.tokenizer.decode(ids[p])), (p,), (p,), pooled=False) for p in chosen]
+    return [Token(visible(inputs.tokenizer.decode(ids[p])), (p,), (p,), pooled=False) for p in selected]
 
 
 def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[Token]:
-    """The regions, image by image, and what no region holds of each."""
-    found = _regions(inputs, regions, row)
-    held = {position for _, positions in found for position in positions}
+    """The regions, image by image, and the rest of each image."""
+    named = _regions(inputs, regions, row)
+    in_regions = {position for _, positions in named for position in positions}
     images = [tokens for tokens in inputs.image_tokens if tokens.row == row]
     tokens = []
     for image in images:
-        mine = set(image.positions.tolist())
+        positions_of_image = set(image.positions.tolist())
         prefix = f"image {image.image}: " if len(images) > 1 else ""
-        inside = [(name, positions) for name, positions in found if positions[0] in mine]
-        rest = tuple(sorted(mine - held))
+        inside = [(name, positions) for name, positions in named if positions[0] in positions_of_image]
+        rest = tuple(sorted(positions_of_image - in_regions))
         if rest:
             inside.append(("rest" if inside else "image", rest))
         for name, positions in inside:
@@ -79,16 +79,16 @@ def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[
 def _regions(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[tuple[str, tuple[int, ...]]]:
     """(name, keys) of the regions asked for, or of all that have a name."""
     if regions is None:
-        named = [(index, name) for index, picture in enumerate(inputs.pictures[row]) for name in picture.regions]
-        return [(name, inputs.positions_of(name, row=row, image=index)) for index, name in named]
-    found = []
+        pairs = [(index, name) for index, picture in enumerate(inputs.pictures[row]) for name in picture.regions]
+        return [(name, inputs.positions_of(name, row=row, image=index)) for index, name in pairs]
+    named = []
     for where in [regions] if isinstance(regions, str | Region) else regions:
         if isinstance(where, Region):
             where.check(inputs.layout)
-            found.append((where.name, where.positions[row]))
+            named.append((where.name, where.positions[row]))
         else:
-            found.append((label_of(where), inputs.positions_of(where, row=row)))
-    return found
+            named.append((label_of(where), inputs.positions_of(where, row=row)))
+    return named
 
 
 def _ranges(positions: Sequence[int]) -> str:

@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from gaze_lens.errors import InputError
 from gaze_lens.regions.layout import Region
-from gaze_lens.show.labels import token_ticks, unit, who
-from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, entitle, house_style, new_figure, shorten
+from gaze_lens.show.labels import heads_look, token_ticks, unit
+from gaze_lens.show.plot import ACCENT, INK, MASS, Plot, figure_style, new_figure, set_title, shorten
 from gaze_lens.tracking import Trajectory
 from gaze_lens.tracking.schedule_agreement import intervals
 
@@ -31,12 +31,12 @@ def staircase(
     """`gl.show.staircase(gl.track(model, inputs, heads))`: the heads' mean attention by region, token by token.
 
     The line runs through the region with the most attention, and is faint where that is little.
-    schedule: what the text was steered by, [(step, region or its name), ...]: a dashed line at every switch, and the
-        target's row framed until the next. Switches behind the end of the text are left out.
+    schedule: what the text was steered by, [(step, region or its name), ...]. Every switch is a dashed line, and the
+        target's row is framed until the next one. Switches after the end of the text are left out.
     described: the region that each token is about, or None, as `trajectory.described_by_markers()` gives it: a bar at
-        the foot of its row.
+        the bottom of its row.
     data: "mass" [step, region], attention mass, 0-1 (times value norms where weighted); "looked_at" [step], index of
-        the region; "regions"; "tokens"; "switches", the steps drawn; "described", where given.
+        the region; "regions"; "tokens"; "switches", the steps drawn; "described", if given.
     Raises InputError for a trajectory without steps or with steps that have no data, RegionError for a schedule with
     other regions, and both as `trajectory.agreement` does for `described`.
     """
@@ -47,32 +47,32 @@ def staircase(
             "each, and no NaN. Make it with gl.track."
         )
     entries = [turn for turn in intervals(schedule or (), trajectory.regions, len(mass)) if turn[0] < len(mass)]
-    told = () if described is None else tuple(described)
-    title = f"Where {who(trajectory)} while the model writes"
-    with house_style():
+    described = () if described is None else tuple(described)
+    title = f"Where {heads_look(trajectory)} while the model writes"
+    with figure_style():
         figure = new_figure(float(np.clip(0.32 * mass.shape[1] + 1.5, 2.4, 8.0)))
         axes = figure.subplots()
         image = axes.imshow(mass.T, cmap=MASS, vmin=0, aspect="auto", interpolation="nearest")
         figure.colorbar(image, ax=axes, label=unit(trajectory), fraction=0.03, pad=0.01)
         _line(axes, mass, mass.argmax(1))
         _targets(axes, entries, len(mass))
-        _bars(axes, trajectory, told)
+        _bars(axes, trajectory, described)
         _ticks(axes, trajectory)
         note = "mean over heads; line: the region looked at most, fainter where little"
-        note += "; frames: the region steered to" * bool(entries) + "; bars: the region described" * bool(told)
-        entitle(axes, title, note)
+        note += "; frames: the region steered to" * bool(entries) + "; bars: the region described" * bool(described)
+        set_title(axes, title, note)
     data = {"mass": mass, "looked_at": mass.argmax(1), "regions": trajectory.regions, "tokens": trajectory.tokens}
-    data |= {"switches": tuple(start for start, _, _ in entries)} | ({"described": told} if told else {})
+    data |= {"switches": tuple(start for start, _, _ in entries)} | ({"described": described} if described else {})
     return Plot(figure, data, _words(trajectory, title))
 
 
 def _line(axes: Axes, mass: Float[np.ndarray, "step region"], looked_at: Int[np.ndarray, " step"]) -> None:
-    """A tread for every step and a riser between two, the fainter the less the heads look there."""
+    """A horizontal line for every step, joined by vertical ones; the less the heads look there, the fainter."""
     steps, most = np.arange(len(looked_at)), mass.max(1) / (mass.max() or 1.0)
-    treads = [[(step - 0.5, region), (step + 0.5, region)] for step, region in zip(steps, looked_at, strict=True)]
-    risers = [[before[1], after[0]] for before, after in itertools.pairwise(treads)]
+    horizontal = [[(step - 0.5, region), (step + 0.5, region)] for step, region in zip(steps, looked_at, strict=True)]
+    vertical = [[before[1], after[0]] for before, after in itertools.pairwise(horizontal)]
     strength = np.concatenate([most, np.minimum(most[1:], most[:-1])]).clip(0.06, 1)
-    axes.add_collection(LineCollection(treads + risers, colors=ACCENT, linewidths=2.0, alpha=strength))
+    axes.add_collection(LineCollection(horizontal + vertical, colors=ACCENT, linewidths=2.0, alpha=strength))
 
 
 def _targets(axes: Axes, entries: list[tuple[int, int, int]], n_steps: int) -> None:
@@ -84,15 +84,15 @@ def _targets(axes: Axes, entries: list[tuple[int, int, int]], n_steps: int) -> N
     axes.set_xlim(-0.5, n_steps - 0.5)
 
 
-def _bars(axes: Axes, trajectory: Trajectory, told: Sequence[str | None]) -> None:
-    """A bar at the foot of a region's row under each stretch of text about it."""
-    if not told:
+def _bars(axes: Axes, trajectory: Trajectory, described: Sequence[str | None]) -> None:
+    """A bar at the bottom of a region's row for each segment of text about it."""
+    if not described:
         return
-    found = trajectory.segments(told)
-    ends = zip(found["region"], found["start"], found["stop"], strict=True)
-    feet = [(trajectory.regions.index(name) + 0.36, start - 0.4, stop - 0.6) for name, start, stop in ends]
-    lines = [[(start, foot), (stop, foot)] for foot, start, stop in feet]
-    for colour, width in (("white", 5.0), (INK, 2.5)):  # seen on dark cells, too
+    segments = trajectory.segments(described)
+    rows = zip(segments["region"], segments["start"], segments["stop"], strict=True)
+    ends = [(trajectory.regions.index(name) + 0.36, start - 0.4, stop - 0.6) for name, start, stop in rows]
+    lines = [[(start, y), (stop, y)] for y, start, stop in ends]
+    for colour, width in (("white", 5.0), (INK, 2.5)):  # so that it is visible on dark cells, too
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="butt"))
 
 

@@ -1,4 +1,4 @@
-"""Before and after a steering.
+"""Answers without and with steering, side by side.
 
 texts = {name: model.generate(inputs, fwd_hooks=gl.steer(heads, inputs.region(name))) for name in strip.regions}
 gl.show.steering(strip, model.generate(inputs), texts)
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from gaze_lens.errors import InputError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.show.picture_axes import Sheet
-from gaze_lens.show.plot import ACCENT, FAINT, WIDTH, Plot, axes_at, house_style, new_figure, write_at
+from gaze_lens.show.plot import ACCENT, FAINT, WIDTH, Plot, axes_at, figure_style, new_figure, write_at
 from gaze_lens.text.caption_matching import best_match
 
 LINES = 8  # of a text, at most
@@ -26,7 +26,10 @@ GREEN, RED = "#00694f", "#9c1f1f"
 
 @dataclass(frozen=True)
 class _Row:
-    """One text: what was steered to (None for the baseline), which region it describes in words, and if it should."""
+    """One text. target: the region steered to, None for the baseline. verdict: which region it describes, in words.
+
+    hit: whether that is the target; None where there is no target, or there are no captions.
+    """
 
     target: str | None
     text: str
@@ -40,7 +43,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Page:
-    """Where things lie, in inches: the picture on top of the rows where it is wide, else left of them."""
+    """The layout, in inches: a wide picture above the rows of text, any other picture left of them."""
 
     sheet: Sheet
 
@@ -60,7 +63,7 @@ class _Page:
 
     @property
     def corner(self) -> tuple[float, float]:
-        """Left and top of the first row."""
+        """Left and top of the first row of text."""
         top = 0.4 + self.sheet.head_room
         return (0.05, top + self.picture / self.sheet.aspect + 0.25) if self.wide else (self.picture + 0.3, top)
 
@@ -77,8 +80,8 @@ class _Page:
 def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plot:
     """`gl.show.steering(strip, baseline, {"panel 4": text, ...})`: what the model says, unsteered and steered.
 
-    baseline: the unsteered text, or a `Generation`. steered: for some of the picture's regions, the text steered to
-    it. Where the picture has captions, each text is matched with them, and hits are marked
+    baseline: the unsteered text, or a `Generation`. steered: {name of a region: the text
+    steered to it}. Where the picture has captions, each text is matched with them, and hits are marked
     (`gaze_lens.text.caption_matching.best_match`).
     data: "targets"; "baseline"; "texts"; "described", the region that each text describes best, or None; "hits".
     The last two are None without captions.
@@ -89,18 +92,18 @@ def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plo
     for name in steered:
         picture.region(name)
     rows = [_row(picture, None, str(baseline)), *(_row(picture, name, str(text)) for name, text in steered.items())]
-    known = bool(picture.captions)
-    hits = np.array([row.hit for row in rows[1:]], bool) if known else None
+    captioned = bool(picture.captions)
+    hits = np.array([row.hit for row in rows[1:]], bool) if captioned else None
     title = "What the model says, unsteered and steered"
     if hits is not None:
         title += f": {hits.sum()} of {len(hits)} describe the region steered to"
-    with house_style():
+    with figure_style():
         figure = _draw(_Page(Sheet.of([picture])), rows, title)
     lines = [title]
     lines += [f"  {row.target or 'unsteered'}: {row.text!r}" + f"  ({row.verdict})" * bool(row.verdict) for row in rows]
     data: dict[str, Any] = {"targets": tuple(steered), "baseline": rows[0].text}
     data["texts"] = tuple(row.text for row in rows[1:])
-    data["described"] = tuple(best_match(row.text, picture.captions) for row in rows[1:]) if known else None
+    data["described"] = tuple(best_match(row.text, picture.captions) for row in rows[1:]) if captioned else None
     data["hits"] = hits
     return Plot(figure, data, "\n".join(lines))
 

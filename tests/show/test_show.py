@@ -367,10 +367,10 @@ def test_what_the_text_is_about_is_a_bar_under_its_tokens():
         show.staircase(trajectory(torch.rand(1, 1, 2)), described=["middle"])
 
 
-def test_a_course_shows_the_mean_and_the_span_of_the_heads():
+def test_attention_over_time_shows_the_mean_and_the_span_of_the_heads():
     made = trajectory(torch.rand(4, 3, 2))
     made.entropy[1] = float("nan")
-    plot = show.course(made, described=["left", None, "right", "right"])
+    plot = show.attention_over_time(made, described=["left", None, "right", "right"])
     above, middle, below = plot.figure.axes
     image, described = above.lines
     np.testing.assert_allclose(image.get_ydata(), made.on_image.mean(1), rtol=1e-6)
@@ -386,13 +386,18 @@ def test_a_course_shows_the_mean_and_the_span_of_the_heads():
     plot.render()
 
 
-def test_a_course_of_heads_that_never_see_the_image_and_of_nothing(recwarn):
+def test_attention_over_time_of_heads_that_never_see_the_image_and_of_nothing(recwarn):
     blind = trajectory(torch.zeros(2, 1, 2))
     blind.entropy[:] = float("nan")
-    assert "entropy" not in str(show.course(blind))
+    assert "entropy" not in str(show.attention_over_time(blind))
     assert not recwarn.list
     with pytest.raises(InputError, match="no steps to show"):
-        show.course(trajectory(torch.zeros(0, 1, 2)))
+        show.attention_over_time(trajectory(torch.zeros(0, 1, 2)))
+
+
+def test_the_old_name_of_attention_over_time_warns():
+    with pytest.warns(DeprecationWarning, match="gaze_lens.show.course is now called attention_over_time"):
+        assert show.course is show.attention_over_time
 
 
 def test_a_tracked_narration_can_be_shown(model, strip):

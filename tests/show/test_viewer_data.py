@@ -207,7 +207,7 @@ def test_what_cannot_be_shown_is_refused(model, strip, monkeypatch):
         show.attention(model, inputs, HEADS, num_beams=2, max_new_tokens=3)
     with pytest.raises(InputError, match=r"scores have shape \(2, 2\): expected one for each of 4 layers x 4 heads"):
         show.attention(model, inputs, HEADS, scores=np.zeros((2, 2)), max_new_tokens=1)
-    monkeypatch.setattr("gaze_lens.show.interactive.recording.MOST", 50)
+    monkeypatch.setattr("gaze_lens.show.interactive.recording.MAX_VALUES", 50)
     with pytest.raises(InputError, match="Give fewer heads, prompt_words or max_new_tokens"):
         show.attention(model, inputs, HEADS, max_new_tokens=3)
 

@@ -6,12 +6,12 @@ import { Words } from "/words.js";
 
 const $ = (id) => document.getElementById(id);
 const stage = new Stage($("stage"), steer);
-let about, words = null, running = null; // running: { key, abort } of the answer that is being written
+let about, words = null, running = null; // running: { key, abort } of the current answer
 let read = -1;
 let seed = Number(new URLSearchParams(location.search).get("seed")) || Math.ceil(Math.random() * 1e6); // /?seed=5
 
 function say(text, bad = false) {
-  if ($("status").textContent !== text) $("status").textContent = text; // a screen reader says what changes
+  if ($("status").textContent !== text) $("status").textContent = text; // screen readers read changes aloud
   $("status").classList.toggle("bad", bad);
 }
 
@@ -76,7 +76,7 @@ function keep() {
 }
 
 async function ask() {
-  running?.abort.abort(); // the server notices that nobody listens
+  running?.abort.abort(); // the server then ends that answer
   keep();
   const current = { key: null, abort: new AbortController() };
   running = current;
@@ -116,7 +116,7 @@ function take(event, current, mine) {
   }
 }
 
-// Reading a word's numbers
+// The numbers of a word
 
 function point(index) {
   if (!words?.spans.length) return;

@@ -3,7 +3,7 @@
 import { colour } from "/words.js";
 
 const DRAG = 6; // CSS pixels before a press becomes a box
-const LINGER = 120; // milliseconds on a region before it becomes the target, so that crossing one does not steer
+const LINGER = 120; // milliseconds on a region until it becomes the target, so that crossing a region does not steer
 
 export class Stage {
   constructor(element, changed) {
@@ -59,7 +59,7 @@ export class Stage {
   }
   colour(name) { return colour(Math.max(0, this.names().indexOf(name))); }
 
-  // A new region from a box; its name, or null where nothing of it lies in the picture.
+  // Add a region from a box; its name, or null where the box is outside the picture.
   add([x0, y0, x1, y1]) {
     const fit = (value, most) => Math.round(Math.min(Math.max(value, 0), most) * 10) / 10;
     const box = [fit(Math.min(x0, x1), this.width), fit(Math.min(y0, y1), this.height),
@@ -74,7 +74,7 @@ export class Stage {
     return `box ${number}`;
   }
 
-  aim(name) {
+  steerTo(name) {
     if (this.target === name) return;
     this.target = name;
     this.mark();
@@ -83,11 +83,11 @@ export class Stage {
 
   hold(name) {
     this.held = name !== null;
-    this.aim(name);
+    this.steerTo(name);
     this.mark();
   }
 
-  // A click on the held target lets it follow the mouse again; by key, it lets it go.
+  // A click on the held target follows the mouse again; a key press on it ends steering.
   toggle(name, released) {
     if (!this.held || this.target !== name) return this.hold(name);
     this.hold(released);
@@ -128,15 +128,15 @@ export class Stage {
 
   mark() {
     for (const button of this.targets.children) {
-      const chosen = button.region === this.target;
-      button.setAttribute("aria-pressed", String(chosen));
-      button.classList.toggle("held", chosen && this.held);
+      const current = button.region === this.target;
+      button.setAttribute("aria-pressed", String(current));
+      button.classList.toggle("held", current && this.held);
     }
   }
 
   linger(name) {
     clearTimeout(this.timer);
-    if (!this.held && !this.press) this.timer = setTimeout(() => this.held || this.press || this.aim(name), LINGER);
+    if (!this.held && !this.press) this.timer = setTimeout(() => this.held || this.press || this.steerTo(name), LINGER);
   }
 
   // Where an event is, in the picture's pixels.

@@ -1,6 +1,6 @@
-// The server's side of things: JSON requests, and an answer as a stream of events.
+// Requests to the server: JSON, and an answer as a stream of events.
 
-async function complaint(response) {
+async function messageOf(response) {
   const type = response.headers.get("content-type") || "";
   if (type.includes("application/json")) return (await response.json()).error;
   return `The server answered ${response.status}.`;
@@ -8,7 +8,7 @@ async function complaint(response) {
 
 export async function get(path) {
   const response = await fetch(path);
-  if (!response.ok) throw new Error(await complaint(response));
+  if (!response.ok) throw new Error(await messageOf(response));
   return response.json();
 }
 
@@ -16,11 +16,11 @@ export async function post(path, body, signal) {
   const raw = body instanceof Blob;
   const headers = { "content-type": raw ? "application/octet-stream" : "application/json" };
   const response = await fetch(path, { method: "POST", headers, body: raw ? body : JSON.stringify(body), signal });
-  if (!response.ok) throw new Error(await complaint(response));
+  if (!response.ok) throw new Error(await messageOf(response));
   return response;
 }
 
-// Server-sent events from a POST: `EventSource` knows GET only, which any other page may send.
+// Server-sent events in the response to a POST. `EventSource` sends only GET, which any other page may send too.
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

@@ -1,19 +1,19 @@
-// Words from tokens, tinted by the region on which the heads' attention was. Text only ever becomes textContent.
+// Words from tokens, tinted by the region with most of the heads' attention. Text is only ever set as textContent.
 
-// After Okabe and Ito, for all kinds of colour vision, and bright enough for dark letters on them.
+// After Okabe and Ito: distinct also to colour-blind readers, and bright enough for dark text on them.
 const COLOURS = ["#e69f00", "#56b4e9", "#2fbf8f", "#f0e442", "#6a8fe8", "#e8743b", "#d98cba", "#a9a9a9"];
 const INSIDE = /^[\p{L}\p{M}\p{N}'’]/u;
-const LONGEST = 8; // tokens in a word; what goes on for longer is no word
-const APART = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
+const LONGEST = 8; // tokens in a word, at most
+const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
 
 export const colour = (index) => COLOURS[index % COLOURS.length];
 export const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 export class Words {
   // stage: knows the colour and the area of every region
-  constructor(place, stage) {
-    Object.assign(this, { place, stage, spans: [], target: null });
-    this.place.replaceChildren();
+  constructor(element, stage) {
+    Object.assign(this, { element, stage, spans: [], target: null });
+    this.element.replaceChildren();
   }
 
   add(event) {
@@ -21,20 +21,20 @@ export class Words {
     const last = this.spans.at(-1);
     if (last && this.continues(last, event.text)) return this.join(last, event);
     const [, gap, text] = /^(\s*)(.*)$/s.exec(event.text);
-    if (gap) this.place.append(gap);
+    if (gap) this.element.append(gap);
     if (!text) return null;
     const span = document.createElement("span");
     Object.assign(span, { className: "word", textContent: text, parts: [event] });
     this.tint(span);
     this.spans.push(span);
-    this.place.append(span);
+    this.element.append(span);
     return span;
   }
 
-  // Whether a token goes on with a word.
+  // Whether a token continues a word.
   continues(span, text) {
-    const open = span === this.place.lastChild && span.parts.length < LONGEST;
-    return open && INSIDE.test(span.textContent.slice(-1)) && INSIDE.test(text) && !APART.test(text);
+    const open = span === this.element.lastChild && span.parts.length < LONGEST;
+    return open && INSIDE.test(span.textContent.slice(-1)) && INSIDE.test(text) && !UNSPACED.test(text);
   }
 
   join(span, event) {
@@ -50,21 +50,21 @@ export class Words {
     chip.className = target === null ? "switch none" : "switch";
     chip.textContent = target === null ? "▸ no target" : `▸ ${target}`;
     if (target !== null) chip.style.setProperty("--tint", this.stage.colour(target));
-    this.place.append(chip);
+    this.element.append(chip);
     this.target = target;
   }
 
   // The mean mass of a word's tokens on each region, and on the whole picture.
   mass(span) {
-    const found = {};
+    const mean = {};
     for (const part of span.parts) {
-      for (const [name, mass] of Object.entries(part.mass)) found[name] = (found[name] || 0) + mass / span.parts.length;
+      for (const [name, mass] of Object.entries(part.mass)) mean[name] = (mean[name] || 0) + mass / span.parts.length;
     }
     const image = span.parts.reduce((sum, part) => sum + part.image, 0) / span.parts.length;
-    return { regions: Object.entries(found).sort((a, b) => b[1] - a[1]), image };
+    return { regions: Object.entries(mean).sort((a, b) => b[1] - a[1]), image };
   }
 
-  // Where a box lies in a panel, both may have all of the attention: of regions with about the most, the smallest.
+  // A box in a panel may have all of the attention, as has the panel: of the regions with about the most, the smallest.
   strongest(span) {
     const { regions } = this.mass(span);
     const most = regions.filter(([, mass]) => mass >= 0.9 * regions[0][1]);

@@ -1,1 +1,1 @@
-"""The interactive viewer: what it records, its page, and its widget in a notebook."""
+"""The interactive viewer: what it records, its page, and its widget for notebooks."""

@@ -1,8 +1,8 @@
-"""The image-attention viewer: hover a word, see where the heads looked; hover the image, see from which words.
+"""The image-attention viewer: hover over a word to see where the heads looked, over the image to see from which words.
 
 viewer = gl.show.attention(model, inputs, heads, max_new_tokens=60)
 viewer                                          # in Jupyter: drag a box, and the heads are steered to it
-viewer.save("attention.html")                   # one file, which loads nothing from anywhere
+viewer.save("attention.html")                   # one file, which loads nothing
 """
 
 import importlib.util
@@ -47,14 +47,14 @@ def attention(
 ) -> "AttentionViewer":
     """`gl.show.attention(model, inputs, heads)`: an interactive view of where heads look, word by word.
 
-    inputs: one prompt, with one or several images. An answer is generated; where `prepare` was given one with
-        `answers=`, that one is read instead.
-    heads: those recorded, and steered: a HeadSet, or what makes one (["L3H5", (2, 1)]).
+    inputs: one prompt, with one or several images. An answer is generated, unless the prompt was prepared with
+        `answers=`: then that answer is read.
+    heads: the heads that are recorded and steered: a HeadSet, or what makes one (["L3H5", (2, 1)]).
     scores: HeadScores, or an array [layer, head], by which the grid of heads is coloured.
     fwd_hooks: run under these, a steering for example.
     prompt_words: how many of the prompt's last text tokens are recorded, besides the answer.
-    options: handed to `model.generate` (max_new_tokens, ...), here and when the viewer steers.
-    Of every pattern only rows of recorded words and columns of image tokens are kept, at a byte each.
+    options: for `model.generate` (max_new_tokens, ...), here and when the viewer steers.
+    Of every pattern only the rows of recorded words and the columns of image tokens are stored, a byte for each value.
     Raises as `recording.record`; InputError for scores of another shape.
     """
     recording = record(model, inputs, heads, fwd_hooks=fwd_hooks, prompt_words=prompt_words, **options)
@@ -64,10 +64,10 @@ def attention(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttentionViewer:
-    """The viewer: shows itself in notebooks, and saves itself as a page.
+    """The viewer, which notebooks show and which can be saved as a page.
 
     recording: what was recorded; `recording.attention()` is [head, word, image token].
-    header: what else the page holds, as JSON.
+    header: everything else in the page, as JSON.
     """
 
     model: Any
@@ -84,20 +84,20 @@ class AttentionViewer:
 
     @property
     def can_steer(self) -> bool:
-        """Whether there is an answer to be steered: a given one is fixed."""
+        """Whether the answer was generated: one from `answers=` cannot be steered."""
         return self.recording.start == self.inputs.layout.length
 
     def steer(self, where: Any, *, image: int | None = None, mode: Mode | None = None) -> Steered:
         """`viewer.steer("panel 4")`: the answer when the viewer's heads are steered to a region.
 
         where, image: as for `inputs.region`. mode: as for `gl.steer`.
-        Raises RegionError for regions that hold no token, InputError where the answer was given to `prepare`.
+        Raises RegionError for regions that hold no token, InputError for an answer from `answers=`.
         """
         if not self.can_steer:
             raise InputError("This answer was given, not generated; prepare the prompt without answers= to steer.")
         region = self.inputs.region(where, image=image)
         hooks = [*self.fwd_hooks, *steer(self.recording.heads, region, mode=mode)]
-        inputs = self.inputs if self.fwd_hooks else self._encoded  # hooks may be on the vision tower
+        inputs = self.inputs if self.fwd_hooks else self._encoded  # a hook may be on the vision tower
         tokens = self.model.generate(inputs, fwd_hooks=hooks, **self.options).tokens[0].tolist()
         return Steered(region.name, region.positions[0], self._text(tokens))
 
@@ -107,7 +107,7 @@ class AttentionViewer:
         return self.model.encode(self.inputs)
 
     def _text(self, tokens: Sequence[int]) -> tuple[str, ...]:
-        """Tokens as text, without those that are none."""
+        """Tokens as text, without special tokens."""
         special = set(self.inputs.tokenizer.all_special_ids)
         return tuple(pieces(self.inputs.tokenizer, [token for token in tokens if token not in special]))
 
@@ -115,12 +115,12 @@ class AttentionViewer:
         """The page as text; arguments as for `save`."""
         header = dict(self.header)
         if steered:
-            given = boost_and_suppress() if mode is None else mode
-            header["steering"] = {**self._steering(), "answers": self._answers(steered, given), "given": _said(given)}
+            mode = boost_and_suppress() if mode is None else mode
+            header["steering"] = {**self._steering(), "answers": self._answers(steered, mode), "given": _describe(mode)}
         return page(header, packed(self.recording), title=str(self).splitlines()[0])
 
     def save(self, path: str | os.PathLike[str], *, steered: Sequence[str] = (), mode: Mode | None = None) -> None:
-        """`viewer.save("attention.html", steered=list(strip.regions))`: one file, complete or not there at all.
+        """`viewer.save("attention.html", steered=list(strip.regions))`: one file, written whole or not at all.
 
         steered: names of regions; the page shows the answer steered to each when it is clicked. Without them, a page
             has nothing to steer with. mode: as for `gl.steer`.
@@ -136,22 +136,22 @@ class AttentionViewer:
         regions = self.header["regions"]
         unknown = sorted(set(names) - {region["name"] for region in regions})
         if unknown:
-            known = ", ".join(region["name"] for region in regions) or "none"
-            raise RegionError(f"No picture has a region {', '.join(map(repr, unknown))}: expected some of {known}.")
-        chosen = [(region["name"], region["image"]) for region in regions if region["name"] in names]
+            expected = ", ".join(region["name"] for region in regions) or "none"
+            raise RegionError(f"No picture has a region {', '.join(map(repr, unknown))}: expected some of {expected}.")
+        selected = [(region["name"], region["image"]) for region in regions if region["name"] in names]
         return [
             {"region": name, "image": image, "words": self.steer(name, image=image, mode=mode).words}
-            for name, image in chosen
+            for name, image in selected
         ]
 
     def _steering(self) -> dict[str, Any]:
-        """What a page needs to know in order to show steered answers."""
+        """What a page needs in order to show steered answers."""
         heads = self.recording.heads
         return {"heads": str(heads), "n": len(heads), "baseline": self._text(self.recording.answer), "live": False}
 
     @cached_property
     def widget(self) -> Any:
-        """The viewer as an anywidget, which is what notebooks show; needs the extra `notebooks`.
+        """The viewer as an anywidget, for notebooks; needs the extra `notebooks`.
 
         Raises InputError where anywidget is not installed.
         """
@@ -187,8 +187,8 @@ class AttentionViewer:
         return f"AttentionViewer: {str(self).splitlines()[0]}"
 
 
-def _said(mode: Mode) -> str:
-    """The four numbers of a mode in words."""
+def _describe(mode: Mode) -> str:
+    """The four numbers of a mode as a sentence."""
     return (
         f"added to scores, in logits, {mode.target:g} on the region, {mode.others:g} on the rest of the image, "
         f"{mode.prompt:g} on the prompt and {mode.generated:g} on the answer"

@@ -1,4 +1,4 @@
-"""What the viewer's JavaScript is given, and the one HTML file that it becomes.
+"""The data of the viewer's JavaScript, and the HTML file that holds both.
 
 header, arrays = header_of(...), packed(recording)
 page(header, arrays)
@@ -26,19 +26,19 @@ from gaze_lens.show.pages.templates import render
 
 FOLDER = Path(__file__).parent
 SCRIPT, STYLE = FOLDER / "viewer.js", FOLDER / "viewer.css"
-FINEST = 1400  # pixels a side of a picture in the page
-LIGHT = 400_000  # bytes: a PNG that is heavier becomes a JPEG
+MAX_SIDE = 1400  # pixels of a picture in the page
+MAX_PNG = 400_000  # bytes: a larger PNG becomes a JPEG
 
 
 def packed(recording: Recording) -> bytes:
-    """Scales, norms (where there are some) and levels, one behind the other, compressed."""
+    """Scales, norms (if there are any) and levels, one after the other, compressed."""
     parts = [recording.scales.astype("<f4")]
     parts += [] if recording.norms is None else [recording.norms.astype("<f4")]
     return zlib.compress(b"".join(part.tobytes() for part in (*parts, recording.levels)), 6)
 
 
 def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) -> dict[str, Any]:
-    """Everything but the arrays, as JSON can hold it."""
+    """Everything except the arrays, in types that JSON has."""
     words = [asdict(word) for word in words_of(inputs, recording.answer, recording.queries)]
     pictures, tokens = inputs.pictures[0], inputs.image_tokens
     return {
@@ -59,7 +59,7 @@ def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) 
 
 
 def _scores(model: Any, scores: Any) -> list[list[float | None]] | None:
-    """Scores as [layer][head]; None for those that are no number."""
+    """Scores as [layer][head]; None where there is no finite score."""
     if scores is None:
         return None
     values = np.asarray(scores.score if isinstance(scores, HeadScores) else scores, dtype=float)
@@ -80,20 +80,20 @@ def _tokens(images: Sequence[ImageTokens]) -> dict[str, list[Any]]:
 
 
 def _image(picture: Picture, index: int, n_images: int) -> dict[str, Any]:
-    """Size in original pixels, the picture itself, and what it shows in words."""
+    """Size in original pixels, the picture itself, and its text alternative."""
     names = "; ".join(f"{n}: {picture.captions[n]}" if n in picture.captions else n for n in picture.regions)
     name = f"Image {index + 1} of {n_images}" if n_images > 1 else "The image"
     alt = f"{name}, {picture.image.width} x {picture.image.height} pixels." + f" Regions: {names}." * bool(names)
     image = picture.image.convert("RGB")
-    if max(image.size) > FINEST:
-        image.thumbnail((FINEST, FINEST))
+    if max(image.size) > MAX_SIDE:
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
     return {"size": picture.image.size, "alt": alt, "src": _data_address(image)}
 
 
 def _data_address(image: Any) -> str:
     buffer, kind = io.BytesIO(), "png"
     image.save(buffer, "PNG", optimize=True)
-    if buffer.tell() > LIGHT:
+    if buffer.tell() > MAX_PNG:
         buffer, kind = io.BytesIO(), "jpeg"
         image.save(buffer, "JPEG", quality=88)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -115,7 +115,7 @@ def _regions(picture: Picture, own: ImageTokens, images: Sequence[ImageTokens], 
 
 
 def page(header: Mapping[str, Any], arrays: bytes, *, title: str) -> str:
-    """The viewer as one HTML file, which is forbidden to load anything."""
+    """The viewer as one HTML file. Its content security policy forbids to load anything."""
     return render(
         "viewer.html",
         title=title,

@@ -1,4 +1,4 @@
-"""What heads looked at while the model read a prompt and wrote an answer, at a byte for each image token.
+"""Attention to image tokens while the model read a prompt and wrote an answer, a byte for each value.
 
 recording = record(model, inputs, heads, max_new_tokens=100)
 recording.attention()                           # [head, word, image token], close to the pattern's rows
@@ -20,19 +20,21 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 
-LEVELS = 72  # so few that any 40 heads x 300 words x 1,500 tokens, compressed and as text, stay under 20 MB
-MOST = 100_000_000  # values; a browser holds a byte of each
+LEVELS = 72  # few enough for a page of 40 heads x 300 words x 1,500 tokens to stay under 20 MB
+MAX_VALUES = 100_000_000  # each is a byte in the browser
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recording:
-    """Rows of attention patterns over image tokens, as small as they can be shown.
+    """Rows of attention patterns over image tokens, quantised.
 
     levels, scales: attention is `scales * levels ** 2`. Steps are fine where attention is small, as it mostly is, and
         each row's sum is exact.
-    norms: of every image token's value vector, by which the attention is weighted; None where `unweighted` says why.
-    queries: the position whose row each word is. keys: the positions of the image tokens (cross_attention: their keys).
-    answer: ids of the answer, generated or given. start: the position of its first token.
+    norms: of every image token's value vector, for weighted attention; None where they cannot be read, for the reason
+        in `unweighted`.
+    queries: for each word, the position whose row it is. keys: positions of the image tokens, or with cross-attention
+        the indices of their keys.
+    answer: ids of the answer's tokens. start: the position of the first.
     """
 
     heads: HeadSet
@@ -46,7 +48,7 @@ class Recording:
     unweighted: str = ""
 
     def attention(self, *, weighted: bool = False) -> Float[np.ndarray, "head word token"]:
-        """Attention mass, 0-1, or times value norms; as exact as the levels are."""
+        """Attention mass, 0-1, or where weighted times value norms; as exact as the levels are."""
         values = self.scales[..., None] * self.levels.astype(np.float32) ** 2
         if not weighted:
             return values
@@ -65,26 +67,26 @@ def record(
     prompt_words: int = 64,
     **options: Any,
 ) -> Recording:
-    """Run once, and keep what the heads pay to image tokens from each word.
+    """Run once, and record the attention of heads from each word to the image tokens.
 
-    inputs: one prompt. Where it was prepared with `answers=`, that answer is read; else one is generated.
+    inputs: one prompt. An answer is generated, unless the prompt was prepared with `answers=`: then that one is read.
     prompt_words: how many of the prompt's last text tokens are recorded, besides the answer.
-    options: handed to `model.generate` (max_new_tokens, ...). No whole pattern is built or kept.
+    options: for `model.generate` (max_new_tokens, ...). No whole pattern is computed.
     Raises HeadError for no heads or heads outside the model; InputError for several rows, beams or return sequences,
-    a prompt without an image, options beside a given answer, and more values than a browser can hold.
+    a prompt without an image, options together with `answers=`, and more values than a browser can hold.
     """
     _check(inputs, options)
     heads = HeadSet.of(heads, model)
     start, recorder = inputs.answers[0], _Recorder(model, inputs, heads)
-    before = [p for p in inputs.text_positions[0] if _first_image(inputs) < p < start]
-    prompt = before[max(0, len(before) - prompt_words) :]
+    candidates = [p for p in inputs.text_positions[0] if _first_image(inputs) < p < start]
+    prompt = candidates[max(0, len(candidates) - prompt_words) :]
     if start < inputs.layout.length:
         hooks = [*fwd_hooks, *recorder.hooks(Positions.of([*prompt, *inputs.answer_positions[0]]))]
         model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, use_cache=False)
         answer = inputs.input_ids[0, start:]
     else:
         hooks = [*fwd_hooks, *recorder.hooks(Positions((tuple(prompt),), start - 1))]
-        if prompt:  # some models drop, in later layers, the queries whose logits are not asked for
+        if prompt:  # later layers of some models compute only the queries whose logits are requested
             options = {"logits_to_keep": start - prompt[0], **options}
         answer = model.generate(inputs, fwd_hooks=hooks, **options).tokens[0]
     return recorder.recording(tuple(answer.tolist()), start)
@@ -120,7 +122,7 @@ def quantised(
 
 
 class _Recorder:
-    """Hooks that cut rows to image tokens, quantise them in blocks, and keep the norms of the prompt's values."""
+    """Hooks that read and quantise attention to image tokens, and read the norms of the prompt's values."""
 
     def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
         self.heads, self.by_layer = heads, heads.by_layer()
@@ -129,7 +131,7 @@ class _Recorder:
         purpose = "The viewer shows one answer"
         self.reader = RegionReader(heads, self.keys, cross_attention, self._quantise, purpose=purpose)
         self.norms = ValueNorms(model, self.by_layer, n_keys=inputs.layout.n_keys)
-        self.blind = {
+        self.without_image = {
             layer for layer in self.by_layer if model.blocks[layer].attn.is_cross_attention != cross_attention
         }
         silent = self.norms.silent.items()
@@ -145,14 +147,14 @@ class _Recorder:
         return torch.from_numpy(levels), torch.from_numpy(scales)
 
     def _check_size(self, n_words: int) -> None:
-        if len(self.heads) * n_words * len(self.keys) > MOST:
+        if len(self.heads) * n_words * len(self.keys) > MAX_VALUES:
             raise InputError(
                 f"{len(self.heads)} heads x {n_words} words x {len(self.keys)} image tokens are more than the "
-                f"{MOST:,} values that a browser is asked to hold. Give fewer heads, prompt_words or max_new_tokens."
+                f"{MAX_VALUES:,} values that a browser can hold. Give fewer heads, prompt_words or max_new_tokens."
             )
 
     def recording(self, answer: tuple[int, ...], start: int) -> Recording:
-        """Everything, heads in the order of the set, the words that every layer had a query for."""
+        """The recording, heads in the order of the set, words that every layer had a query for."""
         queries = self.reader.queries
         self._check_size(len(queries))
         levels, scales = (values.numpy() for values in self.reader.values(queries))
@@ -161,6 +163,6 @@ class _Recorder:
         return Recording(self.heads, levels, scales, norms, *positions, answer, start, self.unweighted)
 
     def _norms_of(self, head: Any) -> Float[np.ndarray, " token"]:
-        if head.layer in self.blind:
+        if head.layer in self.without_image:
             return np.zeros(len(self.keys), np.float32)
         return self.norms.of(head.layer)[head.head].cpu()[self.keys].numpy()

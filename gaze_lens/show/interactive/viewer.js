@@ -39,7 +39,7 @@ function choice(label, options, value, change) {
 }
 
 const number = (value) => (value >= 0.0995 || value === 0 ? value.toFixed(2) : value.toPrecision(2));
-// Six characters at most, the room that .chip has for them: were it wider for some words, all below would jump.
+// At most six characters, the width of .chip: with a wider text for some words, everything below would jump.
 const brief = (value) => (value > 0 && value < 0.001 ? "<0.001" : number(value));
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const visible = (text) => text.replace(/\n/g, "↵").replace(/\t/g, "⇥").trim() || "␣";
@@ -67,14 +67,14 @@ async function unpack(bytes, header) {
   };
 }
 
-/** The mean over chosen heads, [word, token], as one array: what everything on the page is drawn from. */
-class Gaze {
+/** The mean over the selected heads, [word, token], as one array. Everything on the page is drawn from it. */
+class MeanAttention {
   constructor(header, arrays) {
     Object.assign(this, arrays);
     [this.nHeads, this.nWords, this.nTokens] = header.shape;
   }
 
-  choose(heads, kind) {
+  select(heads, kind) {
     const { nWords, nTokens } = this;
     this.mean = new Float32Array(nWords * nTokens);
     for (const head of heads) this.add(head, heads.length, kind === "weighted" ? this.norms : null);
@@ -84,10 +84,10 @@ class Gaze {
     this.top = this.tops.reduce((a, b) => Math.max(a, b), 0);
   }
 
-  add(head, nChosen, norms) {
+  add(head, nSelected, norms) {
     const { nWords, nTokens, levels, mean } = this;
     for (let word = 0; word < nWords; word++) {
-      const scale = this.scales[head * nWords + word] / nChosen;
+      const scale = this.scales[head * nWords + word] / nSelected;
       const [from, to, norm] = [(head * nWords + word) * nTokens, word * nTokens, head * nTokens];
       if (scale === 0) continue;
       for (let token = 0; token < nTokens; token++) {
@@ -121,14 +121,14 @@ class Gaze {
 
 // --- pictures --------------------------------------------------------------------------------------------------------
 
-/** The picture cut at every border of a token's box: each piece with the tokens that cover it (views may overlap). */
+/** The picture, cut at every edge of a token's box: each piece with the tokens that cover it (views may overlap). */
 function piecesOf(boxes) {
-  const known = boxes.filter(([, box]) => box);
-  const cuts = (i) => [...new Set(known.flatMap(([, box]) => [box[i], box[i + 2]]))].sort((a, b) => a - b);
+  const boxed = boxes.filter(([, box]) => box);
+  const cuts = (i) => [...new Set(boxed.flatMap(([, box]) => [box[i], box[i + 2]]))].sort((a, b) => a - b);
   const [xs, ys] = [cuts(0), cuts(1)];
   const [columns, rows] = [new Map(xs.map((x, i) => [x, i])), new Map(ys.map((y, i) => [y, i]))];
   const owners = new Map();
-  for (const [token, [x0, y0, x1, y1]] of known) {
+  for (const [token, [x0, y0, x1, y1]] of boxed) {
     for (let row = rows.get(y0); row < rows.get(y1); row++) {
       for (let column = columns.get(x0); column < columns.get(x1); column++) {
         const at = row * xs.length + column;
@@ -143,7 +143,7 @@ function piecesOf(boxes) {
   });
 }
 
-/** One image under its heat map; tells where the mouse, the arrow keys and a drag are, in original pixels. */
+/** One image under its heat map. Reports where the mouse, the arrow keys and a drag are, in original pixels. */
 class Picture {
   constructor(about, index, header, actions) {
     [this.width, this.height] = about.size;
@@ -218,13 +218,13 @@ class Picture {
     const step = steps[event.key];
     if (step) {
       event.preventDefault();
-      this.cursor = this.beside(this.cursor, step);
+      this.cursor = this.neighbour(this.cursor, step);
       this.actions.hover(this, this.cursor.tokens);
     } else if (event.key === "Enter" && this.cursor) this.actions.click(this, this.cursor.tokens);
   }
 
-  /** The nearest piece in a direction; the first one at the beginning. */
-  beside(piece, [dx, dy]) {
+  /** The nearest piece in a direction; the first piece where none is current. */
+  neighbour(piece, [dx, dy]) {
     if (!piece) return this.pieces[0];
     const middle = ({ box }) => [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
     const [x, y] = middle(piece);
@@ -282,10 +282,10 @@ class Picture {
 
 // --- words, heads, colours -------------------------------------------------------------------------------------------
 
-/** Whether a word brings the space before it: that goes between words, where a line may break and no tint shows. */
+/** Whether a word begins with a space. The space goes between words, where lines may break and there is no tint. */
 const spaced = (word) => /^ \S/.test(word.text);
 
-/** Prompt and answer as running text, every token a word that can be looked at. */
+/** Prompt and answer as running text; every token is a word that can be selected. */
 class Strip {
   constructor(header, look) {
     this.words = header.words;
@@ -337,7 +337,7 @@ class Strip {
     if (above < scrollTop || below > scrollTop + clientHeight) this.node.scrollTop = above - clientHeight / 2;
   }
 
-  /** How strongly each word looked at what is pointed at, as the colour behind it. */
+  /** Colour the background of each word by a value. */
   tint(values) {
     const top = Math.max(1e-9, ...values);
     this.words.forEach((word, i) => {
@@ -346,12 +346,12 @@ class Strip {
   }
 }
 
-/** Layers by heads: recorded heads can be picked, one or several, and all are coloured by score. */
+/** Layers by heads, coloured by score. Recorded heads can be selected, one or several. */
 class HeadGrid {
   constructor(header, pick) {
     this.heads = header.heads;
     this.pick = pick;
-    this.chosen = new Set(this.heads.keys());
+    this.selected = new Set(this.heads.keys());
     const [nLayers, nHeads] = header.grid;
     const recorded = new Map(this.heads.map(([layer, head], i) => [`${layer} ${head}`, i]));
     const scores = header.scores?.flat().filter((score) => score != null) ?? [];
@@ -382,14 +382,14 @@ class HeadGrid {
   }
 
   toggle(index, more) {
-    if (!more) this.chosen = new Set([index]);
-    else if (!this.chosen.has(index)) this.chosen.add(index);
-    else if (this.chosen.size > 1) this.chosen.delete(index);
+    if (!more) this.selected = new Set([index]);
+    else if (!this.selected.has(index)) this.selected.add(index);
+    else if (this.selected.size > 1) this.selected.delete(index);
     this.pick();
   }
 
   all() {
-    this.chosen = new Set(this.heads.keys());
+    this.selected = new Set(this.heads.keys());
     this.pick();
   }
 
@@ -417,11 +417,11 @@ class HeadGrid {
   }
 
   show() {
-    this.cells.forEach((cell, i) => cell.setAttribute("aria-selected", this.chosen.has(i)));
+    this.cells.forEach((cell, i) => cell.setAttribute("aria-selected", this.selected.has(i)));
   }
 
   get label() {
-    const names = [...this.chosen].map((i) => `L${this.heads[i][0]}H${this.heads[i][1]}`);
+    const names = [...this.selected].map((i) => `L${this.heads[i][0]}H${this.heads[i][1]}`);
     return names.length === 1 ? names[0] : `mean of ${names.length} heads`;
   }
 }
@@ -441,7 +441,7 @@ function legendBar() {
 
 // --- steering --------------------------------------------------------------------------------------------------------
 
-/** Baseline and steered answer side by side. `ask` reaches Python; without it, answers made at save time are shown. */
+/** Baseline and steered answer side by side. `ask` reaches Python; without it, the answers in the page are shown. */
 class Steering {
   constructor(about, ask) {
     this.about = about;
@@ -470,12 +470,12 @@ class Steering {
       choice("Strength, logits", strengths, String(this.strength), strengthen));
   }
 
-  /** target: {image, label, region or box}. One request at a time; of those made meanwhile, the last one counts. */
+  /** target: {image, label, region or box}. There is one request at a time; of further ones, only the last is sent. */
   to(target) {
     this.target = target;
     if (!this.ask) {
-      const found = this.about.answers.find((one) => one.region === target.region && one.image === target.image);
-      this.show(found, found ? "" : `No steered answer to ${target.label} was saved.`);
+      const answer = this.about.answers.find((one) => one.region === target.region && one.image === target.image);
+      this.show(answer, answer ? "" : `No steered answer to ${target.label} was saved.`);
     } else if (this.waiting) this.next = true;
     else this.request(target);
   }
@@ -513,14 +513,14 @@ class Steering {
 
 // --- the whole -------------------------------------------------------------------------------------------------------
 
-/** Everything on the page, and what one part has to tell the others. */
+/** The whole page, and the messages between its parts. */
 class Viewer {
   constructor(root, header, arrays, ask) {
     header.id = Math.random().toString(36).slice(2);
     Object.assign(this, { root, header, kind: "raw", scale: "all", unit: header.regions.length ? "region" : "token" });
-    this.gaze = new Gaze(header, arrays);
-    const told = ["hover", "leave", "drag", "select", "click"];
-    const actions = Object.fromEntries(told.map((name) => [name, this[name].bind(this)]));
+    this.attention = new MeanAttention(header, arrays);
+    const names = ["hover", "leave", "drag", "select", "click"];
+    const actions = Object.fromEntries(names.map((name) => [name, this[name].bind(this)]));
     this.pictures = header.images.map((about, i) => new Picture(about, i, header, actions));
     this.strip = new Strip(header, (word) => this.look(word));
     this.grid = new HeadGrid(header, () => this.recompute());
@@ -593,7 +593,7 @@ class Viewer {
   }
 
   recompute() {
-    this.gaze.choose([...this.grid.chosen], this.kind);
+    this.attention.select([...this.grid.selected], this.kind);
     this.grid.show();
     this.who.textContent = this.grid.label;
     this.paint();
@@ -609,9 +609,9 @@ class Viewer {
 
   paint() {
     const row = this.header.words[this.strip.current].row;
-    const top = this.scale === "word" ? this.gaze.tops[row] : this.gaze.top;
-    for (const picture of this.pictures) picture.paint(this.gaze.row(row), top);
-    for (const { value, region } of this.chips) value.textContent = brief(this.gaze.on(row, region.tokens));
+    const top = this.scale === "word" ? this.attention.tops[row] : this.attention.top;
+    for (const picture of this.pictures) picture.paint(this.attention.row(row), top);
+    for (const { value, region } of this.chips) value.textContent = brief(this.attention.on(row, region.tokens));
     this.legend.show(top, VALUES[this.kind].unit);
     this.read(row);
   }
@@ -619,15 +619,16 @@ class Viewer {
   read(row) {
     const word = this.header.words[this.strip.current];
     const said = word.kind === "answer" ? "when it wrote" : "at the prompt's";
-    const total = number(this.gaze.totals[row]);
+    const total = number(this.attention.totals[row]);
     const sum = this.kind === "share" ? "" : `; ${total} on ${this.pictures.length > 1 ? "all images" : "the image"}`;
     this.readout.replaceChildren(`${this.grid.label}, ${said} `, make("b", {}, `“${visible(word.text)}”`), sum);
   }
 
-  /** Which words looked at some tokens: of the mouse, else of the selection, else of all images. */
+  /** Tint the words by their attention to the tokens under the mouse, else to the selection, else to all images. */
   tint() {
     const tokens = this.tokens ?? this.selection?.tokens;
-    const values = tokens ? this.gaze.totals.map((_, word) => this.gaze.on(word, tokens)) : this.gaze.totals;
+    const { totals } = this.attention;
+    const values = tokens ? totals.map((_, word) => this.attention.on(word, tokens)) : totals;
     this.strip.tint(values);
     const label = this.tokens ? this.label : this.selection?.label;
     const looking = this.header.words.filter((word) => word.row != null);
@@ -642,19 +643,19 @@ class Viewer {
   }
 
   point(tokens, label) {
-    const known = this.tokens && !this.dragged && this.label === label && String(this.tokens) === String(tokens);
+    const unchanged = this.tokens && !this.dragged && this.label === label && String(this.tokens) === String(tokens);
     Object.assign(this, { tokens, label });
-    if (!known) this.tint();
+    if (!unchanged) this.tint();
   }
 
-  /** What the mouse means at some tokens: the named region that holds them, or they themselves. */
-  meant(picture, tokens) {
+  /** The named region that contains some of the tokens, where the mouse selects regions. */
+  regionOf(picture, tokens) {
     const holds = (region) => region.image === picture.index && tokens.some((token) => region.tokens.includes(token));
     return this.unit === "region" ? this.header.regions.find(holds) : undefined;
   }
 
   hover(picture, tokens) {
-    const region = this.meant(picture, tokens);
+    const region = this.regionOf(picture, tokens);
     if (region) this.point(region.tokens, region.name);
     else if (tokens.length) this.point(tokens, this.name(tokens));
     else this.leave();
@@ -691,7 +692,7 @@ class Viewer {
   }
 
   click(picture, tokens) {
-    const region = this.meant(picture, tokens);
+    const region = this.regionOf(picture, tokens);
     if (region) this.choose(region);
     else if (tokens.length) {
       const box = this.header.tokens.boxes[tokens[0]];
@@ -738,7 +739,7 @@ class Viewer {
   }
 }
 
-/** Dark where what lies behind the viewer is dark: notebooks have themes of their own. */
+/** Dark where the background of the viewer is dark: notebooks have themes of their own. */
 function follow(root) {
   const lightness = (colour) => {
     const [r, g, b, alpha] = colour.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0, 0];

@@ -1,4 +1,4 @@
-"""The viewer in a notebook, where Python answers what the mouse asks for. Imported only where anywidget is installed.
+"""The viewer in a notebook, where Python steers on request. Imported only where anywidget is installed.
 
 widget = AttentionWidget(viewer, header, arrays)
 """
@@ -16,7 +16,7 @@ MODES_BY_NAME = {mode.__name__: mode for mode in MODES}
 
 
 class AttentionWidget(anywidget.AnyWidget):
-    """`viewer.widget`. header: as JSON. arrays: compressed. Steering is asked for and answered by messages.
+    """`viewer.widget`. header: as JSON. arrays: compressed. Messages request and answer steering.
 
     A request is `{"kind": "steer", "id", "region" or "box", "image", "mode", "strength"}`, a box in original pixels;
     its answer `{"kind": "steered", "id", "region", "positions", "words"}` or `{"kind": "refused", "id", "message"}`.
@@ -33,7 +33,7 @@ class AttentionWidget(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        """Answer a request, whatever happens: the page waits for it."""
+        """Answer a request. The page waits for an answer, so there is one also for an error."""
         reply = {"kind": "refused", "message": "Steering failed; the notebook's log says why."}
         try:
             reply = self.answer(content)
@@ -43,7 +43,7 @@ class AttentionWidget(anywidget.AnyWidget):
             self.send({**reply, "id": content.get("id") if isinstance(content, dict) else None})
 
     def answer(self, content: Any) -> dict[str, Any]:
-        """The reply to a request, less its id. Raises GazeLensError for what cannot be steered to."""
+        """The reply to a request, without its id. Raises GazeLensError for a target that cannot be steered to."""
         if not isinstance(content, dict) or content.get("kind") != "steer":
             raise InputError(f"The page sent {content!r}; expected a request to steer.")
         mode = MODES_BY_NAME.get(content.get("mode"))

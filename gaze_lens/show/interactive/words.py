@@ -1,4 +1,4 @@
-"""A prompt and its answer as a strip of words, in which images are one word each.
+"""A prompt and its answer as a list of words, in which each image is one word.
 
 for word in words_of(inputs, answer, queries): word.text, word.kind, word.row
 """
@@ -16,8 +16,8 @@ from gaze_lens.text.token_texts import pieces
 class Word:
     """A token, or the run of an image's tokens.
 
-    kind: "prompt", "answer" or "image". row: its index among the recorded queries, or None.
-    special: a token that is no text, such as the end of a turn.
+    kind: "prompt", "answer" or "image". row: its index among the recorded queries, or None. special: whether it is a
+        special token, such as the end of a turn.
     """
 
     text: str
@@ -29,8 +29,8 @@ class Word:
 def words_of(inputs: VLMInputs, answer: Sequence[int], queries: Sequence[int]) -> list[Word]:
     """The words of a prompt's only row, then those of its answer.
 
-    A prompt word's row is that of its own position; an answer word's is that of the position which it was predicted
-    from. The last prompt token and the first word of the answer share one.
+    The row of a prompt word is that of its own position, the row of an answer word that of the position before it, from
+    which it was predicted. So the last prompt token and the first word of the answer have the same row.
     """
     rows = {query: row for row, query in enumerate(queries)}
     start, ids = inputs.answers[0], inputs.input_ids[0].tolist()
@@ -51,7 +51,7 @@ def words_of(inputs: VLMInputs, answer: Sequence[int], queries: Sequence[int]) -
 
 
 def _image_runs(inputs: VLMInputs) -> dict[int, str]:
-    """For each position of an image, what the run that begins there is called; "" inside a run."""
+    """For each position of an image, the name of the run of tokens that begins there; "" inside a run."""
     if inputs.layout.cross_attention:
         places = inputs.layout.placeholders[0]
         return {p: f"image {i + 1}" if len(places) > 1 else "image" for i, p in enumerate(places)}
@@ -67,6 +67,6 @@ def _image_runs(inputs: VLMInputs) -> dict[int, str]:
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """The tokens that are no text."""
+    """The ids of special tokens, which are no text."""
     added = {token for token, about in tokenizer.added_tokens_decoder.items() if about.special}
     return added | set(tokenizer.all_special_ids)

@@ -1,7 +1,7 @@
-"""How much heads look at the picture at all, how narrowly, and how much they rest, token by token.
+"""How much heads attend to the image, how narrowly, and how much to the first text token (the sink), token by token.
 
-gl.show.course(trajectory)
-gl.show.course(trajectory, described=trajectory.described_by_markers())
+gl.show.attention_over_time(trajectory)
+gl.show.attention_over_time(trajectory, described=trajectory.described_by_markers())
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from gaze_lens.errors import InputError
-from gaze_lens.show.labels import token_ticks, unit, who
-from gaze_lens.show.plot import ACCENT, BLUES, FAINT, Plot, entitle, house_style, new_figure
+from gaze_lens.show.labels import heads_look, token_ticks, unit
+from gaze_lens.show.plot import ACCENT, BLUES, FAINT, Plot, figure_style, new_figure, set_title
 from gaze_lens.tracking import Trajectory
 
 
-def course(trajectory: Trajectory, *, described: Sequence[str | None] | None = None) -> Plot:
-    """`gl.show.course(gl.track(model, inputs, heads))`: attention on the image, its entropy, and the sink, by token.
+def attention_over_time(trajectory: Trajectory, *, described: Sequence[str | None] | None = None) -> Plot:
+    """`gl.show.attention_over_time(gl.track(...))`: attention on the image, its entropy, and the sink, by token.
 
     Lines are means over heads, bands reach from the lowest to the highest head.
     described: the region that each token is about, or None, as `trajectory.described_by_markers()` gives it: the
-        attention on that region is drawn, too.
+        attention to that region is drawn, too.
     data: "on_image", "entropy" (bits, NaN where a head does not look at the image), "sink" [step, head]; "described"
         [step, head], where given, NaN at tokens about none; "tokens".
     Raises InputError for a trajectory without steps, and as `trajectory.agreement` does for `described`.
@@ -31,22 +31,24 @@ def course(trajectory: Trajectory, *, described: Sequence[str | None] | None = N
     data = {name: getattr(trajectory, name).numpy() for name in ("on_image", "entropy", "sink")}
     if described is not None:
         data["described"] = _on_described(trajectory, described)
-    with house_style():
+    with figure_style():
         figure = new_figure(4.6)
-        above, middle, below = figure.subplots(3, sharex=True)
-        _draw(above, data["on_image"], BLUES[2], "on the image")
+        upper, middle, lower = figure.subplots(3, sharex=True)
+        _draw(upper, data["on_image"], BLUES[2], "on the image")
         if described is not None:
-            _draw(above, data["described"], ACCENT, "on the region described")
-            above.legend(loc="upper right", ncols=2, frameon=False, fontsize=7.5)
+            _draw(upper, data["described"], ACCENT, "on the region described")
+            upper.legend(loc="upper right", ncols=2, frameon=False, fontsize=7.5)
         _draw(middle, data["entropy"], BLUES[2], "")
-        _draw(below, data["sink"], FAINT, "")
-        for axes, label in zip((above, middle, below), (unit(trajectory), "entropy, bits", "sink, 0-1"), strict=True):
+        _draw(lower, data["sink"], FAINT, "")
+        for axes, label in zip((upper, middle, lower), (unit(trajectory), "entropy, bits", "sink, 0-1"), strict=True):
             axes.set_ylabel(label, fontsize=7.5)
             axes.set_ylim(bottom=0)
-        token_ticks(below, trajectory.tokens)
-        below.set_xlim(-0.5, len(trajectory.tokens) - 0.5)
-        title = f"How {who(trajectory)} while the model writes"
-        entitle(above, title, "mean, lowest and highest head: on the image; among its tokens; on the first text token")
+        token_ticks(lower, trajectory.tokens)
+        lower.set_xlim(-0.5, len(trajectory.tokens) - 0.5)
+        title = f"How {heads_look(trajectory)} while the model writes"
+        set_title(
+            upper, title, "mean, lowest and highest head: on the image; among its tokens; on the first text token"
+        )
     means = {name: np.nanmean(values) for name, values in data.items() if np.isfinite(values).any()}
     text = "\n".join([title, *(f"  {name}: {mean:.2f} on average" for name, mean in means.items())])
     return Plot(figure, {**data, "tokens": trajectory.tokens}, text)
@@ -54,15 +56,15 @@ def course(trajectory: Trajectory, *, described: Sequence[str | None] | None = N
 
 def _on_described(trajectory: Trajectory, described: Sequence[str | None]) -> Float[np.ndarray, "step head"]:
     trajectory.agreement(described)  # its checks
-    found = np.full(trajectory.on_image.shape, np.nan, np.float32)
+    mass = np.full(trajectory.on_image.shape, np.nan, np.float32)
     for step, name in enumerate(described):
         if name is not None:
-            found[step] = trajectory.mass[step, :, trajectory.regions.index(name)]
-    return found
+            mass[step] = trajectory.mass[step, :, trajectory.regions.index(name)]
+    return mass
 
 
 def _draw(axes: Axes, values: Float[np.ndarray, "step head"], colour: str, label: str) -> None:
-    """The mean of the heads that have a number; nothing where none has."""
+    """The mean of the heads that have a value; nothing where none has."""
     masked = np.ma.masked_invalid(values)
     steps = np.arange(len(values))
     axes.fill_between(steps, masked.min(1), masked.max(1), color=colour, alpha=0.18, linewidth=0)
