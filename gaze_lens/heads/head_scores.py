@@ -1,17 +1,17 @@
-"""How well every head of a model looks at the panel it is asked about.
+"""How much every head of a model looks at the panel that the question is about.
 
     scores = gl.score_heads(model, strips)
     print(scores)                                    # the best ten
     scores.top(100)                                  # HeadSet, by the paper's score; by="contrast" for another order
-    scores.controls(100, seed=0)                     # as many random heads of the lower half
+    scores.controls(100, seed=0)                     # as many random heads, of the lower half
     scores.interval("contrast")                      # bootstrap over strips
     scores.null("contrast")                          # p-values from permuted questions
-    print(scores.verdict())                          # is there a mechanism at all?
+    print(scores.verdict())                          # does the model have gaze heads at all?
     scores.table(); scores.to_csv("scores.csv"); scores.save("scores.safetensors")
 
-Source: Gandikota and Bau 2026 (arXiv 2606.14703), gaze score. The score is raw attention mass, so a head that looks at
-the whole image whatever is asked scores up to one over the number of panels; the contrast and the correlation tell it
-from one that looks where it is asked to.
+Source: Gandikota and Bau 2026 (arXiv 2606.14703), gaze score. The score is raw attention mass: a head that looks at the
+whole image, whatever the question is, has a score of up to one over the number of panels. The contrast and the
+correlation separate it from a head that follows the question.
 """
 
 import os
@@ -41,11 +41,11 @@ FILE = TensorFile("gaze_lens head scores 1", kind="head scores", writer="HeadSco
 @renamed_fields(found="provenance")
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadScores:
-    """`gl.score_heads(model, strips)`: where every head looked, for every strip and every panel asked about.
+    """`gl.score_heads(model, strips)`: where every head looked, for every strip and every question.
 
-    samples: [strip, layer, head, asked, attended], attention mass (0-1) on each panel, summed over its image tokens,
-        while panel `asked` was asked about; not renormalised. NaN where a strip has fewer panels than the widest;
-        every statistic leaves these out. Kept on the CPU, in float32 at least.
+    samples: [strip, layer, head, asked, attended], attention mass (0-1) on panel `attended`, summed over its image
+        tokens, when the question was about panel `asked`; not renormalised. NaN where a strip has fewer panels than
+        the widest; every statistic leaves these out. On the CPU, in float32 at least.
     model, fingerprint: the model that the heads belong to, if known.
     provenance: how they were made (method, strips, at, seed ...); anything JSON can hold.
     Raises HeadError for no strips, fewer than two panels, infinities, and NaN in some heads only (broken weights).
@@ -59,19 +59,19 @@ class HeadScores:
     def __post_init__(self) -> None:
         samples = self.samples.detach().cpu()
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
-        square = samples.ndim == 5 and min(samples.shape) > 0 and samples.shape[3] == samples.shape[4] > 1
-        if not square:
+        is_square = samples.ndim == 5 and min(samples.shape) > 0 and samples.shape[3] == samples.shape[4] > 1
+        if not is_square:
             raise HeadError(
                 f"Samples of shape {tuple(samples.shape)} cannot be scored: expected [strip, layer, head, asked, "
                 "attended] with at least one strip, and the same two or more panels asked about and attended to."
             )
-        unknown = samples.isnan()
-        if samples.isinf().any() or (unknown != unknown[:, :1, :1]).any():
+        is_nan = samples.isnan()
+        if samples.isinf().any() or (is_nan != is_nan[:, :1, :1]).any():
             raise HeadError(
                 "The samples hold infinities, or NaN in some heads and not in others: expected attention mass, and "
                 "NaN only for panels that a strip does not have. Look for NaN in the weights, or run in float32."
             )
-        if unknown.all(0).any() or unknown.flatten(1).all(1).any():
+        if is_nan.all(0).any() or is_nan.flatten(1).all(1).any():
             raise HeadError(
                 "A whole strip is NaN, or some pair of panels is NaN in every strip: expected a number in each. "
                 "Leave out such strips, cut the samples to the widest strip, or look for NaN in the model's weights."
@@ -80,17 +80,17 @@ class HeadScores:
 
     @cached_property
     def matrix(self) -> Float[Tensor, "layer head asked attended"]:
-        """Mean over the strips that have the panels: mass on panel `attended` while `asked` was asked about."""
+        """The mean over the strips that have the panels: mass on panel `attended` when asked about panel `asked`."""
         return self.samples.nanmean(0)
 
     @property
     def score(self) -> Float[Tensor, "layer head"]:
-        """Mean mass on the panel asked about, 0-1, not renormalised (Gandikota and Bau 2026, gaze score)."""
+        """Mean mass on the panel that is asked about, 0-1, not renormalised (Gandikota and Bau 2026, gaze score)."""
         return STATISTICS["score"](self.matrix)
 
     @property
     def contrast(self) -> Float[Tensor, "layer head"]:
-        """Mean mass on the panel asked about, less the mean mass on another panel; -1 to 1."""
+        """Mean mass on the panel that is asked about minus the mean mass on another panel; -1 to 1."""
         return STATISTICS["contrast"](self.matrix)
 
     @property
@@ -103,7 +103,7 @@ class HeadScores:
     ) -> Float[Tensor, "2 layer head"]:
         """`low, high = scores.interval("contrast")`: percentile bootstrap over strips, for each head.
 
-        NaN where there is one strip: it says nothing about others.
+        NaN for a single strip, which says nothing about others.
         Raises HeadError for an unknown statistic, a level that is not between 0 and 1, or no resamples.
         """
         if not 0 < level < 1 or resamples < 1:
@@ -120,18 +120,18 @@ class HeadScores:
     ) -> Float[Tensor, "layer head"]:
         """`scores.null() < 0.01`: p-values, one-sided, from permuting which panel was asked about within each strip.
 
-        p = (1 + permutations with a statistic as large) / (1 + permutations), for each head by itself: with many
-        heads, correct for their number. Raises HeadError for an unknown statistic, or no permutations.
+        p = (1 + number of permutations with a statistic at least as large) / (1 + number of permutations). It is for
+        each head alone: correct for the number of heads. Raises HeadError for an unknown statistic, or no permutations.
         """
         if permutations < 1:
             raise HeadError(f"permutations={permutations}: expected at least one, such as 1000.")
         return chance(self.samples, _statistic(statistic), permutations=permutations, seed=seed)
 
     def verdict(self, *, level: float = 0.05, least: float = 0.01, seed: int = 0) -> Verdict:
-        """`print(scores.verdict())`: how many heads track the panel asked about, or "None found"; see `Verdict`.
+        """`print(scores.verdict())`: how many heads track the panel that is asked about, or "None found".
 
-        level: the share of false discoveries. least: the smallest contrast that counts. seed: of the split halves,
-        and of the labellings where there are too many to try all.
+        See `Verdict`. level: the share of false discoveries. least: the smallest contrast that counts. seed: of the
+        split halves, and of the relabellings where there are too many to try all.
         Raises HeadError for a level that is not between 0 and 1.
         """
         if not 0 < level < 1:
@@ -156,8 +156,8 @@ class HeadScores:
     def controls(self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
         """`scores.controls(100, seed=0)`: k random heads at or below the percentile `below` of the statistic.
 
-        Drawn without replacement; the paper draws from the lowest 5 % (`below=5`). Raises HeadError where fewer than
-        k heads lie there.
+        They are drawn without replacement; the paper draws from the lowest 5 % (`below=5`). Raises HeadError where
+        fewer than k heads are that low.
         """
         _check_percentile(below)
         values = _statistic(by)(self.matrix).numpy()
@@ -167,32 +167,31 @@ class HeadScores:
                 f"{k} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below percentile "
                 f"{below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="
             )
-        chosen = np.random.default_rng(seed).choice(len(pool), k, replace=False)
+        drawn = np.random.default_rng(seed).choice(len(pool), k, replace=False)
         how = {"rank_by": by, "controls": k, "seed": seed, "below": below}
-        return self._set([Head(*pool[i].tolist()) for i in chosen], how)
+        return self._set([Head(*pool[i].tolist()) for i in drawn], how)
 
     def layer_controls(self, heads: HeadSet, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
         """`scores.layer_controls(heads, seed=0)`: random heads, in every layer as many as `heads` has there.
 
-        Drawn without replacement from the layer's heads at or below its percentile `below` that are not in `heads`.
-        Raises HeadError where a layer has fewer of these.
+        They are drawn without replacement from those heads of the layer that are not in `heads`, and at or below the
+        layer's percentile `below` of the statistic. Raises HeadError where a layer has too few of these.
         """
         _check_percentile(below)
         values, rng = _statistic(by)(self.matrix).numpy(), np.random.default_rng(seed)
         heads.check(*values.shape)
-        chosen: list[Head] = []
-        for layer, taken in heads.by_layer().items():
+        controls: list[Head] = []
+        for layer, in_layer in heads.by_layer().items():
             low = np.flatnonzero(values[layer] <= np.percentile(values[layer], below))
-            pool = np.setdiff1d(low, taken)
-            if len(pool) < len(taken):
+            pool = np.setdiff1d(low, in_layer)
+            if len(pool) < len(in_layer):
                 raise HeadError(
-                    f"Layer {layer} has {len(taken)} of the heads, and {len(pool)} others at or below percentile "
+                    f"Layer {layer} has {len(in_layer)} of the heads, and {len(pool)} others at or below percentile "
                     f"{below:g} of its {by} to draw controls from: give fewer heads, or raise below="
                 )
-            drawn = rng.choice(pool, len(taken), replace=False)
-            chosen += [Head(layer, int(head)) for head in drawn]
+            controls += [Head(layer, int(head)) for head in rng.choice(pool, len(in_layer), replace=False)]
         how = {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below}
-        return self._set(chosen, how)
+        return self._set(controls, how)
 
     def _set(self, heads: list[Head], how: dict[str, Any]) -> HeadSet:
         provenance = {**self.provenance, **how}
@@ -226,7 +225,7 @@ class HeadScores:
         write_whole(path, to_json(entries).encode())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """`scores.save("scores.safetensors")`: samples, and in the header all else; complete or not there at all."""
+        """`scores.save("scores.safetensors")`: all there is to know; the file is complete or not there at all."""
         about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
         FILE.write(path, {"samples": self.samples}, about)
 
@@ -241,7 +240,7 @@ class HeadScores:
     ) -> "HeadScores":
         """`HeadScores.load("scores.safetensors")`: what `save` wrote.
 
-        model, fingerprint: of the model that the scores are for; another one's are refused unless `force`.
+        model, fingerprint: of the model that the scores are for; scores of another one are an error unless `force`.
         Raises HeadError for a file that cannot be read, or that belongs to another model.
         """
         with FILE.reading(path) as (tensors, about):

@@ -29,7 +29,7 @@ from gaze_lens.errors import HeadError
 from gaze_lens.runs.files import to_json, write_whole
 
 FORMS = '"L20H3", "20.3" or (20, 3): layer and head, counted from zero'
-LISTS = ("heads", "ranking", "ranked_heads", "gaze_heads")  # where a JSON object may keep its list of heads
+LISTS = ("heads", "ranking", "ranked_heads", "gaze_heads")  # keys under which a JSON object may have its list of heads
 FORMAT = "gaze_lens heads 1"
 
 
@@ -47,36 +47,36 @@ class Head(NamedTuple):
         return f"L{self.layer}H{self.head}"
 
     @classmethod
-    def parse(cls, given: Any) -> "Head":
+    def parse(cls, head: Any) -> "Head":
         """`Head.parse("L20H3")`, `"20.3"`, `(20, 3)` or `[20, 3]`. Raises HeadError for anything else.
 
         >>> Head.parse("20.3")
         Head(layer=20, head=3)
         """
         try:
-            if isinstance(given, str):
-                match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)|(\d+)\.(\d+)", given.strip())
+            if isinstance(head, str):
+                match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)|(\d+)\.(\d+)", head.strip())
                 numbers = [int(group) for group in match.groups() if group is not None] if match else []
             else:
-                numbers = [-1 if isinstance(number, bool) else operator.index(number) for number in given]
+                numbers = [-1 if isinstance(number, bool) else operator.index(number) for number in head]
         except TypeError:  # not a sequence, or not whole numbers
             numbers = []
         if len(numbers) != 2 or min(numbers) < 0:
-            raise HeadError(f"{given!r} is not a head: expected {FORMS}. For several heads give a list of these.")
+            raise HeadError(f"{head!r} is not a head: expected {FORMS}. For several heads give a list of these.")
         return cls(*numbers)
 
 
 @renamed_fields(found="provenance")
 @dataclass(frozen=True, init=False, repr=False)
 class HeadSet:
-    """`HeadSet(["L1H0", (1, 3)])`: heads in the order given (best first, where they were ranked), none twice.
+    """`HeadSet(["L1H0", (1, 3)])`: heads in an order (best first, if they were ranked), each once.
 
-    heads: of `Head`; anything that `Head.parse` reads may be given.
-    model: name of the model that they belong to, if known.
+    heads: anything that `Head.parse` reads.
+    model: the name of the model that they belong to, if known.
     fingerprint: of that model's architecture, if known.
     provenance: how they were found (method, strips, rank_by, seed ...); anything JSON can hold.
-    Two sets are equal where their heads are, in the same order. Set operations keep the order of the left side, and
-    refuse heads of two models. Raises HeadError for something that is no head, and for a head given twice.
+    Two sets are equal if they have equal heads in the same order. The operations `|`, `&` and `-` keep the order of the
+    left side; heads of two models are an error. Raises HeadError for something that is no head, and for repeated heads.
     """
 
     heads: tuple[Head, ...]
@@ -99,9 +99,9 @@ class HeadSet:
         if not isinstance(heads, Iterable):
             raise HeadError(f"A {type(heads).__name__} is not a list of heads: expected a list of {FORMS}.")
         parsed = tuple(Head.parse(head) for head in heads)
-        twice = sorted({head for head in parsed if parsed.count(head) > 1}) if len(set(parsed)) < len(parsed) else []
-        if twice:
-            raise HeadError(f"{_names(twice)} given more than once: expected every head once. Leave the repeats out.")
+        if len(set(parsed)) < len(parsed):
+            twice = _names(sorted({head for head in parsed if parsed.count(head) > 1}))
+            raise HeadError(f"{twice} given more than once: expected every head once. Leave the repeats out.")
         about = {"model": model, "fingerprint": fingerprint, "provenance": dict(provenance or {})}
         for name, value in {"heads": parsed, **about}.items():
             object.__setattr__(self, name, value)
@@ -147,7 +147,7 @@ class HeadSet:
         return self._combine(other, "-", [head for head in self if head not in set(other)])
 
     def _combine(self, other: "HeadSet", sign: str, heads: list[Head]) -> "HeadSet":
-        """The heads with the metadata of both sides, which must not belong to two models."""
+        """The heads, with the metadata of both sides. Raises HeadError for sides that belong to two models."""
         refuse_other("The right side of " + sign, other, model=self.model, fingerprint=self.fingerprint)
         about = {"model": self.model or other.model, "fingerprint": self.fingerprint or other.fingerprint}
         both = [self.provenance, other.provenance]
@@ -155,7 +155,7 @@ class HeadSet:
         return HeadSet(heads, **about, provenance=provenance)
 
     def by_layer(self) -> dict[int, tuple[int, ...]]:
-        """`heads.by_layer()[20]`: for each layer, ascending, its heads, ascending."""
+        """`heads.by_layer()[20]`: for each layer its heads; both in ascending order."""
         layers = sorted({head.layer for head in self})
         return {layer: tuple(sorted(head.head for head in self if head.layer == layer)) for layer in layers}
 
@@ -177,7 +177,7 @@ class HeadSet:
         return f"HeadSet of {len(self)} heads{owner}: {_names(self.heads) or 'none'}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """`heads.save("heads.json")`: JSON to read and edit; the file is complete or not there at all.
+        """`heads.save("heads.json")`: JSON that people can read and edit; the file is complete or not there at all.
 
         Raises HeadError where `provenance` holds something that JSON cannot.
         """
@@ -196,10 +196,10 @@ class HeadSet:
         """`HeadSet.load("heads.json", model=name)`: what `save` wrote, or a ranking of the paper's authors.
 
         A ranking is a list, best first, of [layer, head], [layer, head, score] or {"layer":, "head":, "score":}, alone
-        or under a key of a JSON object; take its best heads by slicing.
-        model, fingerprint: of the model that the heads are for; another one's are refused, or with `force` taken as
-        this model's. Files that name no model are taken as they are.
-        Raises HeadError for a file that cannot be read, holds no heads, or belongs to another model.
+        or under a key of a JSON object; slice it for its best heads.
+        model, fingerprint: of the model that the heads are for. A file of another model is an error; with `force` its
+            heads become those of this model. A file that names no model is accepted.
+        Raises HeadError for a file that cannot be read, that holds no heads, or that belongs to another model.
         """
         content = _read_json(path)
         entries = content
@@ -226,24 +226,24 @@ class HeadSet:
 
 
 def _entry(entry: Any) -> Any:
-    """What `Head.parse` reads, from an entry that may also carry a score."""
+    """What `Head.parse` reads, of an entry that may also have a score."""
     if isinstance(entry, dict):
         return entry.get("layer"), entry.get("head")
     return entry[:2] if isinstance(entry, list) and len(entry) == 3 else entry
 
 
 def refuse_other(what: str, heads: Any, *, model: str | None, fingerprint: str | None) -> None:
-    """Raises HeadError where heads (or scores) name another model or architecture; None agrees with everything."""
-    for name, theirs, ours in (("model", heads.model, model), ("architecture", heads.fingerprint, fingerprint)):
-        if theirs is not None and ours is not None and theirs != ours:
+    """Raises HeadError where heads (or scores) are of another model or architecture. None is equal to anything."""
+    for name, actual, expected in (("model", heads.model, model), ("architecture", heads.fingerprint, fingerprint)):
+        if actual is not None and expected is not None and actual != expected:
             raise HeadError(
-                f"{what} holds heads of the {name} {theirs}, expected {ours}: a head's number means nothing in another "
-                "model. Find the heads of this model, or load with force=True if you know that they are the same."
+                f"{what} holds heads of the {name} {actual}, expected {expected}: heads of one model mean nothing in "
+                "another. Find the heads of this model, or load with force=True if you know that the two are the same."
             )
 
 
 def _names(heads: Iterable[Head]) -> str:
-    """The first of many heads, for messages."""
+    """The names of the first twelve heads, for messages."""
     names = [str(head) for head in heads]
     return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
 

@@ -1,15 +1,15 @@
-"""Is there a mechanism at all? How many heads track the region asked about, and what a model without any would show.
+"""Does a model have gaze heads at all? How many heads track the region that is asked about, with a test of it.
 
     verdict = scores.verdict()
     print(verdict)                      # "2 of 72 heads track ..." or "None found: ..."
-    verdict.heads                       # HeadSet, largest contrast first; empty where none was found
+    verdict.heads                       # HeadSet, largest contrast first; empty where no head passes the test
     verdict.save("verdict.json")
 
-The null hypothesis is that a head's attention may follow the question in any way, but not the *region* that the
-question names. Random weights do follow the question: every prompt moves attention a little, alike on every strip. So
-the questions are relabelled in the same way on all strips, and a head's contrast is compared with the contrasts that
-the heads of its own layer have under all other labellings. (`scores.null` relabels every strip by itself: it asks
-whether a head follows the question at all, and finds heads in random weights.)
+The null hypothesis is that the attention of a head depends on the question in any way, but not on the *region* that the
+question names. A model with random weights does depend on the question: each prompt shifts attention a little, by the
+same amount on every strip. So the test relabels the questions, in the same way on all strips, and compares the contrast
+of a head with the contrasts of all heads of its layer under all other labellings. (`scores.null` relabels each strip by
+itself. It asks whether a head depends on the question at all, and finds such heads in random weights.)
 """
 
 import itertools
@@ -28,25 +28,26 @@ from gaze_lens.heads.rank_correlation import rank_correlation
 from gaze_lens.heads.statistics import ROUNDING, contrast
 from gaze_lens.runs.files import to_json, write_whole
 
-ORDERS = 5040  # labellings that are tried: all of them up to seven regions, else as many random ones
+ORDERS = 5040  # labellings that are tried: all of them for up to seven regions, else so many random ones
 HALVES = 20  # random ways to split the strips in two
 TENTH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """`scores.verdict()`: which heads track the region asked about, more than relabelled questions explain.
+    """`scores.verdict()`: the heads whose contrast is larger than relabelled questions explain.
 
-    heads: those found, largest contrast first. Among them a share of `level` is expected to be false (Benjamini and
-        Hochberg 1995), and each has a contrast of `least` or more.
-    n_heads, n_strips, n_regions: what was looked at.
+    heads: these heads, largest contrast first. A share of `level` of them is expected to be false discoveries
+        (Benjamini and Hochberg 1995). Each has a contrast of at least `least`.
+    n_heads, n_strips, n_regions: the size of the scores.
     largest: the largest contrast of any head, -1 to 1.
-    share: of all positive contrast, the part that the best tenth of the heads holds, 0-1; 0.1 if all were equal.
-    effective: heads over which the positive contrast is spread, were it spread evenly: its sum squared over its sum of
+    share: the part of all positive contrast that the best tenth of the heads has, 0-1; 0.1 if all heads were equal.
+    effective: the effective number of heads with positive contrast: the square of its sum divided by the sum of its
         squares.
     stability: Spearman correlation of the heads' contrasts between two halves of the strips, mean of 20 random splits;
-        None for a single strip. High in random weights, too: it says how well the ranking is known, not what it means.
-    fewest: how many heads have to stand out for any to be found, given the labellings and the heads of a layer.
+        None for a single strip. It is high for random weights, too: it says how reproducible the ranking is, not what
+        the ranking means.
+    fewest: the smallest number of heads that can pass the test at all, given the number of labellings and of heads.
     p: [layer, head], one-sided.
     """
 
@@ -70,7 +71,7 @@ class Verdict:
 
     @property
     def decidable(self) -> bool:
-        """Whether a single head, or one in a hundred, could have been found; short strips have too few labellings."""
+        """Whether the test could find a single head, or one in a hundred; short strips have too few labellings."""
         return self.fewest <= max(1, self.n_heads // 100)
 
     def __str__(self) -> str:
@@ -82,21 +83,21 @@ class Verdict:
             )
         rate = f"{100 * self.level:g} % false discoveries, contrast {self.least:g} or more"
         if not self.found:
-            said = f"None found: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
+            text = f"None found: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
             few = f" Fewer than {self.fewest} could not be found." if self.fewest > 1 else ""
-            return f"{said}. The largest contrast is {self.largest:.2g}.{few}"
+            return f"{text}. The largest contrast is {self.largest:.2g}.{few}"
         verb = "head tracks" if len(self.heads) == 1 else "heads track"
-        said = f"{len(self.heads)} of {self.n_heads} {verb} the region asked about ({rate}); {self._spread()}"
-        return f"{said}. The largest contrast is {self.largest:.2g}, of {self.heads[0]}."
+        text = f"{len(self.heads)} of {self.n_heads} {verb} the region asked about ({rate}); {self._spread()}"
+        return f"{text}. The largest contrast is {self.largest:.2g}, of {self.heads[0]}."
 
     def _spread(self) -> str:
-        """How concentrated the contrast is, and how stable, in words."""
+        """A sentence on how concentrated the contrast is, and how stable."""
         best = f"the best tenth holds {100 * self.share:.0f} % of the positive contrast, as if {self.effective:.1f}"
         stable = "" if self.stability is None else f"; halves of the strips rank heads with rho {self.stability:.2f}"
         return f"{best} heads shared it{stable}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: everything but the p-values, with what it says."""
+        """For JSON: its text and all fields but the p-values."""
         names = ("n_heads", "n_strips", "n_regions", "level", "least", "largest", "share", "effective", "stability")
         numbers = {name: getattr(self, name) for name in (*names, "fewest")}
         return {"verdict": str(self), "found": self.found, "heads": [str(head) for head in self.heads], **numbers}
@@ -107,7 +108,7 @@ class Verdict:
 
 
 def labellings(n: int, *, seed: int) -> Int[Tensor, "labelling asked"]:
-    """Orders of n questions other than the true one: all, or for more than seven questions 5,039 random ones."""
+    """Orders of n questions without the true one: all; for more than seven questions, 5,039 random ones."""
     if math.factorial(n) <= ORDERS:
         return torch.tensor(list(itertools.permutations(range(n))))[1:]
     generator = torch.Generator().manual_seed(seed)
@@ -128,37 +129,39 @@ def relabelled(
 def tracking(
     values: Float[Tensor, "layer head"], null: Float[Tensor, "layer head labelling"], *, level: float, least: float
 ) -> tuple[Bool[Tensor, "layer head"], Float[Tensor, "layer head"]]:
-    """Which heads stand out of their layer's null, and their p-values.
+    """Which heads have a larger contrast than the null distribution of their layer explains, and the p-values.
 
-    Heads that are found leave the null, and the rest is tested again, until no more are found: half-right labellings
-    of a strong head would hide the weaker ones beside it. Where no head tracks, the first round is all there is.
+    The test runs in rounds. After each round the heads that passed are removed from the null distribution, and the rest
+    is tested again, until no more heads pass. Otherwise a strong head would hide weaker heads of its layer: it has
+    large contrasts also under labellings that are right for some of the questions. If no head passes, there is one
+    round only.
     """
-    found, p = torch.zeros_like(values, dtype=torch.bool), torch.ones_like(values)
+    passed, p = torch.zeros_like(values, dtype=torch.bool), torch.ones_like(values)
     while True:
         for layer in range(len(values)):
-            rest = ~found[layer]
+            rest = ~passed[layer]
             p[layer, rest] = _tail(values[layer, rest], null[layer, rest].flatten())
-        more = found | (discoveries(p, level) & (values >= least))
-        if torch.equal(more, found):
-            return found, p
-        found = more
+        larger = passed | (discoveries(p, level) & (values >= least))
+        if torch.equal(larger, passed):
+            return passed, p
+        passed = larger
 
 
 def _tail(values: Float[Tensor, " head"], null: Float[Tensor, " draw"]) -> Float[Tensor, " head"]:
-    """(1 + draws as large) / (1 + draws) for each value."""
+    """(1 + number of draws at least as large) / (1 + number of draws), for each value."""
     smaller = torch.searchsorted(null.sort().values, values.contiguous())
     return (1 + len(null) - smaller) / (1 + len(null))
 
 
 def discoveries(p: Float[Tensor, "*heads"], level: float) -> Bool[Tensor, "*heads"]:
-    """Which p-values are small enough that a share of `level` of these is false: Benjamini and Hochberg 1995."""
+    """The p-values that are discoveries, of which a share of `level` is false: Benjamini and Hochberg 1995."""
     ordered = p.flatten().sort().values
     passed = ordered <= level * torch.arange(1, len(ordered) + 1) / len(ordered)
     return p <= torch.where(passed, ordered, -1).max()
 
 
 def concentration(values: Float[Tensor, "*heads"]) -> tuple[float, float]:
-    """(share of the best tenth, effective number) of the positive values; (0, 0) where there are none."""
+    """(share of the best tenth, effective number) of the positive values; (0, 0) without positive values."""
     positive = values.flatten().clamp(min=0).double().sort(descending=True).values
     total = positive.sum()
     if total == 0:
@@ -172,12 +175,12 @@ def split_half(samples: Float[Tensor, "strip layer head asked attended"], *, see
     if len(samples) < 2:
         return None
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    correlations = []
     for _ in range(HALVES):
         order = torch.randperm(len(samples), generator=generator)
         halves = [contrast(samples[half].nanmean(0)).flatten().numpy() for half in order.chunk(2)]
-        found.append(float(rank_correlation(*halves)))
-    return float(np.mean(found))
+        correlations.append(float(rank_correlation(*halves)))
+    return float(np.mean(correlations))
 
 
 def judge_samples(
@@ -189,7 +192,7 @@ def judge_samples(
     tolerance = ROUNDING * matrix.abs().amax((-1, -2))
     tracks, p = tracking(values - tolerance, relabelled(matrix, orders), level=level, least=least)
     share, effective = concentration(values)
-    floor = 1 / (1 + len(orders) * values.shape[1])  # the smallest p-value there can be
+    floor = 1 / (1 + len(orders) * values.shape[1])  # the smallest possible p-value
     return tracks, {
         "p": p, "n_heads": values.numel(), "n_strips": len(samples), "n_regions": matrix.shape[-1],
         "level": level, "least": least, "largest": float(values.max()), "share": share, "effective": effective,

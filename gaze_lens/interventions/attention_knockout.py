@@ -1,4 +1,4 @@
-"""Attention knockout: from some queries, chosen heads cannot see some keys.
+"""Attention knockout: selected heads cannot attend from some queries to some keys.
 
     hooks = gl.knockout(heads, queries=group(inputs, "last"), keys=inputs.region("panel 4"))
     model.run_with_hooks(inputs, fwd_hooks=hooks)
@@ -23,12 +23,12 @@ from gaze_lens.regions.layout import Region
 
 
 class Knockout(AttentionBias):
-    """The bias of a knockout. A query that would be left without any key is a HookError: there is no such softmax."""
+    """The bias of a knockout. A query without any key left is a HookError, as its softmax would be undefined."""
 
     def bias_matrix(
         self, positions: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
     ) -> Float[Tensor, "#batch #head query key"] | None:
-        """As of any `AttentionBias`. HookError where a query loses all keys that it sees."""
+        """As for any `AttentionBias`. Raises HookError where a query loses all keys that it sees."""
         added = super().bias_matrix(positions, visible, dtype)
         if added is None:
             return None
@@ -44,20 +44,19 @@ class Knockout(AttentionBias):
             row, _, query = torch.nonzero(lost)[0].tolist()
             raise HookError(
                 f"A knockout of {self.heads} takes away every key that position {positions.queries[query]} of batch "
-                f"row {row} sees: its attention would have nowhere to go. Leave the query one key, such as its own "
-                "position, or silence the heads with gl.zero_ablate."
+                f"row {row} sees: it would have nothing to attend to. Leave the query one key, such as its own "
+                "position, or set the heads' output to zero with gl.zero_ablate."
             )
 
 
 def knockout(heads: HeadSet | Sequence[Any], queries: Any, keys: Any) -> list[tuple[str, AttentionBias]]:
-    """`gl.knockout(heads, group(inputs, "last"), inputs.region("panel 4"))`: hooks under which the heads' attention
-    from the queries to the keys is zero, and the rest of each row sums to one.
+    """`gl.knockout(heads, group(inputs, "last"), inputs.region("panel 4"))`: hooks that cut attention.
 
-    heads: a HeadSet, or what makes one. queries, keys: a Group, a Region or Positions. Positions also reach generated
+    The heads' attention from the queries to the keys becomes zero; the rest of each row sums to one.
+    heads: a HeadSet, or what makes one. queries, keys: a Group, a Region or Positions. Positions can include generated
         tokens: `Positions.since(inputs.last_position)` is every query from the last prompt token on.
-    A query that sees none but these keys is a HookError when the model runs; queries before the keys have nothing to
-    lose, and if that is true of all of them, that is a HookError, too. Raises RegionError where queries and keys
-    belong to different inputs.
+    A query that sees no other keys is a HookError when the model runs. So are queries that all come before the keys, as
+    nothing would change. Raises HeadError for no heads, RegionError where queries and keys belong to different inputs.
     """
     layouts = [where.layout for where in (queries, keys) if isinstance(where, Group | Region)]
     if isinstance(keys, Group | Region) and layouts:

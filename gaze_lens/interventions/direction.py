@@ -1,11 +1,11 @@
-"""Directions in the residual stream: what tells two sets of prompts apart, added to the stream of others.
+"""Directions in the residual stream: the difference between two sets of prompts, added to the stream of others.
 
     direction = gl.mean_difference(model, right_to_left, left_to_right, positions="last")
     model.generate(inputs, fwd_hooks=direction.hooks(range(20, 29), scale=2.0))
     result = gl.sweep_bands(model, inputs, direction, bands=3, metric=metric)
 
-The difference of means as in Marks and Tegmark 2023, "The Geometry of Truth"; bands of layers as in Gandikota and Bau
-2026, "Reading direction". A layer's vector is added to `hook_resid_pre`, the stream that the layer reads.
+The difference of means is that of Marks and Tegmark 2023, "The Geometry of Truth"; bands of layers are those of
+Gandikota and Bau 2026, "Reading direction". The vector of a layer is added to `hook_resid_pre`, the layer's input.
 """
 
 import os
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import InputError, ModelError
-from gaze_lens.inputs.position_groups import Group, group
+from gaze_lens.inputs.position_groups import Group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.interventions.edits import Hooks, position_mask, row_means
+from gaze_lens.interventions.edits import Hooks, mean_activations, position_mask
 from gaze_lens.runs.tensor_files import TensorFile
 
 FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction.save(path)", error=ModelError)
@@ -31,11 +31,12 @@ FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction
 @renamed_fields(found="provenance")
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector for each of some layers. `direction.hooks(20)` adds it; `direction.save("reading.safetensors")`.
+    """`direction.hooks(20)`, `direction.save("reading.safetensors")`: a vector for each of some layers.
 
     vectors: one for each of `layers`, in the units of the residual stream.
-    fingerprint: of the architecture that it belongs to, if known. provenance: how it was made; anything JSON
-        can hold.
+    fingerprint: of the model's architecture, if known.
+    provenance: how it was made; anything JSON can hold.
+    Raises InputError unless every layer is there once and has one vector.
     """
 
     vectors: Float[Tensor, "layer d_model"]
@@ -58,7 +59,7 @@ class Direction:
         )
 
     def vector(self, layer: int) -> Float[Tensor, " d_model"]:
-        """`direction.vector(20)`; InputError for a layer that it has no vector for."""
+        """`direction.vector(20)`: the vector of a layer. Raises InputError for a layer that has none."""
         if layer not in self.layers:
             raise InputError(f"The direction has no vector for layer {layer}; it has {list(self.layers)}.")
         return self.vectors[self.layers.index(layer)]
@@ -73,18 +74,19 @@ class Direction:
     ) -> Hooks:
         """`direction.hooks(range(20, 29), scale=2.0)`: hooks that add `scale` times each layer's vector to its input.
 
-        layers: one, several (a band), or all that it has. positions: of the prompt; all unless given.
-        decode: also add it at every generated token.
+        layers: one, or several (a band); by default all of the direction. positions: of the prompt; by default all.
+        decode: whether to add it also at every generated token.
+        Raises InputError for no layers, and for layers that have no vector.
         """
-        chosen = self.layers if layers is None else [layers] if isinstance(layers, int) else list(layers)
-        if not chosen:
+        band = self.layers if layers is None else [layers] if isinstance(layers, int) else list(layers)
+        if not band:
             raise InputError("There is no layer in the band; give at least one, such as range(2, 4).")
         return [
             (
                 f"blocks.{layer}.hook_resid_pre",
                 partial(_add, vector=scale * self.vector(layer), positions=positions, decode=decode),
             )
-            for layer in chosen
+            for layer in band
         ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -96,7 +98,7 @@ class Direction:
     def load(cls, path: str | os.PathLike[str], *, fingerprint: str | None = None) -> "Direction":
         """`Direction.load("reading.safetensors", fingerprint=model.fingerprint)`: what `save` wrote.
 
-        Raises ModelError for a file that holds none, or one of another architecture.
+        Raises ModelError for a file that holds no direction, or one of another architecture.
         """
         with FILE.reading(path) as (tensors, about):
             provenance = about["found" if "found" in about else "provenance"]  # version 0.1 wrote the first
@@ -112,18 +114,18 @@ class Direction:
 def _add(
     stream: Float[Tensor, "batch pos d_model"], hook: Any, *, vector: Tensor, positions: Group | None, decode: bool
 ) -> Float[Tensor, "batch pos d_model"]:
-    """The hook function."""
+    """The hook function: add the vector, in the prompt at the positions, in a decode step if `decode`."""
     if vector.shape[-1] != stream.shape[-1]:
         raise InputError(
             f"A direction of d_model {vector.shape[-1]} was added at {hook.name}, whose d_model is {stream.shape[-1]}; "
             "a direction belongs to the model that it was made with."
         )
-    moved = stream + vector.to(stream)
-    single = stream.shape[1] == 1 and (positions is None or positions.layout.length > 1)
-    if single and not decode:
+    edited = stream + vector.to(stream)
+    is_decode_step = stream.shape[1] == 1 and (positions is None or positions.layout.length > 1)
+    if is_decode_step and not decode:
         return stream
-    mask = None if single or positions is None else position_mask(positions, stream)
-    return moved if mask is None else torch.where(mask[..., None], moved, stream)
+    mask = None if is_decode_step or positions is None else position_mask(positions, stream)
+    return edited if mask is None else torch.where(mask[..., None], edited, stream)
 
 
 def mean_difference(
@@ -134,23 +136,14 @@ def mean_difference(
     layers: int | Iterable[int] | None = None,
     positions: Any = "last",
 ) -> Direction:
-    """`gl.mean_difference(model, right_to_left, left_to_right)`: the direction from b's mean to a's, layer by layer.
+    """`gl.mean_difference(model, right_to_left, left_to_right)`: the direction from the mean of b to the mean of a.
 
-    a, b: a batch of inputs, or several; they need not be pairs. layers: all unless given.
-    positions: averaged over, as for `gl.patching.group`; every row counts the same.
+    a, b: a batch of inputs, or several; they need not be pairs. layers: one or several; by default all.
+    positions: what the means are taken over, as for `gl.patching.group`; every row counts the same.
+    Raises InputError where a or b is empty.
     """
-    chosen = range(model.cfg.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in chosen]
-    means = [_mean(model, inputs, names, positions) for inputs in (a, b)]
+    layers = range(model.cfg.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in layers]
+    means = [torch.stack(list(mean_activations(model, inputs, names, positions).values())) for inputs in (a, b)]
     provenance = {"method": "mean difference", "positions": getattr(positions, "name", str(positions))}
-    return Direction((means[0] - means[1]).float(), tuple(chosen), model.fingerprint, provenance)
-
-
-def _mean(
-    model: Any, inputs: VLMInputs | Sequence[VLMInputs], names: list[str], positions: Any
-) -> Float[Tensor, "layer d_model"]:
-    batches = [inputs] if isinstance(inputs, VLMInputs) else list(inputs)
-    if not batches:
-        raise InputError("There are no inputs to take a mean over; give at least one batch of model.prepare(...).")
-    parts = [row_means(model, batch, names, group(batch, positions)) for batch in batches]
-    return torch.stack([torch.cat([part[name] for part in parts]).mean(0) for name in names])
+    return Direction((means[0] - means[1]).float(), tuple(layers), model.fingerprint, provenance)

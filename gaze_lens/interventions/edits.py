@@ -1,4 +1,4 @@
-"""What edits share: where the prompt's positions are in an activation, and means of activations over positions."""
+"""What interventions share: the positions of a prompt in an activation, and means of activations over positions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,17 +9,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.inputs.position_groups import Group
+from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 
 Hooks = list[tuple[str, Callable]]
 
 
 def position_mask(group: Group, tensor: Tensor) -> Bool[Tensor, "batch position"] | None:
-    """Where a group's positions are in an activation `[batch, position, ...]`; None in a decode step, which has none.
+    """A mask of a group's positions in an activation `[batch, position, ...]`; None in a decode step, which has none.
 
-    Raises InputError for another number of positions or rows than the prompt's (beams and return sequences repeat
-    rows), and for keys of cross-attention layers.
+    The activation may have each row of the prompt several times, as beams and return sequences do.
+    Raises InputError for another number of positions or rows than the prompt has, and for keys of cross-attention
+    layers.
     """
     batch, length = tensor.shape[:2]
     if group.cross_attention:
@@ -40,16 +41,31 @@ def position_mask(group: Group, tensor: Tensor) -> Bool[Tensor, "batch position"
     return mask.repeat_interleave(batch // len(group.rows), 0).to(tensor.device)
 
 
+def mean_activations(
+    model: Any, inputs: VLMInputs | Sequence[VLMInputs], hook_names: Sequence[str], positions: Any
+) -> dict[str, Float[Tensor, "*axes"]]:
+    """Hook name -> the mean of its activation `[row, pos, ...]` over rows and positions.
+
+    inputs: one batch, or several. positions: of each row, as for `gl.patching.group`; every row counts the same.
+    Raises InputError where there are no inputs.
+    """
+    batches = [inputs] if isinstance(inputs, VLMInputs) else list(inputs)
+    if not batches:
+        raise InputError("There are no inputs to take a mean over; give at least one batch of model.prepare(...).")
+    rows = [_row_means(model, batch, hook_names, group(batch, positions)) for batch in batches]
+    return {name: torch.cat([of_batch[name] for of_batch in rows]).mean(0) for name in hook_names}
+
+
 @torch.no_grad()
-def row_means(
+def _row_means(
     model: Any, inputs: VLMInputs, hook_names: Sequence[str], where: Group
 ) -> dict[str, Float[Tensor, " row *axes"]]:
-    """Activations `[row, pos, ...]` of one run, averaged over each row's positions in a group as they pass by."""
+    """Hook name -> the mean over each row's positions in a group, in one run; no whole activation is stored."""
     means = {}
 
-    def keep(tensor: Tensor, hook: Any, *, name: str) -> None:  # noqa: ARG001
-        mask = position_mask(where, tensor)
-        means[name] = torch.stack([row[chosen].mean(0) for row, chosen in zip(tensor, mask, strict=True)])
+    def average(tensor: Tensor, hook: Any, *, name: str) -> None:  # noqa: ARG001
+        masks = position_mask(where, tensor)
+        means[name] = torch.stack([row[mask].mean(0) for row, mask in zip(tensor, masks, strict=True)])
 
-    model.run_with_hooks(inputs, fwd_hooks=[(name, partial(keep, name=name)) for name in hook_names])
+    model.run_with_hooks(inputs, fwd_hooks=[(name, partial(average, name=name)) for name in hook_names])
     return means

@@ -1,1 +1,1 @@
-"""Long runs: files that survive a kill, shards, and several processes."""
+"""Long runs: files that are complete even after a crash, resumable runs, shards, and several processes."""

@@ -1,4 +1,4 @@
-"""Fingerprints: short texts that are equal where what they were made from is equal.
+"""Digests: short texts that are equal for equal content, by which a resumed run notices changed inputs.
 
 >>> digest("a text", b"and bytes")[:16]
 '225c37d3c65ed7ae'

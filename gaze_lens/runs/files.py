@@ -1,4 +1,4 @@
-"""Files that are either complete or not there at all, and JSON that a person can read."""
+"""Files that are either complete or not there at all, and JSON that people can read."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from gaze_lens.errors import HeadError
 
 
 def to_json(content: Any) -> str:
-    """JSON with one line to an entry. Raises HeadError for something JSON cannot hold."""
+    """JSON with one line for each entry. Raises HeadError for something that JSON cannot hold."""
     try:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -20,12 +20,12 @@ def to_json(content: Any) -> str:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file that is either complete or not there at all; makes its folder where there is none."""
+    """Write a file that is either complete or not there at all; its folder is made if there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

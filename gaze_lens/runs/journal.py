@@ -1,11 +1,11 @@
-"""A file of JSON lines that survives being killed: a header, then one line for everything that was done.
+"""The file of a run that can be resumed: JSON lines, a header first, then one line for each finished piece of work.
 
     journal = Journal.open("out/generations.jsonl", header("generations", {"model": ..., "seed": 0}), resume=True)
-    journal.lines                      # what had been done before
+    journal.lines                      # what was finished before
     journal.append([{...}, {...}])     # on the disk when this returns
 
-Lines are only ever added at the end. What a killed process leaves half written is the last line, which is cut off when
-the file is opened again.
+Lines are only added at the end. A process that is killed while it writes leaves an incomplete last line, which is cut
+off when the file is opened again.
 """
 
 import json
@@ -20,28 +20,28 @@ from gaze_lens.runs.files import write_whole
 
 FORMAT = "gaze_lens {} 1"
 Line = dict[str, Any]
-Check = Callable[[Path, Line, Line], None]  # (path, its header, that of the run): InputError where they do not agree
+Check = Callable[[Path, Line, Line], None]  # (path, its header, the expected one): InputError where they differ
 
 
 def header(kind: str, run: Line | None) -> Line:
-    """The first line of a file. kind: of its lines. run: what the run is of, as JSON can hold it; None for any."""
+    """The first line of a file. kind: what its lines are. run: the settings of the run, as JSON; None for any run."""
     return {"format": FORMAT.format(kind), "run": run}
 
 
-def same_run(path: Path, found: Line, expected: Line) -> None:
-    """InputError unless a file's header is the expected one; an expected run of None is any."""
-    if found.get("format") != expected["format"]:
+def same_run(path: Path, actual: Line, expected: Line) -> None:
+    """Raises InputError unless the header of a file is the expected one; an expected run of None is any run."""
+    if actual.get("format") != expected["format"]:
         kind = expected["format"].split()[1]
         raise InputError(f"{path} holds no {kind}: expected a file whose first line has format {expected['format']!r}.")
-    ours, theirs = expected["run"], found["run"]
-    if ours is not None and theirs != ours:
-        changed = sorted(name for name in {*ours, *theirs} if theirs.get(name) != ours.get(name))
+    run, expected_run = actual["run"], expected["run"]
+    if expected_run is not None and run != expected_run:
+        changed = sorted(name for name in {*run, *expected_run} if run.get(name) != expected_run.get(name))
         raise InputError(f"{path} holds a run with other {', '.join(changed)}; choose another folder.")
 
 
 @dataclass(eq=False)
 class Journal:
-    """Lines on disk, or nowhere where `path` is None. lines: those that were there when it was opened."""
+    """Lines on disk; with a path of None nothing is written. lines: those that the file had when it was opened."""
 
     path: Path | None
     lines: list[Line] = field(default_factory=list, repr=False)
@@ -50,10 +50,10 @@ class Journal:
     def open(
         cls, path: str | os.PathLike[str] | None, header: Line, *, check: Check = same_run, resume: bool = False
     ) -> "Journal":
-        """Begin a file, or go on with one of the same run.
+        """Begin a file, or resume one of the same run.
 
-        header: what the run is of, as JSON can hold it. check: whether the header of a file that is there agrees.
-        Raises InputError where the file is of another run, or there already and not to be resumed.
+        header: the settings of the run, as JSON. check: compares the header of an existing file with it.
+        Raises InputError for a file of another run, and for an existing file if `resume` is False.
         """
         if path is None:
             return cls(None)
@@ -70,7 +70,7 @@ class Journal:
         return cls(path, lines)
 
     def append(self, lines: Sequence[Line]) -> list[Line]:
-        """Add lines, and return them as they will be read; when this returns they are on the disk."""
+        """Add lines, and return them as they will be read. They are on the disk when this returns."""
         lines = [json.loads(json.dumps(line)) for line in lines]
         if lines and self.path is not None:
             _append(self.path, lines)
@@ -78,16 +78,16 @@ class Journal:
 
 
 def read(path: str | os.PathLike[str], *, kind: str, run: Line | None = None) -> tuple[Line, list[Line]]:
-    """The run and the lines of a file, as far as they are whole.
+    """The run and the complete lines of a file.
 
-    run: the run that is expected. Raises InputError for a file of another run or kind, or that cannot be read.
+    run: the expected run. Raises InputError for a file of another run or kind, and for one that cannot be read.
     """
-    found, lines = _read(Path(path), header(kind, run), same_run)
-    return found["run"], lines
+    first, lines = _read(Path(path), header(kind, run), same_run)
+    return first["run"], lines
 
 
 def write(path: str | os.PathLike[str], run: Line, lines: Sequence[Line], *, kind: str) -> None:
-    """Write a whole file at once, in place of one that may be there."""
+    """Write a whole file at once; it replaces an existing one."""
     write_whole(path, b"".join(map(_bytes, [header(kind, run), *lines])))
 
 
@@ -96,7 +96,7 @@ def _bytes(line: Line) -> bytes:
 
 
 def _append(path: Path, lines: Sequence[Line]) -> None:
-    """Write whole lines in one go."""
+    """Write complete lines at once."""
     with path.open("ab") as file:
         file.write(b"".join(map(_bytes, lines)))
         file.flush()
@@ -104,12 +104,12 @@ def _append(path: Path, lines: Sequence[Line]) -> None:
 
 
 def _begun(path: Path, header: Line) -> bool:
-    """Whether there is a file with more in it than the beginning of this header."""
+    """Whether there is a file that holds more than a part of this header."""
     return path.exists() and not _bytes(header)[:-1].startswith(path.read_bytes())
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Cut off what follows the last end of a line: a line that was being written when its process was killed."""
+    """Cut off an incomplete last line, which a process was writing when it was killed."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
@@ -117,15 +117,15 @@ def _cut_torn_line(path: Path) -> None:
 
 
 def _read(path: Path, header: Line, check: Check) -> tuple[Line, list[Line]]:
-    """The header, checked before anything else, and the lines behind it."""
+    """The header, which is checked before the other lines are parsed, and these lines."""
     lines = _parsed(path)
-    found = next(lines, {})
-    check(path, found, header)
-    return found, list(lines)
+    first = next(lines, {})
+    check(path, first, header)
+    return first, list(lines)
 
 
 def _parsed(path: Path) -> Iterator[Line]:
-    """The whole lines of a file."""
+    """The complete lines of a file."""
     try:
         whole, _, _ = path.read_bytes().rpartition(b"\n")
     except OSError as error:

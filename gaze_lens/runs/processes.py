@@ -1,9 +1,8 @@
-"""Several processes, as `torchrun` and `accelerate launch` start them: each takes a share, and all get the whole.
+"""Several processes of one run, as `torchrun` and `accelerate launch` start them.
 
-    torchrun --nproc-per-node 8 find.py
-    # find.py: scores = distributed.score_heads(model, strips); the same on every rank, and as in one process
-
-What is shared out are strips, and what is merged are the samples of each, in their order: the sums are exact.
+rank, ranks = launched()           # (0, 1) in a single process
+values = gathered(value)           # the value of every rank, by rank
+wait()                             # until all ranks are here
 """
 
 import os
@@ -17,20 +16,20 @@ import torch.distributed as dist
 from gaze_lens.errors import InputError
 from gaze_lens.runs.shards import Shard, shard_of
 
-PATIENCE = timedelta(days=30)  # a rank that is done waits for the slowest; one that dies is the launcher's to report
+TIMEOUT = timedelta(days=30)  # a finished rank waits for the slowest; the launcher reports a rank that died
 
 
 def launched() -> tuple[int, int]:
-    """(rank, number of ranks) of this process; (0, 1) where it is the only one.
+    """(rank, number of ranks) of this process; (0, 1) for a single process.
 
-    Joins the other ranks where a launcher started this process and it has not joined them yet.
+    If a launcher started this process, the first call joins the other ranks.
     """
     if not dist.is_available():
         return 0, 1
     if not dist.is_initialized():
         if not dist.is_torchelastic_launched():
             return 0, 1
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", timeout=TIMEOUT)
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -42,7 +41,7 @@ def own_device(device: str | None) -> str | None:
 
 
 def part_of(text: str | None) -> Shard | None:
-    """The shard i/n of a job; None for a run that does all, in one process or in several that know of one another."""
+    """The shard of `--shard i/n`; None for a whole run, in a single process or in the ranks of a launcher."""
     if text is not None and launched()[1] > 1:
         raise InputError("--shard is for jobs of their own; torchrun and accelerate launch share out without it.")
     part = shard_of(text)
@@ -50,22 +49,22 @@ def part_of(text: str | None) -> Shard | None:
 
 
 def wait() -> None:
-    """Return when all ranks have come here."""
+    """Return when all ranks have called it."""
     if launched()[1] > 1:
         dist.barrier(world_group(dist.group.WORLD))
 
 
 def gathered(value: Any) -> list[Any]:
-    """What each rank has, by rank; anything that can be pickled."""
+    """The value of each rank, by rank; anything that can be pickled."""
     ranks = launched()[1]
     if ranks == 1:
         return [value]
-    found: list[Any] = [None] * ranks
-    dist.all_gather_object(found, value, group=world_group(dist.group.WORLD))
-    return found
+    values: list[Any] = [None] * ranks
+    dist.all_gather_object(values, value, group=world_group(dist.group.WORLD))
+    return values
 
 
 @cache
 def world_group(world: Any) -> Any:  # noqa: ARG001 (one group for each world)
-    """All ranks, on the CPU, where samples are, whatever the ranks use among their GPUs."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    """A process group of all ranks on the CPU, where the samples are; the ranks may use another one for their GPUs."""
+    return dist.new_group(backend="gloo", timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""Shards: the parts (i, n) of a run that jobs share out, i from zero; written i/n from one, as in "1/4".
+"""Shards: the parts (i, n) of a run that several jobs share, i from zero. Users write them i/n, i from one: "1/4".
 
 >>> str_of((0, 4)), check_shard((0, 4))
 ('1/4', (0, 4))
@@ -13,12 +13,12 @@ Shard = tuple[int, int]
 
 
 def str_of(shard: Shard) -> str:
-    """As people write it: "1/4" is the first of four."""
+    """A shard as users write it: "1/4" is the first of four."""
     return f"{shard[0] + 1}/{shard[1]}"
 
 
 def check_shard(shard: Shard) -> Shard:
-    """The shard. Raises InputError unless i is from 0 to n - 1."""
+    """The shard itself. Raises InputError unless i is from 0 to n - 1."""
     first, number = shard
     if not 0 <= first < number:
         raise InputError(f"shard={shard} was given; give (i, n) with i from 0 to n - 1.")
@@ -26,7 +26,7 @@ def check_shard(shard: Shard) -> Shard:
 
 
 def shard_of(text: str | None) -> Shard:
-    """What --shard says: 1/4 is the first of four parts, None is the whole."""
+    """The shard that --shard names: 1/4 is the first of four; None is the whole run, (0, 1)."""
     if text is None:
         return 0, 1
     first, _, number = text.partition("/")
@@ -36,20 +36,20 @@ def shard_of(text: str | None) -> Shard:
 
 
 def refuse_unfinished(out: Path, finished: Mapping[Shard, bool]) -> None:
-    """InputError, with their names, where shards of a run are missing or not finished.
+    """Raises InputError, with their names, where shards of a run are missing or not finished.
 
-    finished: shard -> whether it is, of all the shards that there are.
+    finished: for each existing shard, whether it is finished.
     """
     numbers = {number for _, number in finished}
     if len(numbers) > 1:
-        told = " and ".join(map(str, sorted(numbers)))
-        raise InputError(f"{out} holds shards of runs in {told} parts; keep those of one, and merge again.")
+        parts = " and ".join(map(str, sorted(numbers)))
+        raise InputError(f"{out} holds shards of runs in {parts} parts; keep those of one, and merge again.")
     (number,) = numbers
     missing = [str_of((first, number)) for first in range(number) if (first, number) not in finished]
     begun = [str_of(shard) for shard, done in sorted(finished.items()) if not done]
-    told = [f"{', '.join(names)} {why}" for names, why in ((missing, "missing"), (begun, "not finished")) if names]
-    if told:
+    faults = [f"{', '.join(names)} {why}" for names, why in ((missing, "missing"), (begun, "not finished")) if names]
+    if faults:
         raise InputError(
-            f"{out} has not all of its {number} shards: {'; '.join(told)}. Run these (with --resume those that were "
+            f"{out} has not all of its {number} shards: {'; '.join(faults)}. Run these (with --resume those that were "
             "begun), and merge again."
         )

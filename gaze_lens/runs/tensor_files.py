@@ -1,4 +1,4 @@
-"""Safetensors files whose header says, as JSON, what the tensors are.
+"""Safetensors files with a JSON header that describes the tensors.
 
 FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction.save(path)", error=ModelError)
 FILE.write("reading.safetensors", {"vectors": vectors}, {"layers": [3, 4]})
@@ -25,7 +25,11 @@ UNREADABLE = (OSError, SafetensorError, GazeLensError, KeyError, TypeError, Valu
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A kind of file. format: its name in the header, with a version. kind, writer: for messages. error: their type."""
+    """A kind of file.
+
+    format: its name and version, in the header. kind, writer: what it holds, and what writes it, for error messages.
+    error: the type of the errors.
+    """
 
     format: str
     kind: str
@@ -33,16 +37,16 @@ class TensorFile:
     error: type[GazeLensError]
 
     def write(self, path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Write tensors, and what JSON can hold of them in the header; the file is complete or not there at all."""
+        """Write tensors, and their description (anything JSON can hold); the file is complete or not there at all."""
         header = {"format": self.format, "about": to_json(about)}
         write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, header))
 
     @contextmanager
     def reading(self, path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """The tensors and the header of a file.
+        """`with FILE.reading(path) as (tensors, about)`: the tensors of a file, and their description.
 
-        Where the file cannot be read, or its content does not fit what is made of it inside the `with`, that is an
-        error of this kind of file.
+        Raises this kind's error for a file that cannot be read, and where the code inside the `with` fails on its
+        content: a missing name, a wrong type, a value that does not fit.
         """
         try:
             with safe_open(path, "pt") as file:

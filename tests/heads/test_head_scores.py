@@ -36,8 +36,8 @@ def slow_matrix(samples: Tensor) -> np.ndarray:
     """Mean over strips, entry by entry, of what is there."""
     result = np.zeros(samples.shape[1:])
     for index in itertools.product(*map(range, samples.shape[1:])):
-        known = [float(strip[index]) for strip in samples if not math.isnan(strip[index])]
-        result[index] = sum(known) / len(known) if known else math.nan
+        values = [float(strip[index]) for strip in samples if not math.isnan(strip[index])]
+        result[index] = sum(values) / len(values) if values else math.nan
     return result
 
 
@@ -75,10 +75,10 @@ def test_statistics_equal_slow_loops(statistic, ragged):
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_bootstrap_equals_resampling_strip_by_strip(statistic, ragged):
     samples = random_samples(n_strips=5, ragged=ragged)
-    chosen = draws(5, resamples=12, seed=3)
-    assert chosen.shape == (12, 5)
-    assert set(chosen.flatten().tolist()) == set(range(5))
-    values = [slow(samples[strips], statistic) for strips in chosen]
+    drawn = draws(5, resamples=12, seed=3)
+    assert drawn.shape == (12, 5)
+    assert set(drawn.flatten().tolist()) == set(range(5))
+    values = [slow(samples[strips], statistic) for strips in drawn]
     low, high = HeadScores(samples).interval(statistic, 0.8, resamples=12, seed=3)
     assert low.numpy() == pytest.approx(np.quantile(values, 0.1, axis=0), abs=1e-8)
     assert high.numpy() == pytest.approx(np.quantile(values, 0.9, axis=0), abs=1e-8)

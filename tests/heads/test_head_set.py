@@ -15,20 +15,20 @@ PROVENANCE = {"method": "gaze score", "strips": 20, "rank_by": "score", "seed": 
 
 
 @pytest.mark.parametrize(
-    "given",
+    "text",
     ["L20H3", "l20h3", " L20H3 ", "20.3", (20, 3), [20, 3], Head(20, 3), np.array([20, 3]), torch.tensor([20, 3])],
 )
-def test_forms_of_a_head(given):
-    assert Head.parse(given) == Head(20, 3) == (20, 3)
-    assert str(Head.parse(given)) == f"{Head(20, 3)}" == "L20H3"
+def test_forms_of_a_head(text):
+    assert Head.parse(text) == Head(20, 3) == (20, 3)
+    assert str(Head.parse(text)) == f"{Head(20, 3)}" == "L20H3"
 
 
 @pytest.mark.parametrize(
-    "given", ["", "L20", "H3L20", "20,3", "L-1H0", (-1, 0), (1,), (1, 2, 3), (1.5, 2), (True, 1, 2), (True, 1), 7, None]
+    "text", ["", "L20", "H3L20", "20,3", "L-1H0", (-1, 0), (1,), (1, 2, 3), (1.5, 2), (True, 1, 2), (True, 1), 7, None]
 )
-def test_other_forms_are_refused(given):
+def test_other_forms_are_refused(text):
     with pytest.raises(HeadError, match=r'is not a head: expected "L20H3", "20.3" or \(20, 3\)'):
-        Head.parse(given)
+        Head.parse(text)
 
 
 def test_a_set_keeps_its_order():

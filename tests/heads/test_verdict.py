@@ -53,11 +53,11 @@ def test_relabelled_contrasts_are_contrasts_of_relabelled_matrices():
     matrix = random_matrices(3, 2, n=4)
     orders = labellings(4, seed=0)
     assert sorted(map(tuple, orders.tolist())) == sorted(itertools.permutations(range(4)))[1:]
-    found = relabelled(matrix, orders)
+    contrasts = relabelled(matrix, orders)
     for row, order in enumerate(orders.tolist()):
         # The question in the place of asked panel k is question order[k]: its attention stands in row k.
         expected = contrast(matrix[:, :, :, [order.index(j) for j in range(4)]])
-        torch.testing.assert_close(found[..., row], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(contrasts[..., row], expected, atol=1e-6, rtol=0)
 
 
 def test_many_panels_are_relabelled_at_random_and_never_rightly():
@@ -80,12 +80,12 @@ def test_p_values_count_the_layer_s_other_contrasts():
 @pytest.mark.parametrize("together", [False, True])
 def test_made_up_null_models_are_rarely_found(together):
     """300 models whose heads follow the question arbitrarily; `together`: all heads of a layer nearly alike."""
-    found = 0
+    n_found = 0
     for seed in range(300):
         matrix = random_matrices(3, 1 if together else 8, seed=seed).expand(3, 8, 6, 6).clone()
         matrix += 0.02 * random_matrices(3, 8, seed=1000 + seed)
-        found += HeadScores(matrix[None]).verdict(least=-1.0).found
-    assert found <= 25  # 15 are expected at most; more than 25 come with probability 0.006
+        n_found += HeadScores(matrix[None]).verdict(least=-1.0).found
+    assert n_found <= 25  # 15 are expected at most; more than 25 come with probability 0.006
 
 
 def test_planted_heads_are_found_and_few_others():
@@ -131,17 +131,17 @@ def test_short_strips_are_not_decided():
 
 @pytest.mark.parametrize(("n", "layers", "heads"), [(4, 28, 16), (5, 28, 16), (5, 36, 32), (4, 6, 12), (6, 36, 32)])
 def test_as_many_heads_as_it_says_can_be_found_and_fewer_cannot(n, layers, heads):
-    def found(count):
+    def judged(count):
         clear = {(k % layers, k // layers): 0.9 for k in range(count)}
         verdict = HeadScores(planted(clear, n_layers=layers, n_heads=heads, n=n)).verdict()
         return len(verdict.heads), verdict
 
-    fewest = found(0)[1].fewest
+    fewest = judged(0)[1].fewest
     assert fewest > 1
-    few, verdict = found(fewest // 2)  # random heads may make up for some
+    few, verdict = judged(fewest // 2)  # random heads may make up for some
     assert few == 0
     assert str(verdict).startswith("Cannot tell" if fewest > max(1, layers * heads // 100) else "None found")
-    assert found(2 * fewest)[0] >= fewest
+    assert judged(2 * fewest)[0] >= fewest
 
 
 def test_strips_of_unequal_length_count_where_they_have_panels():
@@ -183,8 +183,8 @@ def random_scores():
 
 
 def test_random_weights_have_no_mechanism(random_scores):
-    found = {key: str(scores.verdict()) for key, scores in random_scores.items() if scores.verdict().found}
-    assert found == {}
+    with_heads = {key: str(scores.verdict()) for key, scores in random_scores.items() if scores.verdict().found}
+    assert with_heads == {}
     assert all(scores.verdict().decidable for scores in random_scores.values())
 
 

@@ -177,8 +177,8 @@ def test_resampling_takes_another_row(shelf):
     assert len(drawn) > 3
     with pytest.raises(InputError, match="to generate, say with positions="):
         model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3)
-    kept = gl.resample_ablate(model, ["L1H2"], inputs, inputs, positions=group(inputs, "image"))
-    model.generate(inputs, fwd_hooks=kept, max_new_tokens=3, num_beams=2)
+    hooks = gl.resample_ablate(model, ["L1H2"], inputs, inputs, positions=group(inputs, "image"))
+    model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3, num_beams=2)
 
 
 @torch.no_grad()

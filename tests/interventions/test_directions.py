@@ -1,4 +1,4 @@
-"""Directions: differences of means, added where they were found, band by band."""
+"""Directions: differences of means, added at the layers that they come from, band by band."""
 
 import pytest
 import torch
