@@ -108,10 +108,7 @@ FAMILIES: tuple[Family, ...] = (
     causal("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
     # single views
     Family(
-        "PaliGemma",
-        ("PaliGemmaForConditionalGeneration",),
-        *FIXED,
-        no_chat_template=True,
+        "PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, no_chat_template=True,
         prefix_sharing_blocker=READS_QUESTION,
     ),
     causal("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
@@ -127,10 +124,8 @@ FAMILIES: tuple[Family, ...] = (
     causal("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
     causal("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
     causal(
-        "Cohere2Vision",
-        ("Cohere2VisionForConditionalGeneration",),
-        partial(LEAST_UPSCALING, merge="downsample_factor"),
-        *VIEWS,
+        "Cohere2Vision", ("Cohere2VisionForConditionalGeneration",),
+        partial(LEAST_UPSCALING, merge="downsample_factor"), *VIEWS,
     ),
     causal("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED_TILES, pixel_names=PIXELS_AND_MASK),
     causal("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED_TILES, pixel_names=PIXELS_AND_MASK),
@@ -141,15 +136,10 @@ FAMILIES: tuple[Family, ...] = (
         "Molmo2", ("Molmo2ForConditionalGeneration",), pooled_crops.token_maps, *POOLED, pixel_names=pooled_crops.PIXELS
     ),
     Family(
-        "Mllama",
-        ("MllamaForConditionalGeneration",),
-        *CROSS_ATTENTION,
-        pixel_names=cross_attention.PIXELS,
-        cross_attention=True,
-        prefix_sharing_blocker=NOT_IN_PROMPT,
+        "Mllama", ("MllamaForConditionalGeneration",), *CROSS_ATTENTION, pixel_names=cross_attention.PIXELS,
+        cross_attention=True, prefix_sharing_blocker=NOT_IN_PROMPT,
     ),
-)
-
+)  # fmt: skip
 
 REGISTERED: list[Family] = []  # the families that users registered
 
