@@ -1,1 +1,1 @@
-"""How the embedded model and the members of the zoo were made: data, recipe, trainer, evaluation, report."""
+"""The programs that made the embedded model and the members of the zoo: data, recipe, trainer, evaluation, report."""

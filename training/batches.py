@@ -1,10 +1,11 @@
-"""Training batches: pictures drawn on the fly, several questions about each packed behind one shared image.
+"""Training batches: pictures drawn at random, and several questions about each packed after one shared image.
 
     batch = strip_batch(rng, processor.tokenizer, rows=24, panels=6, slots=("ask", "ask", "open", "this"))
 
-A sequence is the prompt's beginning with the image, then the questions with their answers side by side: each sees the
-image and itself only (`lengths`) and counts its positions from the image's end (`positions`), just as if it stood
-alone. So one image serves many questions. Ragged ends are padding that nothing real can see.
+A sequence is the beginning of the prompt with the image, then blocks of a question and its answer, one after another.
+Each block attends to the beginning and to itself only (`lengths`), and its positions count from the end of the image
+(`positions`), as if it were the only one. So the image is run once for many questions. Shorter blocks are padded on the
+right, where causal attention keeps every real token from attending to the padding.
 """
 
 from collections.abc import Sequence
@@ -23,16 +24,17 @@ BETWEEN = "<|im_end|>\n<|im_start|>assistant\n"
 END = "<|im_end|>"
 TOKEN = 16  # pixels: side of the square that an image token covers
 IGNORE = -100
-FIRST = {"open": 0.6, "open wide": 0.4}  # how often the open question is surely about the first panel
+# The probability that the answer to the open question is about the first panel; else it is about any, also the first.
+FIRST = {"open": 0.6, "open wide": 0.4}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What an architecture writes around its image tokens, and how it counts positions.
+    """The text that an architecture puts around its image tokens, and how it numbers positions.
 
-    before, after: the prompt's beginning up to the image, and what stands between image and question.
-    row_end, image_end: a token behind every row of image tokens but the last, and behind the last.
-    grid: whether image tokens are placed by row and column (M-RoPE); else they count on like text.
+    before, after: the prompt up to the image, and the text between image and question.
+    row_end, image_end: the token after each row of image tokens except the last, and after the last row.
+    grid: whether image tokens have positions by row and column (M-RoPE); else they are numbered like text.
     """
 
     before: str = "<|im_start|>user\n<|vision_start|>"
@@ -43,7 +45,7 @@ class Frame:
     grid: bool = True
 
     def image(self, high: int, wide: int) -> str:
-        """An image of high x wide tokens."""
+        """The text of an image of high x wide tokens."""
         return (self.row_end).join([self.token * wide] * high) + self.image_end
 
 
@@ -52,15 +54,16 @@ GRID = Frame()  # Qwen3-VL's
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch, everything that a training step needs.
+    """One micro-batch: everything that a training step needs.
 
     pixels: [row, height, width, 3] uint8.
-    ids, labels: [row, sequence]; labels hold -100 where nothing is to be learned.
-    positions: [3, sequence], the M-RoPE positions (time, height, width), alike in all rows.
-    lengths: of the shared beginning and of every question's slot; they add up to the sequence.
+    ids, labels: [row, sequence]; labels are -100 where nothing is predicted.
+    positions: [3, sequence], the M-RoPE positions (time, height, width), the same in all rows.
+    lengths: of the shared beginning and of each block of a question and its answer; their sum is the sequence's length.
     image: first and one past the last position of the image.
-    visible: [sequence], the image tokens; in between may be ends of rows.
-    facts: [row, image token, 6]: upper colour, upper shape, lower colour, lower shape (strips); colour, shape (scenes).
+    image_mask: [sequence], True for image tokens. Between them there can be tokens that end a row.
+    facts: [row, image token, 6], what the classifiers predict: upper colour, upper shape, lower colour, lower shape
+        (strips); colour, shape (scenes); -100 where there is none.
     """
 
     pixels: UInt8[Tensor, "row height width 3"]
@@ -69,7 +72,7 @@ class Batch:
     positions: Int[Tensor, "3 sequence"]
     lengths: tuple[int, ...]
     image: tuple[int, int]
-    visible: Bool[Tensor, " sequence"]
+    image_mask: Bool[Tensor, " sequence"]
     facts: Int[Tensor, "row token 6"]
 
     def to(self, device: str) -> "Batch":
@@ -79,24 +82,27 @@ class Batch:
 
 
 def narrate(content: np.ndarray, order: np.ndarray) -> str:
-    """The panels in the given order, each behind its marker."""
+    """The captions of the panels in this order, each after its marker."""
     return " ".join(f"Panel {i + 1}: {comics.caption(content[i])}" for i in order)
 
 
-def favour_first(rng: np.random.Generator, n: int, odds: float = 0.6) -> int:
-    """0 with probability `odds`, else any of n."""
-    return 0 if rng.random() < odds else int(rng.integers(n))
+def first_or_any(rng: np.random.Generator, n: int, p_first: float = 0.6) -> int:
+    """0 with probability `p_first`, else a random number below n."""
+    return 0 if rng.random() < p_first else int(rng.integers(n))
 
 
 def strip_question(rng: np.random.Generator, slot: str, content: np.ndarray) -> tuple[str, str]:
-    """A question of the kind `slot` about a strip whose panels hold `content`, and its answer."""
+    """A question of the kind `slot` about a strip with these panels, and its answer.
+
+    slot: "ask", "open", "open wide", "this", "in order", "freely" or "any order".
+    """
     n = len(content)
     if slot == "ask":
         i = int(rng.integers(n))
         question = comics.ask(i) if rng.random() < 0.85 else f"Describe the {comics.ORDINALS[i]} panel."
         return question, comics.caption(content[i])
     if slot in FIRST:
-        return comics.OPEN, comics.caption(content[favour_first(rng, n, FIRST[slot])])
+        return comics.OPEN, comics.caption(content[first_or_any(rng, n, FIRST[slot])])
     if slot == "this":
         return comics.THIS, comics.caption(content[rng.integers(n)])
     if slot == "in order":
@@ -115,7 +121,7 @@ def scene_question(rng: np.random.Generator, slot: str, cells: np.ndarray) -> tu
         return comics.ask_place(comics.place(int(rows[i]), int(columns[i]), cells.shape[:2])), names[i] + "."
     if slot == "one":
         question = comics.ONE_THING if rng.random() < 0.7 else comics.OPEN
-        return question, names[favour_first(rng, len(names))] + "."
+        return question, names[first_or_any(rng, len(names))] + "."
     return comics.LIST_THINGS, ", ".join(names) + "."
 
 
@@ -127,7 +133,7 @@ def strip_batch(
     slots: tuple[str, ...],
     frame: Frame = GRID,
 ) -> Batch:
-    """`rows` strips of as many panels, each asked `slots`: "ask", "open", "this", "in order", "any order"."""
+    """`rows` strips of `panels` panels. slots: the kinds of question about each, see `strip_question`."""
     content = np.stack([draw_content(rng, panels) for _ in range(rows)])
     width = int(rng.choice((SIDE, SIDE, SIDE, 48))) if panels <= 6 else SIDE
     drawn = render_panels(rng, content.reshape(-1, 4), width).reshape(rows, panels, SIDE, width, 3)
@@ -148,7 +154,7 @@ def scene_batch(
     slots: tuple[str, ...],
     frame: Frame = GRID,
 ) -> Batch:
-    """`rows` scenes of shape[0] x shape[1] cells, each asked `slots`: "place", "one", "list"."""
+    """`rows` scenes of shape[0] x shape[1] cells. slots: the kinds of question about each: "place", "one", "list"."""
     cells = draw_cells(rng, rows, shape)
     facts = np.full((rows, shape[0] * 2, shape[1] * 2, 6), IGNORE)
     facts[..., 4:] = cells.repeat(2, 1).repeat(2, 2)
@@ -159,7 +165,7 @@ def scene_batch(
 
 def encode(tokenizer: PreTrainedTokenizerFast, lines: list[str]) -> list[list[int]]:
     """Token ids of many lines at once."""
-    return [found.ids for found in tokenizer.backend_tokenizer.encode_batch(lines, add_special_tokens=False)]
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(lines, add_special_tokens=False)]
 
 
 def pack(
@@ -169,22 +175,25 @@ def pack(
     asked: list[list[tuple[str, str]]],
     frame: Frame,
 ) -> Batch:
-    """Tokenise, lay the questions of each row behind its image, and say who may see whom."""
+    """Tokenize, and put the blocks of questions and answers of each row after its image.
+
+    asked: for each row its (question, answer) pairs, as many in each row.
+    """
     n_rows, high, wide, _ = facts.shape
     before, image = encode(tokenizer, [frame.before, frame.image(high, wide)])
     prefix = np.array([*before, *image])
-    blocks_ids, blocks_labels = [np.tile(prefix, (n_rows, 1))], [np.full((n_rows, len(prefix)), IGNORE)]
-    for slot in zip(*asked, strict=True):
-        ids, labels = lay(tokenizer, frame.after, list(slot))
-        blocks_ids.append(ids)
-        blocks_labels.append(labels)
-    lengths = tuple(block.shape[1] for block in blocks_ids)
-    ids = np.concatenate(blocks_ids, 1)
+    block_ids, block_labels = [np.tile(prefix, (n_rows, 1))], [np.full((n_rows, len(prefix)), IGNORE)]
+    for pairs in zip(*asked, strict=True):
+        ids, labels = question_block(tokenizer, frame.after, list(pairs))
+        block_ids.append(ids)
+        block_labels.append(labels)
+    lengths = tuple(block.shape[1] for block in block_ids)
+    ids = np.concatenate(block_ids, 1)
     return Batch(
         torch.from_numpy(pixels),
         torch.from_numpy(ids),
-        torch.from_numpy(np.concatenate(blocks_labels, 1)),
-        torch.from_numpy(place_positions(len(before), (high, wide) if frame.grid else (1, len(image)), lengths[1:])),
+        torch.from_numpy(np.concatenate(block_labels, 1)),
+        torch.from_numpy(mrope_positions(len(before), (high, wide) if frame.grid else (1, len(image)), lengths[1:])),
         lengths,
         (len(before), len(prefix)),
         torch.from_numpy(ids[0] == tokenizer.convert_tokens_to_ids(frame.token)),
@@ -192,24 +201,26 @@ def pack(
     )
 
 
-def lay(tokenizer: PreTrainedTokenizerFast, after: str, asked: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and labels [row, length] of one question and answer per row, padded at the right."""
-    questions = encode(tokenizer, [f"{after}{q}{BETWEEN}" for q, _ in asked])
-    answers = encode(tokenizer, [a + END for _, a in asked])
+def question_block(
+    tokenizer: PreTrainedTokenizerFast, after: str, pairs: list[tuple[str, str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and labels [row, length] of one (question, answer) per row, padded on the right. after: text before it."""
+    questions = encode(tokenizer, [f"{after}{q}{BETWEEN}" for q, _ in pairs])
+    answers = encode(tokenizer, [a + END for _, a in pairs])
     length = max(len(q) + len(a) for q, a in zip(questions, answers, strict=True))
-    ids = np.full((len(asked), length), tokenizer.pad_token_id)
-    labels = np.full((len(asked), length), IGNORE)
+    ids = np.full((len(pairs), length), tokenizer.pad_token_id)
+    labels = np.full((len(pairs), length), IGNORE)
     for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         end = len(question) + len(answer)
         ids[row, :end] = question + answer
-        labels[row, len(question) - 1 : end - 1] = answer  # at the position that has to predict it
+        labels[row, len(question) - 1 : end - 1] = answer  # each label at the position before its token
     return ids, labels
 
 
-def place_positions(before: int, grid: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
-    """M-RoPE positions [3, sequence]: text counts on, the image spreads over its grid, questions all start alike.
+def mrope_positions(before: int, grid: tuple[int, int], lengths: Sequence[int]) -> np.ndarray:
+    """M-RoPE positions [3, sequence] of the text before the image, the image's grid, and blocks of these lengths.
 
-    An image of one row counts on like text along the last axis.
+    All blocks start at the same position, after the image. An image of one row is numbered like text in the last axis.
     """
     text = np.tile(np.arange(before), (3, 1))
     row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])

@@ -1,8 +1,8 @@
-"""Measure what the documentation claims about the embedded model: `python -m training.evaluate --out evaluation.json`.
+"""Measure the documentation's figures on the embedded model: `python -m training.evaluate --out evaluation.json`.
 
-Strips and scenes come from seeds that training never uses. Every share has a bootstrap interval over pictures.
-Without `--folder`, the shipped checkpoint is measured. 200 strips take about half an hour on one CPU core, 24 a few
-minutes. The file is written after each part; the same command continues with the missing parts.
+Strips and scenes are made from seeds that training never uses. Every share has a bootstrap interval over pictures.
+Without `--folder`, the checkpoint in the package is measured. 200 strips take about half an hour on one CPU core, 24
+a few minutes. The file is written after each part; the same command continues with the missing parts.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ from gaze_lens.runs.files import write_whole
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import FOLDER, HEADS
 
-SEED = 1_000_000  # training draws its pictures from [seed, step], far from [SEED, picture]
+SEED = 1_000_000  # pictures are drawn from [SEED, picture]; those of training from [its seed, step]
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What the figures are measured on: a model, unseen strips of six panels and scenes, and the gaze heads found."""
+class EvaluationSetup:
+    """What is measured: a model, strips of six panels and scenes that are new to it, and its heads' scores."""
 
     model: HookedVLM
     strips: list[Picture]
@@ -47,25 +47,25 @@ class Bench:
     batch_size: int = 120
 
     @classmethod
-    def of(cls, model: HookedVLM, strips: int, draws: int = 20, *, seed: int = SEED) -> "Bench":
-        """`strips` unseen strips, and half as many scenes."""
+    def of(cls, model: HookedVLM, strips: int, draws: int = 20, *, seed: int = SEED) -> "EvaluationSetup":
+        """`strips` new strips, scored, and half as many scenes."""
         pictures = comics.synthetic(strips, seed=seed)
         scores = score_heads(model, pictures, batch_size=8)
         return cls(model, pictures, comics.scenes(max(1, strips // 2), seed=seed), scores, draws)
 
     @property
-    def few(self) -> list[Picture]:
-        """Some of the strips, for what is slow and not judged."""
+    def first_strips(self) -> list[Picture]:
+        """A tenth of the strips, for parts that are slow."""
         return self.strips[: max(1, len(self.strips) // 10)]
 
     @property
     def heads(self) -> HeadSet:
-        """The few heads that the demo steers with."""
+        """The heads that the demo steers."""
         return self.scores.top(HEADS)
 
     @property
     def counts(self) -> list[int]:
-        """Numbers of heads to steer with."""
+        """How many heads to steer."""
         return [k for k in (1, 2, 3, 4, 5, 6, 8, 12) if k <= self.scores.score.numel()]
 
     def steered(
@@ -90,41 +90,41 @@ class Bench:
 
 
 def share(estimate: Estimate) -> Figures:
-    """A share with its interval, for JSON."""
+    """A share and its interval, for JSON."""
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
-def both(texts: Sequence[Description], strips: Sequence[int]) -> Figures:
-    """Forced choice and exact match of texts, each with its interval. strips: the index of each text's strip."""
+def judge(texts: Sequence[Description], strips: Sequence[int]) -> Figures:
+    """Forced choice and exact match of texts, each with its interval. strips: the strip's index of each text."""
     judges = {"forced choice": CaptionMatch(), "exact": ExactDescription()}
-    judgements = {kind: judge.judge_all(texts, progress=False) for kind, judge in judges.items()}
-    return {kind: share(mean([one.correct for one in found], strips)) for kind, found in judgements.items()}
+    judgements = {kind: each.judge_all(texts, progress=False) for kind, each in judges.items()}
+    return {kind: share(mean([each.correct for each in several], strips)) for kind, several in judgements.items()}
 
 
-def answering(bench: Bench) -> Figures:
+def answering(setup: EvaluationSetup) -> Figures:
     """Unsteered: questions about the k-th panel, a narration in order, and the open question."""
     return {
-        "k-th panel": bench.evaluated(bench.strips, Condition("none"), asking()),
-        "narration in order": narrate(bench),
-        "open question, unsteered, every panel as target": bench.steered(None),
+        "k-th panel": setup.evaluated(setup.strips, Condition("none"), asking()),
+        "narration in order": narrate(setup),
+        "open question, unsteered, every panel as target": setup.steered(None),
     }
 
 
-def narrate(bench: Bench) -> Figures:
-    """Each panel's sentence of the narration in order against its caption; markers ("Panel 2:") are cut off."""
+def narrate(setup: EvaluationSetup) -> Figures:
+    """The sentences of a narration in order, each judged by its panel's caption, without markers ("Panel 2:")."""
     texts, strips = [], []
-    for start in range(0, len(bench.strips), bench.batch_size):
-        group = bench.strips[start : start + bench.batch_size]
-        inputs = bench.model.encode(bench.model.prepare(group, comics.NARRATE))
-        narrations = bench.model.generate(inputs, max_new_tokens=100).texts
+    for start in range(0, len(setup.strips), setup.batch_size):
+        group = setup.strips[start : start + setup.batch_size]
+        inputs = setup.model.encode(setup.model.prepare(group, comics.NARRATE))
+        narrations = setup.model.generate(inputs, max_new_tokens=100).texts
         for index, (picture, text) in enumerate(zip(group, narrations, strict=True), start):
             pieces = [without_marker(piece) + "." for piece in text.split(".") if piece.strip()]
-            texts += described(picture, list(picture.regions), pieces)
+            texts += descriptions(picture, list(picture.regions), pieces)
             strips += [index] * len(picture.regions)
-    return both(texts, strips)
+    return judge(texts, strips)
 
 
-def described(picture: Picture, order: Sequence[str], pieces: Sequence[str]) -> list[Description]:
+def descriptions(picture: Picture, order: Sequence[str], pieces: Sequence[str]) -> list[Description]:
     """The pieces of a narration, each with the region that it should describe; a missing piece is an empty text."""
     padded = [*pieces, *[""] * len(order)]
     return [Description(piece, name, picture) for name, piece in zip(order, padded, strict=False)]
@@ -135,9 +135,9 @@ def without_marker(piece: str) -> str:
     return piece.split(":")[-1].strip()
 
 
-def looking(bench: Bench) -> Figures:
-    """The best heads, and how many look at all."""
-    scores = bench.scores
+def best_heads(setup: EvaluationSetup) -> Figures:
+    """The best heads, and how many have a score above 0.1."""
+    scores = setup.scores
     low, high = scores.interval("contrast")
     best = [
         {
@@ -151,54 +151,54 @@ def looking(bench: Bench) -> Figures:
     return {"heads": scores.score.numel(), "above 0.1": int((scores.score > 0.1).sum()), "best": best}
 
 
-def curve(bench: Bench) -> Figures:
-    """Steering against the number of heads, in the paper's mode, on all strips."""
-    return {str(k): bench.steered(bench.scores.top(k)) for k in bench.counts}
+def curve(setup: EvaluationSetup) -> Figures:
+    """Steering 1, 2, 3 ... heads in the paper's mode, on all strips."""
+    return {str(k): setup.steered(setup.scores.top(k)) for k in setup.counts}
 
 
-def other_mode(mode: Mode) -> Callable[[Bench], Figures]:
-    """The same in another mode or strength, up to six heads and with all of them, on a few strips."""
+def other_mode(mode: Mode) -> Callable[[EvaluationSetup], Figures]:
+    """The same in another mode or strength, with up to six heads and with all heads, on a tenth of the strips."""
 
-    def measure(bench: Bench) -> Figures:
-        counts = [k for k in bench.counts if k <= 6] + [bench.scores.score.numel()]
-        return {str(k): bench.steered(bench.scores.top(k), mode=mode, pictures=bench.few) for k in counts}
+    def measure(setup: EvaluationSetup) -> Figures:
+        counts = [k for k in setup.counts if k <= 6] + [setup.scores.score.numel()]
+        return {str(k): setup.steered(setup.scores.top(k), mode=mode, pictures=setup.first_strips) for k in counts}
 
     return measure
 
 
-def controls(bench: Bench) -> Figures:
-    """As many random heads of the lower half, several draws; all heads."""
-    count = len(bench.heads)
-    drawn = [bench.steered(bench.scores.controls(count, seed=i))["forced choice"] for i in range(bench.draws)]
-    shares = [found["value"] for found in drawn]
-    everything = bench.steered(bench.scores.top(bench.scores.score.numel()))
+def controls(setup: EvaluationSetup) -> Figures:
+    """Steering the same number of random heads of the lower half, in several draws, and all heads."""
+    count = len(setup.heads)
+    draws = [setup.steered(setup.scores.controls(count, seed=i))["forced choice"] for i in range(setup.draws)]
+    shares = [draw["value"] for draw in draws]
+    everything = setup.steered(setup.scores.top(setup.scores.score.numel()))
     return {"random heads": {"mean": sum(shares) / len(shares), "draws": shares}, "all heads": everything}
 
 
-def dynamic(prompt: str, *, on_all: bool = False) -> Callable[[Bench], Figures]:
-    """The target switched at panel ends, in a random order in which none keeps its place."""
+def dynamic(prompt: str, *, on_all: bool = False) -> Callable[[EvaluationSetup], Figures]:
+    """Narrations whose target changes after each panel, in a random order in which no panel has its own place."""
 
-    def measure(bench: Bench) -> Figures:
+    def measure(setup: EvaluationSetup) -> Figures:
         texts, strips = [], []
-        for index, picture in enumerate(bench.strips if on_all else bench.few):
+        for index, picture in enumerate(setup.strips if on_all else setup.first_strips):
             order = random_order(picture, seed=index)
-            _, _, pieces = switch_at_panel_ends(bench.model, picture, bench.heads, order, end=".", prompt=prompt)
-            texts += described(picture, order, [without_marker(piece) for piece in pieces])
+            _, _, pieces = switch_at_panel_ends(setup.model, picture, setup.heads, order, end=".", prompt=prompt)
+            texts += descriptions(picture, order, [without_marker(piece) for piece in pieces])
             strips += [index] * len(order)
-        return both(texts, strips)
+        return judge(texts, strips)
 
     return measure
 
 
-def objects(bench: Bench) -> Figures:
-    """A box around every object of a scene in turn: does the answer name it? With heads found on the strips."""
-    options = {"pictures": bench.scenes, "protocol": question(comics.ONE_THING, max_new_tokens=8)}
-    return {str(k): bench.steered(bench.scores.top(k), **options)["exact"] for k in bench.counts}
+def objects(setup: EvaluationSetup) -> Figures:
+    """How often the answer names an object of a scene, steered to its box, with heads that were found on strips."""
+    options = {"pictures": setup.scenes, "protocol": question(comics.ONE_THING, max_new_tokens=8)}
+    return {str(k): setup.steered(setup.scores.top(k), **options)["exact"] for k in setup.counts}
 
 
-PARTS: dict[str, Callable[[Bench], Figures]] = {
+PARTS: dict[str, Callable[[EvaluationSetup], Figures]] = {
     "answering": answering,
-    "looking": looking,
+    "looking": best_heads,
     "steering, boost 10000": curve,
     "controls": controls,
     "objects": objects,
@@ -215,11 +215,10 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
 
 
 def evaluate(folder: Path, out: Path, *, strips: int = 200, parts: Sequence[str] = tuple(PARTS)) -> Figures:
-    """Measure the parts that the JSON file `out` lacks, and write it after each. Slow parts are on fewer strips.
+    """Measure the parts that are not in the JSON file `out`, and write it after each. Slow parts use fewer strips.
 
     folder: a checkpoint of the embedded model.
-    Raises InputError for an unknown part, and where the file holds figures of other weights or of another number of
-    strips.
+    Raises InputError for an unknown part, and if the file holds figures of other weights or another number of strips.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
@@ -229,18 +228,18 @@ def evaluate(folder: Path, out: Path, *, strips: int = 200, parts: Sequence[str]
     figures: Figures = json.loads(out.read_text()) if out.exists() else subject
     if {name: figures.get(name) for name in subject} != subject:
         raise InputError(f"{out} holds figures of another evaluation, not of {subject}; move it away.")
-    bench = Bench.of(HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32"), strips)
+    setup = EvaluationSetup.of(HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32"), strips)
     for part in tqdm([part for part in parts if part not in figures], unit="part"):
-        figures[part] = PARTS[part](bench)
+        figures[part] = PARTS[part](setup)
         write_whole(out, json.dumps(figures, indent=1).encode())
     return figures
 
 
 def main(
     out: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("evaluation.json"),
-    folder: Annotated[Path, typer.Option(help="A checkpoint folder; the shipped one unless given.")] = FOLDER,
-    strips: Annotated[int, typer.Option(help="Unseen strips to measure on.")] = 200,
-    part: Annotated[list[str] | None, typer.Option(help="Measure this part only; may be given several times.")] = None,
+    folder: Annotated[Path, typer.Option(help="A checkpoint folder; by default the one in the package.")] = FOLDER,
+    strips: Annotated[int, typer.Option(help="New strips to measure on.")] = 200,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; may be given several times.")] = None,
 ) -> None:
     """Measure the embedded model and write the figures as JSON."""
     torch.set_flush_denormal(True)

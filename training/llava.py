@@ -1,7 +1,7 @@
 """The other architecture: Hugging Face's `LlavaForConditionalGeneration` with a Pixtral vision tower, patch 16.
 
 A vision tower, a projector of two layers, and a Llama as decoder: no DeepStack, no M-RoPE, no norms of queries and
-keys. A Pixtral tower takes pictures of every shape; the square ones of CLIP would squeeze a strip.
+keys. A Pixtral tower takes pictures of any shape; a CLIP tower takes square ones, and would distort a strip.
 """
 
 import torch
@@ -40,7 +40,7 @@ def build_processor(size: Size) -> PixtralProcessor:
 
 
 def vision_config(size: Size) -> PixtralVisionConfig:
-    """The vision tower's part."""
+    """The vision tower's part of the configuration."""
     return PixtralVisionConfig(
         hidden_size=size.vision_width,
         intermediate_size=size.vision_mlp,
@@ -71,22 +71,23 @@ def build(size: Size, seed: int) -> tuple[LlavaForConditionalGeneration, Pixtral
     return model, processor
 
 
-def look(
+def encode_images(
     model: nn.Module, pixels: UInt8[Tensor, "row height width 3"]
 ) -> tuple[Float[Tensor, "row token d_model"], list[Tensor]]:
-    """The vision tower on a whole batch of equally large pictures; Hugging Face's lays them end to end."""
+    """Image tokens of a batch of pictures of one size (Hugging Face's tower puts the pictures into one sequence), and
+    an empty list, as there is no DeepStack."""
     vision = model.model.vision_tower
     patches = vision.patch_conv(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
     hidden = vision.ln_pre(patches.flatten(2).transpose(1, 2))
-    places = torch.cartesian_prod(*(torch.arange(n, device=hidden.device) for n in patches.shape[-2:]))
-    turns = vision.patch_positional_embedding(hidden, places)
-    hidden = vision.transformer(hidden, position_embeddings=turns).last_hidden_state
+    cells = torch.cartesian_prod(*(torch.arange(n, device=hidden.device) for n in patches.shape[-2:]))
+    rotary = vision.patch_positional_embedding(hidden, cells)
+    hidden = vision.transformer(hidden, position_embeddings=rotary).last_hidden_state
     return model.model.multi_modal_projector(hidden), []
 
 
-def tower(model: nn.Module) -> list[nn.Parameter]:
+def tower_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The vision tower's parameters, without the projector."""
     return list(model.model.vision_tower.parameters())
 
 
-LLAVA = Architecture("LLaVA", build, FRAME, look, tower)
+LLAVA = Architecture("LLaVA", build, FRAME, encode_images, tower_parameters)

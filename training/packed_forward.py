@@ -1,8 +1,8 @@
-"""The model run on packed batches, fast on a CPU: Hugging Face's own modules, with two shortcuts.
+"""The forward on packed batches, fast on a CPU: Hugging Face's own modules, with two shortcuts.
 
-The vision tower sees a whole batch of equally large pictures at once (Hugging Face's loops over pictures), and the
-text model's attention knows that the questions behind an image do not see one another. Both give what the plain forward
-gives for each question by itself; the tests compare them.
+The vision tower runs a whole batch of pictures of one size at once (Hugging Face's runs them one by one). And the text
+model's attention leaves out the scores between different questions about one image. The results are those of the plain
+forward on each question alone; the tests compare them.
 """
 
 import math
@@ -20,7 +20,7 @@ NAME = "gaze_lens_packed"
 
 
 def use_packed_attention(model: nn.Module) -> None:
-    """Let the text model attend as packed batches need it; save it only after `use_plain_attention`."""
+    """Give the text model the attention for packed batches. Call `use_plain_attention` before you save the model."""
     AttentionInterface.register(NAME, packed_attention)
     model.config.get_text_config()._attn_implementation = NAME
 
@@ -38,47 +38,47 @@ def packed_attention(
     _mask: Any,
     **options: Any,
 ) -> tuple[Float[Tensor, "row sequence head width"], None]:
-    """Causal attention of questions side by side: each sees the shared beginning and itself.
+    """Causal attention of packed questions: each attends to the shared beginning and to itself.
 
     options: `lengths` of the blocks, `scaling`, `image` (first and one past the last image position), and a list
-    `looks`, to which is appended how much of its attention each head gives to the image at every position of the
-    questions, 0-1, mean over rows: [head, position].
+    `image_mass`. Each layer appends to it its heads' attention mass on the image at every position of the questions,
+    0-1, mean over rows: [head, position].
     """
     lengths, (rows, heads, _, width), groups = options["lengths"], query.shape, key.shape[1]
     queries = (query.reshape(rows, groups, heads // groups, -1, width) * options["scaling"]).split(lengths, 3)
     keys, values = key.split(lengths, 2), value.split(lengths, 2)
-    out, looks = [], []
+    out, image_mass = [], []
     for block, n in enumerate(lengths):
         k = torch.cat([keys[0], keys[block]], 2) if block else keys[0]
         v = torch.cat([values[0], values[block]], 2) if block else values[0]
         scores = (queries[block].reshape(rows, groups, -1, width) @ k.transpose(2, 3)).view(rows, heads, n, -1)
-        unseen = torch.full((n, k.shape[2]), -math.inf, dtype=scores.dtype, device=scores.device)
-        weights = (scores + unseen.triu(k.shape[2] - n + 1)).softmax(-1)
+        hidden_keys = torch.full((n, k.shape[2]), -math.inf, dtype=scores.dtype, device=scores.device)
+        weights = (scores + hidden_keys.triu(k.shape[2] - n + 1)).softmax(-1)
         if block:
-            looks.append(weights[..., slice(*options["image"])].sum(-1).mean(0))
+            image_mass.append(weights[..., slice(*options["image"])].sum(-1).mean(0))
         grouped = weights.to(v.dtype).view(rows, groups, -1, k.shape[2])
         out.append((grouped @ v).view(rows, heads, n, width))
-    options["looks"].append(torch.cat(looks, 1))
+    options["image_mass"].append(torch.cat(image_mass, 1))
     return torch.cat(out, 2).transpose(1, 2), None
 
 
-def read(architecture: Architecture, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits where there is something to learn [answer, vocabulary], the image tokens [row, token, d_model], and how
-    much each head looks at the image [layer, head, position] (see `packed_attention`)."""
-    looks: list[Tensor] = []
-    tokens, deep = architecture.look(model, batch.pixels)
+def packed_forward(architecture: Architecture, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits at the positions with a label [answer, vocabulary], the image tokens [row, token, d_model], and each
+    head's attention mass on the image [layer, head, position] (see `packed_attention`)."""
+    image_mass: list[Tensor] = []
+    tokens, deep = architecture.encode_images(model, batch.pixels)
     text = model.model.language_model
-    embedded, visible = text.embed_tokens(batch.ids), batch.visible.expand_as(batch.ids)
+    embedded, image_mask = text.embed_tokens(batch.ids), batch.image_mask.expand_as(batch.ids)
     positions = batch.positions[:, None].expand(3, len(batch.ids), -1)
-    options = {"visual_pos_masks": visible, "deepstack_visual_embeds": [x.flatten(0, 1) for x in deep]} if deep else {}
+    deepstack = {"visual_pos_masks": image_mask, "deepstack_visual_embeds": [x.flatten(0, 1) for x in deep]}
     hidden = text(
-        inputs_embeds=embedded.masked_scatter(visible[..., None], tokens.to(embedded.dtype)),
+        inputs_embeds=embedded.masked_scatter(image_mask[..., None], tokens.to(embedded.dtype)),
         position_ids=positions if architecture.frame.grid else positions[-1],
-        attention_mask=torch.zeros(1, 1, 1, 1, device=batch.ids.device),  # unused, but keeps masks from being built
+        attention_mask=torch.zeros(1, 1, 1, 1, device=batch.ids.device),  # not used; without it a mask would be built
         use_cache=False,
         lengths=batch.lengths,
         image=batch.image,
-        looks=looks,
-        **options,
+        image_mass=image_mass,
+        **(deepstack if deep else {}),
     ).last_hidden_state
-    return model.lm_head(hidden[batch.labels != IGNORE]), tokens, torch.stack(looks)
+    return model.lm_head(hidden[batch.labels != IGNORE]), tokens, torch.stack(image_mass)

@@ -14,6 +14,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+from transformers.models.qwen3_vl.modeling_qwen3_vl import rotate_half
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from training.batches import GRID, TOKEN
@@ -55,7 +56,7 @@ def build_processor(size: Size) -> Qwen3VLProcessor:
 
 
 def vision_config(size: Size) -> dict[str, Any]:
-    """The vision tower's part."""
+    """The vision tower's part of the configuration."""
     return {
         "depth": size.vision_layers,
         "hidden_size": size.vision_width,
@@ -98,7 +99,10 @@ def build(size: Size, seed: int) -> tuple[Qwen3VLForConditionalGeneration, Qwen3
 
 
 def normalise(pixels: UInt8[Tensor, "row height width 3"]) -> Float[Tensor, "row patch values"]:
-    """Pixels as the processor hands them to the vision tower, patches in merged order, the doubled frame only once."""
+    """Pixels as the processor makes them for the vision tower: patches in the order in which they are merged.
+
+    The processor doubles the frame of a still picture; here it is there once.
+    """
     side = TOKEN // 2
     row, height, width, _ = pixels.shape
     parts = pixels.reshape(row, height // TOKEN, 2, side, width // TOKEN, 2, side, 3)
@@ -106,12 +110,12 @@ def normalise(pixels: UInt8[Tensor, "row height width 3"]) -> Float[Tensor, "row
     return patches.float() / 127.5 - 1
 
 
-def look(
+def encode_images(
     model: nn.Module, pixels: UInt8[Tensor, "row height width 3"]
 ) -> tuple[Float[Tensor, "row token d_model"], list[Tensor]]:
-    """The vision tower on a whole batch of equally large pictures; Hugging Face's takes them one by one.
+    """Image tokens of a batch of pictures of one size, and DeepStack's features of the same shape.
 
-    Gives the merged tokens, and DeepStack's features of the same shape.
+    Hugging Face's tower takes the pictures one by one.
     """
     visual = model.model.visual
     config, side = visual.config, TOKEN // 2
@@ -120,38 +124,35 @@ def look(
         grid, num_grid_per_side=visual.num_grid_per_side, mode="bilinear", align_corners=True, spatial_merge_size=2
     )
     conv = visual.patch_embed.proj
-    hidden = F.linear(normalise(pixels), conv.weight.sum(2).flatten(1), conv.bias)
+    hidden = F.linear(normalise(pixels), conv.weight.sum(2).flatten(1), conv.bias)  # sum: both frames are the same
     hidden = hidden + (visual.pos_embed(index) * weight[:, :, None]).sum(1)
-    turns = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, 2))
+    rotary = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, 2))
     rows, n, _ = hidden.shape
     deep = []
     for layer, block in enumerate(visual.blocks):
-        hidden = hidden + see(block.attn, block.norm1(hidden), turns)
+        hidden = hidden + picture_attention(block.attn, block.norm1(hidden), rotary)
         hidden = hidden + block.mlp(block.norm2(hidden))
         if layer in config.deepstack_visual_indexes:
             deep.append(visual.deepstack_merger_list[len(deep)](hidden).view(rows, n // 4, -1))
     return visual.merger(hidden).view(rows, n // 4, -1), deep
 
 
-def see(attention: nn.Module, hidden: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """One attention of the vision tower, within each picture; in float32, where the CPU's kernel is fastest."""
+def picture_attention(attention: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Attention of one layer of the vision tower, within each picture; float32 has the fastest kernel on a CPU.
+
+    rotary: cosines and sines of the rotary embedding.
+    """
     rows, n, width = hidden.shape
     mixed = attention.qkv(hidden).float().view(rows, n, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    query, key = (x * turns[0] + quarter_turn(x) * turns[1] for x in mixed[:2])
+    query, key = (x * rotary[0] + rotate_half(x) * rotary[1] for x in mixed[:2])
     with torch.autocast(hidden.device.type, enabled=False):
         out = F.scaled_dot_product_attention(query, key, mixed[2])
     return attention.proj(out.transpose(1, 2).reshape(rows, n, width))
 
 
-def quarter_turn(x: Tensor) -> Tensor:
-    """Of rotary positions: the halves swapped, the second negated."""
-    first, second = x.chunk(2, -1)
-    return torch.cat([-second, first], -1)
-
-
-def tower(model: nn.Module) -> list[nn.Parameter]:
+def tower_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The vision tower's parameters, without the mergers."""
     return [p for name, p in model.model.visual.named_parameters() if "merger" not in name]
 
 
-QWEN3_VL = Architecture("Qwen3-VL", build, GRID, look, tower)
+QWEN3_VL = Architecture("Qwen3-VL", build, GRID, encode_images, tower_parameters)

@@ -1,4 +1,4 @@
-"""The embedded models' numbers and words: sizes, the tokenizer, and what an architecture has to tell the trainer.
+"""Sizes, tokenizer and configuration of the trained models, and what the trainer needs from an architecture.
 
     model, processor = QWEN3_VL.build(Size(), seed=0)      # training.qwen3_vl, training.llava
 
@@ -38,7 +38,7 @@ class Size:
 
 
 def texts() -> list[str]:
-    """Every wording that the tokenizer should know as whole words."""
+    """The texts whose words get one token each."""
     places = [" ".join(pair) for pair in product(("top", "middle", "bottom"), ("left", "middle", "right"))]
     lines = [comics.OPEN, comics.THIS, comics.NARRATE, comics.NARRATE_ANY_ORDER, comics.NARRATE_FREELY]
     lines += [comics.ONE_THING, comics.LIST_THINGS]
@@ -52,9 +52,9 @@ def texts() -> list[str]:
 
 
 def build_tokenizer(vocabulary: int, special: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on `texts()`: any prompt can be tokenised, the recipe's own words into one token each.
+    """Byte-level BPE trained on `texts()`: any prompt can be tokenized, and each word of `texts()` is one token.
 
-    special: <|endoftext|>, which pads, <|im_start|>, <|im_end|>, and those that an image is written with.
+    special: <|endoftext|>, used for padding, <|im_start|>, <|im_end|>, and the tokens of an image.
     """
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -77,7 +77,7 @@ def build_tokenizer(vocabulary: int, special: Sequence[str]) -> PreTrainedTokeni
 
 
 def text_config(size: Size, tokenizer: PreTrainedTokenizerFast, **rope: Any) -> dict[str, Any]:
-    """The language model's part, with what an architecture adds to its rotary positions."""
+    """The language model's part of the configuration. rope: what the architecture adds to `rope_parameters`."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": size.width,
@@ -103,17 +103,17 @@ def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the trainer has to know of a Hugging Face class of models.
+    """What the trainer needs to know about a Hugging Face model class.
 
-    build: an untrained model in float32 and its processor, from sizes and a seed.
-    frame: what it writes around an image.
-    look: its vision tower on equally large pictures [row, height, width, 3], uint8: the image tokens
-        [row, token, d_model], and DeepStack's features of the same shape, if there are any.
-    tower: where its vision tower's parameters are, without what projects to the language model.
+    build: makes an untrained model in float32 and its processor, from sizes and a seed.
+    frame: the text around an image.
+    encode_images: runs the vision tower on pictures of one size [row, height, width, 3], uint8. It returns the image
+        tokens [row, token, d_model], and a list of DeepStack's features of the same shape, empty if there are none.
+    tower_parameters: the parameters of the vision tower, without the projector.
     """
 
     name: str
     build: Callable[[Size, int], tuple[nn.Module, Any]]
     frame: Frame
-    look: Callable[[nn.Module, Tensor], tuple[Tensor, list[Tensor]]]
-    tower: Callable[[nn.Module], list[nn.Parameter]]
+    encode_images: Callable[[nn.Module, Tensor], tuple[Tensor, list[Tensor]]]
+    tower_parameters: Callable[[nn.Module], list[nn.Parameter]]

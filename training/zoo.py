@@ -1,13 +1,13 @@
 """Which of the paper's claims hold on other small models: `python -m training.zoo --out DIR`.
 
-Every member is trained as the embedded model is, on the same pictures in the same phases, and differs from it in one
-thing: its size, its architecture, or whether its vision tower learns with the rest. Then heads are scored, steered and
-controlled as in `training.evaluate`.
+Every member is trained like the embedded model, on the same pictures in the same phases, and differs from it in one
+thing: its size, its architecture, or whether its vision tower is trained with the rest. Then its heads are scored and
+steered, with controls, as in `training.evaluate`.
 
-A member takes three quarters of an hour to two and a half hours of one CPU core, or minutes on a GPU. `DIR/MEMBER`
-holds its states, log, checkpoint, scores and figures; the same command goes on where it was stopped, and does nothing
-again. At the end, or with `--report` at any time, `DIR` gets `table.md`, `maps.png` and `steering.png`, for which the
-members' `figures.json` are enough.
+A member takes three quarters of an hour to two and a half hours on one CPU core, or minutes on a GPU. `DIR/MEMBER`
+holds its states, log, checkpoint, scores and figures. If the command is stopped, the same command continues and repeats
+nothing. At the end, or with `--report` at any time, it writes `table.md`, `maps.png` and `steering.png` into `DIR`,
+from the members' `figures.json` alone.
 """
 
 import json
@@ -23,14 +23,15 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model.hooked_vlm import HookedVLM
 from gaze_lens.runs.files import write_whole
 from gaze_lens.scoring.gaze_score import score_heads
-from training.evaluate import SEED, Bench, answering, looking
+from training.evaluate import SEED, EvaluationSetup, answering, best_heads
 from training.llava import LLAVA
+from training.phases import PHASES
 from training.qwen3_vl import QWEN3_VL
 from training.recipe import Architecture, Size
-from training.train import PHASES, Trainer, train
+from training.train import Trainer, train
 from training.zoo_report import write_report
 
-FEW = 0.09  # of all heads: about the share that the paper steers with
+MOST = 0.09  # of all heads: about the share that the paper steers
 DRAWS = 5  # sets of random heads
 
 
@@ -38,8 +39,9 @@ DRAWS = 5  # sets of random heads
 class Member:
     """A model of the zoo.
 
-    what: how it differs from the embedded model. frozen: its vision tower stays as the phase "vision" left it, or
-    random where `pretrained` is False; what projects to the language model learns.
+    what: how it differs from the embedded model.
+    frozen: its vision tower is trained in the phase "vision" only; the projector is trained in all.
+    pretrained: False leaves the phase "vision" out, so that a frozen tower keeps its random weights.
     """
 
     what: str
@@ -49,7 +51,7 @@ class Member:
     pretrained: bool = True
 
     def trainer(self, seed: int, device: str) -> Trainer:
-        """Its training, at the beginning."""
+        """A trainer for it, before the first step."""
         phases = PHASES if self.pretrained else tuple(phase for phase in PHASES if phase.rate)
         return Trainer(
             seed=seed, device=device, size=self.size, phases=phases, architecture=self.architecture, frozen=self.frozen
@@ -67,43 +69,43 @@ MEMBERS = {
 
 
 def measure(folder: Path, *, strips: int) -> dict[str, Any]:
-    """Everything that the report tells of one member, from its checkpoint.
+    """All figures of one member that the report uses, from its checkpoint.
 
-    Heads are found on as many other strips, and so is the number of them to steer with: the one up to `FEW` of all
-    that does best there. Controls have as many.
+    Heads are found on the same number of other strips. The number of heads to steer is selected on these, too: the one
+    that does best there, up to a share of `MOST`. Controls have the same number of heads.
     """
     model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
-    other = Bench.of(model, strips, seed=SEED + 1)
-    bench, scores = replace(other, strips=comics.synthetic(strips, seed=SEED)), other.scores
+    selection = EvaluationSetup.of(model, strips, seed=SEED + 1)
+    test, scores = replace(selection, strips=comics.synthetic(strips, seed=SEED)), selection.scores
     scores.save(folder.parent / "scores.safetensors")
     n_heads = scores.score.numel()
-    counts = [k for k in other.counts if k <= max(1, int(FEW * n_heads))]
-    best = max(counts, key=lambda k: other.steered(scores.top(k))["forced choice"]["value"])
-    random = [bench.steered(scores.controls(best, seed=seed)) for seed in range(DRAWS)]
+    counts = [k for k in selection.counts if k <= max(1, int(MOST * n_heads))]
+    best = max(counts, key=lambda k: selection.steered(scores.top(k))["forced choice"]["value"])
+    random = [test.steered(scores.controls(best, seed=seed)) for seed in range(DRAWS)]
     return {
         "strips": strips,
         "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
-        "answering": answering(bench),
-        "looking": looking(bench),
+        "answering": answering(test),
+        "looking": best_heads(test),
         "contrast": [[round(value, 4) for value in layer] for layer in scores.contrast.tolist()],
-        "verdict": judged(scores),
-        "verdict at the answer": judged(score_heads(model, other.strips, at="answer", batch_size=8)),
-        "steering": {k: bench.steered(scores.top(k)) for k in counts},
+        "verdict": verdict_figures(scores),
+        "verdict at the answer": verdict_figures(score_heads(model, selection.strips, at="answer", batch_size=8)),
+        "steering": {k: test.steered(scores.top(k)) for k in counts},
         "best": best,
         "random": sum(draw["forced choice"]["value"] for draw in random) / DRAWS,
-        "all": bench.steered(scores.top(n_heads)),
+        "all": test.steered(scores.top(n_heads)),
     }
 
 
-def judged(scores: HeadScores) -> dict[str, Any]:
-    """The verdict on some scores, and the largest contrast among them."""
+def verdict_figures(scores: HeadScores) -> dict[str, Any]:
+    """The verdict on the scores, and the largest contrast."""
     verdict, largest = scores.verdict(), float(scores.contrast.max())
     heads = [str(head) for head in verdict.heads]
     return {"heads": heads, "share": verdict.share, "effective": verdict.effective, "contrast": largest}
 
 
-def rear(name: str, out: Path, *, seed: int, device: str, strips: int) -> None:
-    """Train a member and measure it, or go on with that; nothing where its figures are there."""
+def train_member(name: str, out: Path, *, seed: int, device: str, strips: int) -> None:
+    """Train a member and measure it, or continue that; a member that has figures is left as it is."""
     folder = out / name
     if (folder / "figures.json").exists():
         return
@@ -119,11 +121,13 @@ def rear(name: str, out: Path, *, seed: int, device: str, strips: int) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the members and the report.")],
-    member: Annotated[list[str] | None, typer.Option(help=f"Some only: {', '.join(MEMBERS)}.")] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help=f"Only this member; may be given several times: {', '.join(MEMBERS)}.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and pictures.")] = 0,
     device: Annotated[str, typer.Option(help="Where to train: cpu or cuda.")] = "cpu",
-    strips: Annotated[int, typer.Option(help="Unseen strips to measure on.")] = 60,
-    report: Annotated[bool, typer.Option(help="Only write the report on the members that are there.")] = False,
+    strips: Annotated[int, typer.Option(help="New strips to measure on.")] = 60,
+    report: Annotated[bool, typer.Option(help="Only write the report, on the members that have figures.")] = False,
 ) -> None:
     """Train small models that differ in one thing each, and measure what holds on them."""
     torch.set_flush_denormal(True)  # denormal numbers are many times slower on CPUs
@@ -132,7 +136,7 @@ def main(
         raise typer.BadParameter(f"there is no member {unknown[0]!r}; there are {', '.join(MEMBERS)}")
     if not report:
         for name in member or MEMBERS:
-            rear(name, out, seed=seed, device=device, strips=strips)
+            train_member(name, out, seed=seed, device=device, strips=strips)
     for path in write_report(out, MEMBERS):
         typer.echo(f"Written: {path}")
 

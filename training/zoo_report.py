@@ -1,4 +1,4 @@
-"""The zoo's figures as a table and two pictures, from the files that its members left."""
+"""The zoo's figures as a table and two pictures, from the `figures.json` of its members."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,16 +16,16 @@ COLUMNS = (
     "member", "parameters", "heads", "k-th panel, exact", "top head", "contrast", "tracking heads",
     "at the answer", "in the best tenth", "steered", "with", "random", "all heads",
 )  # fmt: skip
-ROW = 3  # members side by side
+ROW = 3  # maps in a row
 
 
 def write_report(out: Path, names: Iterable[str]) -> list[Path]:
-    """Write table.md, maps.png and steering.png beside the members that have figures; gives their paths.
+    """Write table.md, maps.png and steering.png into `out`, on all members that have figures; returns their paths.
 
-    Raises InputError where none has been measured.
+    Raises InputError where no member has figures.
     """
-    found = [name for name in names if (out / name / "figures.json").exists()]
-    members = {name: json.loads((out / name / "figures.json").read_text()) for name in found}
+    paths = {name: out / name / "figures.json" for name in names}
+    members = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     if not members:
         raise InputError(f"There is no measured member in {out}; run python -m training.zoo --out {out} first.")
     files = {
@@ -44,23 +44,23 @@ def percent(value: float) -> str:
 
 
 def table(members: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for every member, in Markdown."""
+    """A Markdown table with a row for every member."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells(name, figures)) + " |" for name, figures in members.items()]
     return "\n".join(lines) + "\n"
 
 
 def cells(name: str, figures: Mapping[str, Any]) -> list[str]:
-    """The table's line of one member."""
-    best, looking = str(figures["best"]), figures["looking"]
+    """The row of one member in the table."""
+    best, heads = str(figures["best"]), figures["looking"]
     steered = figures["steering"][best]["forced choice"]
     return [
         name,
         f"{figures['parameters'] / 1e6:.2f} M",
-        str(looking["heads"]),
+        str(heads["heads"]),
         percent(figures["answering"]["k-th panel"]["exact"]["value"]),
-        looking["best"][0]["head"],
-        f"{looking['best'][0]['contrast']:z.2f}",
+        heads["best"][0]["head"],
+        f"{heads['best'][0]['contrast']:z.2f}",
         str(len(figures["verdict"]["heads"])),
         str(len(figures["verdict at the answer"]["heads"])),
         percent(figures["verdict"]["share"]),
@@ -72,14 +72,14 @@ def cells(name: str, figures: Mapping[str, Any]) -> list[str]:
 
 
 def maps(members: Mapping[str, Mapping[str, Any]]) -> Plot:
-    """Every member's contrasts, layer by head, on one scale."""
+    """The contrast of every head of every member, [layer, head], on one colour scale."""
     data = {name: np.array(figures["contrast"]) for name, figures in members.items()}
     rows = -(-len(data) // ROW)
     with figure_style():
         figure = new_figure(0.6 + 2.0 * rows)
         axes = figure.subplots(rows, min(ROW, len(data)), squeeze=False)
-        for spare in axes.flat[len(data) :]:
-            spare.set_visible(False)
+        for unused in axes.flat[len(data) :]:
+            unused.set_visible(False)
         for one, (name, values) in zip(axes.flat, data.items(), strict=False):
             image = one.imshow(values, cmap=MASS, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
             one.set(xlabel="head", ylabel="layer")
@@ -92,7 +92,7 @@ def maps(members: Mapping[str, Mapping[str, Any]]) -> Plot:
 
 
 def steering(members: Mapping[str, Mapping[str, Any]]) -> Plot:
-    """How often the answer describes the panel that was chosen: gaze heads, as many random ones, all, none."""
+    """How often the answer describes the target: steering gaze heads, as many random heads, and all heads."""
     kinds = {
         "gaze heads": ([m["steering"][str(m["best"])]["forced choice"]["value"] for m in members.values()], BLUES[2]),
         "random heads": ([m["random"] for m in members.values()], BLUES[0]),
@@ -101,15 +101,15 @@ def steering(members: Mapping[str, Mapping[str, Any]]) -> Plot:
     with figure_style():
         figure = new_figure(3.4, width=8.0)
         axes = figure.add_subplot()
-        places = np.arange(len(members))
+        positions = np.arange(len(members))
         for shift, (label, (values, colour)) in enumerate(kinds.items()):
-            axes.bar(places + 0.27 * (shift - 1), 100 * np.array(values), 0.25, label=label, color=colour)
+            axes.bar(positions + 0.27 * (shift - 1), 100 * np.array(values), 0.25, label=label, color=colour)
         bounds = [m["steering"][str(m["best"])]["forced choice"] for m in members.values()]
         middle = 100 * np.array([b["value"] for b in bounds])
         errors = [middle - [100 * b["low"] for b in bounds], [100 * b["high"] for b in bounds] - middle]
-        axes.errorbar(places - 0.27, middle, yerr=errors, fmt="none", ecolor=INK, capsize=2, linewidth=1)
+        axes.errorbar(positions - 0.27, middle, yerr=errors, fmt="none", ecolor=INK, capsize=2, linewidth=1)
         axes.axhline(100 * CHANCE, color=FAINT, linestyle="--", linewidth=1)
-        axes.set_xticks(places, list(members))
+        axes.set_xticks(positions, list(members))
         axes.set(ylim=(0, 102), ylabel="answers that describe\ntheir target, %")
         axes.legend(loc="upper right", bbox_to_anchor=(1, 1.18), ncols=3, frameon=False)
         set_title(axes, "Steering", "line: 95 % interval; dashed: chance")
