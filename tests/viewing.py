@@ -15,11 +15,11 @@ CELL = 16  # pixels
 
 @contextmanager
 def opened(browser, path, *, theme="light", **options):
-    """A page from a file with the network cut off; whatever it asks for or throws fails the test."""
+    """A page from a file with the network cut off; a request to another address or an error fails the test."""
     context = browser.new_context(color_scheme=theme, offline=True, viewport={"width": 1000, "height": 1000}, **options)
     tab = context.new_page()
-    asked, failed = [], []
-    tab.on("request", lambda request: asked.append(request.url))
+    requests, failed = [], []
+    tab.on("request", lambda request: requests.append(request.url))
     tab.on("pageerror", lambda error: failed.append(str(error)))
     tab.on("console", lambda message: message.type == "error" and failed.append(message.text))
     try:
@@ -27,7 +27,7 @@ def opened(browser, path, *, theme="light", **options):
         tab.wait_for_selector(".gaze-viewer .strip", timeout=30_000)
         yield tab
         assert not failed
-        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     finally:
         context.close()
 

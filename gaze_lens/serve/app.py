@@ -59,7 +59,7 @@ def build(state: "AppState", names: Iterable[str] = ()) -> SecurityMiddleware:
         Route("/answers/{key}/target", state.target, methods=["POST"]),
         Route("/answers/{key}/stop", state.stop, methods=["POST"]),
     ]
-    handlers = {GazeLensError: _error, ClientDisconnect: _disconnected}
+    handlers: dict[Any, Any] = {GazeLensError: _error, ClientDisconnect: _disconnected}
     app = Starlette(routes=pages + actions, exception_handlers=handlers, lifespan=state.lifespan)
     return SecurityMiddleware(app, names)
 
@@ -123,7 +123,8 @@ class AppState:
 
     def _stored(self, picture: Picture) -> Response:
         width, height = picture.image.size
-        boxes = {name: [b.x0, b.y0, b.x1, b.y1] for name, b in picture.regions.items()}
+        bounds = {name: shape.bounds for name, shape in picture.regions.items()}
+        boxes = {name: [box.x0, box.y0, box.x1, box.y1] for name, box in bounds.items()}
         key = self.images.add(picture)
         return JSONResponse(
             {"key": key, "width": width, "height": height, "regions": boxes, "captions": dict(picture.captions)}

@@ -37,8 +37,8 @@ def read_upload(data: bytes, limits: Limits) -> Picture:
     upright = read_image(image)
     shrink = (limits.pixels / (width * height)) ** 0.5
     if shrink < 1:
-        size = tuple(max(1, int(side * shrink)) for side in upright.size)
-        upright = upright.resize(size, Image.Resampling.LANCZOS)
+        width, height = (max(1, int(side * shrink)) for side in upright.size)
+        upright = upright.resize((width, height), Image.Resampling.LANCZOS)
     return Picture(upright)
 
 

@@ -47,7 +47,7 @@ class _HeadRows:
     @property
     def on_image(self) -> Float[np.ndarray, " head"]:
         """The share of each head's attention that falls on image tokens."""
-        return sum(self.rows[:, tokens.positions].sum(1) for tokens in self.tokens).numpy()
+        return torch.stack([self.rows[:, tokens.positions].sum(1) for tokens in self.tokens]).sum(0).numpy()
 
     @property
     def on_regions(self) -> Float[np.ndarray, "head region"]:

@@ -113,8 +113,8 @@ def circuitsvis(
         )
     values = _pooled(model, inputs, heads, tokens, row=row, fwd_hooks=fwd_hooks).numpy()
     labels = tuple(token.label for token in tokens)
-    data = {"attention": values, "heads": tuple(map(str, heads)), "tokens": labels}
-    return CircuitsView(data, _words(values, data["heads"], labels))
+    names = tuple(map(str, heads))
+    return CircuitsView({"attention": values, "heads": names, "tokens": labels}, _words(values, names, labels))
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def _map(axes: Axes, values: Float[np.ndarray, "layer head"], heads: list[Head],
         if values[head] < MIN_SHARE * top:
             break
         mark(axes, head.head, head.layer)
-        style = {"color": text_colour(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
+        style: dict[str, Any] = {"color": text_colour(image, float(values[head])), "fontsize": 7.5 if roomy else 6.5}
         axes.text(head.head, head.layer, str(head) if roomy else str(rank), ha="center", va="center_baseline", **style)
 
 
@@ -160,7 +160,12 @@ def _matrix(axes: Axes, values: Float[np.ndarray, "asked attended"], top: float,
         for asked, attended in np.argwhere(np.isfinite(values)):
             value = float(values[asked, attended])
             text = f"{value:.2f}".removeprefix("0")
-            style = {"color": text_colour(image, value), "fontsize": size, "ha": "center", "va": "center_baseline"}
+            style: dict[str, Any] = {
+                "color": text_colour(image, value),
+                "fontsize": size,
+                "ha": "center",
+                "va": "center_baseline",
+            }
             axes.text(attended, asked, text, **style)
     return image
 

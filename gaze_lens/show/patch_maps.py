@@ -7,6 +7,7 @@ gl.show.patching(gl.patch(model, clean, corrupted, what="resid_pre", positions=[
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -97,7 +98,12 @@ def _layers(values: Float[np.ndarray, "group layer"], names: Sequence[str], titl
     if n_layers <= MAX_NUMBERED:
         for group, layer in np.argwhere(np.isfinite(values)):
             value = float(values[group, layer])
-            style = {"color": text_colour(image, value), "ha": "center", "va": "center_baseline", "fontsize": 7.5}
+            style: dict[str, Any] = {
+                "color": text_colour(image, value),
+                "ha": "center",
+                "va": "center_baseline",
+                "fontsize": 7.5,
+            }
             axes.text(layer, group, f"{value + 0.0:.2f}".replace("-0.00", "0.00"), **style)
     set_title(axes, title, NOTE)
     figure.colorbar(image, ax=axes, label="recovery", fraction=0.05, pad=0.02)
@@ -120,7 +126,7 @@ def _map(axes: Axes, values: Float[np.ndarray, "row column"], norm: Normalize) -
 
 def _best(values: Float[np.ndarray, "layer head"]) -> list[tuple[int, int]]:
     """The cells with the largest recovery, positive or negative, best first."""
-    cells = [tuple(cell) for cell in np.argwhere(np.isfinite(values)).tolist()]
+    cells = [(layer, head) for layer, head in np.argwhere(np.isfinite(values)).tolist()]
     ranked = sorted(cells, key=lambda cell: -abs(values[cell]))[:MAX_NAMED]
     return [cell for cell in ranked if abs(values[cell]) >= MIN_RECOVERY]
 
@@ -129,7 +135,7 @@ def _name_best(axes: Axes, image: ScalarMappable, values: Float[np.ndarray, "lay
     roomy = values.shape[1] <= 12 and values.shape[0] <= 24
     for rank, (layer, head) in enumerate(_best(values), 1):
         mark(axes, head, layer)
-        style = {"color": text_colour(image, float(values[layer, head])), "fontsize": 6.0}
+        style: dict[str, Any] = {"color": text_colour(image, float(values[layer, head])), "fontsize": 6.0}
         text = re.sub(r"^(-?)0", r"\1", f"{values[layer, head]:.2f}") if roomy else str(rank)
         axes.text(head, layer, text, ha="center", va="center_baseline", **style)
 

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
@@ -120,7 +121,7 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in CJK if name in installed)]
 
 
-def new_figure(height: float, *, width: float = WIDTH, layout: str | None = "constrained") -> Figure:
+def new_figure(height: float, *, width: float = WIDTH, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure, sizes in inches; as wide as a notebook by default."""
     return Figure(figsize=(width, height), layout=layout)
 
@@ -128,13 +129,13 @@ def new_figure(height: float, *, width: float = WIDTH, layout: str | None = "con
 def set_title(axes: Axes, title: str, note: str = "") -> None:
     """A title that says what is shown, and a note under it on how to read it."""
     axes.set_title(title, pad=18 if note else 6)
-    style = {"fontsize": 8, "color": FAINT, "textcoords": "offset points", "xycoords": "axes fraction"}
+    style: dict[str, Any] = {"fontsize": 8, "color": FAINT, "textcoords": "offset points", "xycoords": "axes fraction"}
     axes.annotate(note, (0, 1), xytext=(0, 5), **style)
 
 
 def text_colour(image: ScalarMappable, value: float) -> str:
     """White or ink: the colour of text that is legible on the colour of a value."""
-    red, green, blue, _ = image.to_rgba(value)
+    red, green, blue, _ = image.to_rgba(np.array(value))
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
 
 

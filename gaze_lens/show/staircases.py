@@ -7,6 +7,7 @@ gl.show.staircase(trajectory, described=trajectory.described_by_markers())
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,7 +80,7 @@ def _targets(axes: Axes, entries: list[tuple[int, int, int]], n_steps: int) -> N
     for start, end, region in entries:
         if start:
             axes.axvline(start - 0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        frame = {"fill": False, "edgecolor": INK, "linewidth": 1.1}
+        frame: dict[str, Any] = {"fill": False, "edgecolor": INK, "linewidth": 1.1}
         axes.add_patch(Rectangle((start - 0.5, region - 0.46), end - start, 0.92, **frame))
     axes.set_xlim(-0.5, n_steps - 0.5)
 

@@ -33,22 +33,22 @@ def png(size=(40, 20), **options):
 
 
 def test_a_picture_comes_back_as_it_was_and_the_oldest_make_room(server):
-    sent = server.json("POST", "/pictures", png())
-    assert (sent["width"], sent["height"], sent["regions"]) == (40, 20, {})
-    status, headers, data = server.ask("GET", f"/pictures/{sent['key']}")
+    stored = server.json("POST", "/pictures", png())
+    assert (stored["width"], stored["height"], stored["regions"]) == (40, 20, {})
+    status, headers, data = server.ask("GET", f"/pictures/{stored['key']}")
     assert (status, headers["content-type"]) == (200, "image/png")
     assert Image.open(BytesIO(data)).tobytes() == Image.new("RGB", (40, 20), "teal").tobytes()
     for _ in range(LIMITS.pictures):
         server.json("POST", "/pictures", png())
-    status, message = server.error("GET", f"/pictures/{sent['key']}")
+    status, message = server.error("GET", f"/pictures/{stored['key']}")
     assert (status, "load it again" in message) == (404, True)
-    assert server.error("POST", "/answers", server.question(picture=sent["key"], regions={}))[0] == 404
+    assert server.error("POST", "/answers", server.question(picture=stored["key"], regions={}))[0] == 404
 
 
 def test_a_large_picture_is_scaled_down(server):
-    sent = server.json("POST", "/pictures", png((800, 200)))
-    assert sent["width"] * sent["height"] <= LIMITS.pixels
-    assert sent["width"] / sent["height"] == pytest.approx(4, rel=0.02)
+    stored = server.json("POST", "/pictures", png((800, 200)))
+    assert stored["width"] * stored["height"] <= LIMITS.pixels
+    assert stored["width"] / stored["height"] == pytest.approx(4, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,11 @@ def test_silence_is_broken_by_pings(tiny_model, monkeypatch):
 
 def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypatch):
     monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
-    seen = []
-    monkeypatch.setattr(module.Server, "run", lambda self, sockets: seen.append((self, sockets[0])))
+    servers = []
+    monkeypatch.setattr(module.Server, "run", lambda self, sockets: servers.append((self, sockets[0])))
     result = CliRunner().invoke(commands.app, ["serve", "--port", "0", "--n-heads", "2", "--name", "box.lan"])
     assert result.exit_code == 0, result.exception
-    ((server, listening),) = seen
+    ((server, listening),) = servers
     with listening:
         assert listening.getsockname()[0] == "127.0.0.1"
         assert f"http://127.0.0.1:{listening.getsockname()[1]}" in result.output

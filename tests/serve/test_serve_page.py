@@ -132,10 +132,10 @@ def test_a_dragged_box_is_a_target_in_the_pictures_own_pixels(page):
         drag(page, 2.1 / 6, 0.04, 2.9 / 6, 0.96)
         expect(page.locator(".target")).to_have_count(7)
         ask(page, question=comics.OPEN)
-    sent = asked.value.post_data_json
-    assert sent["target"]["name"] == "box 1"
-    assert sent["target"]["box"] == pytest.approx([67.2, 1.3, 92.8, 30.7], abs=1.0)
-    assert sent["regions"]["box 1"] == sent["target"]["box"]
+    question = asked.value.post_data_json
+    assert question["target"]["name"] == "box 1"
+    assert question["target"]["box"] == pytest.approx([67.2, 1.3, 92.8, 30.7], abs=1.0)
+    assert question["regions"]["box 1"] == question["target"]["box"]
     finish(page)
     assert said(page) == shown[2]
     assert page.locator("#answer .word").last.get_attribute("data-region") == "box 1"

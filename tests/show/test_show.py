@@ -368,20 +368,20 @@ def test_what_the_text_is_about_is_a_bar_under_its_tokens():
 
 
 def test_attention_over_time_shows_the_mean_and_the_span_of_the_heads():
-    made = trajectory(torch.rand(4, 3, 2))
-    made.entropy[1] = float("nan")
-    plot = show.attention_over_time(made, described=["left", None, "right", "right"])
+    random = trajectory(torch.rand(4, 3, 2))
+    random.entropy[1] = float("nan")
+    plot = show.attention_over_time(random, described=["left", None, "right", "right"])
     above, middle, below = plot.figure.axes
     image, described = above.lines
-    np.testing.assert_allclose(image.get_ydata(), made.on_image.mean(1), rtol=1e-6)
-    expected = np.stack([made.mass[0, :, 0], np.full(3, np.nan), made.mass[2, :, 1], made.mass[3, :, 1]])
+    np.testing.assert_allclose(image.get_ydata(), random.on_image.mean(1), rtol=1e-6)
+    expected = np.stack([random.mass[0, :, 0], np.full(3, np.nan), random.mass[2, :, 1], random.mass[3, :, 1]])
     np.testing.assert_allclose(plot.data["described"], expected)
     np.testing.assert_allclose(described.get_ydata().filled(np.nan), expected.mean(1), rtol=1e-6)
     assert np.isnan(middle.lines[0].get_ydata().filled(np.nan)).tolist() == [False, True, False, False]
     span = below.collections[0].get_paths()[0].vertices
-    assert span[:, 1].min() == pytest.approx(made.sink.min().item())
-    assert span[:, 1].max() == pytest.approx(made.sink.max().item())
-    assert str(plot).splitlines()[1] == f"  on_image: {made.on_image.mean():.2f} on average"
+    assert span[:, 1].min() == pytest.approx(random.sink.min().item())
+    assert span[:, 1].max() == pytest.approx(random.sink.max().item())
+    assert str(plot).splitlines()[1] == f"  on_image: {random.on_image.mean():.2f} on average"
     assert above.get_ylabel() == "attention mass, 0-1"
     plot.render()
 

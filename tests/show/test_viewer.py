@@ -1,4 +1,4 @@
-"""The image-attention viewer in a browser, against the data that it was given. The network is cut off throughout."""
+"""The image-attention viewer in a browser, against the data in its page. The network is cut off throughout."""
 
 import base64
 import itertools
@@ -129,9 +129,9 @@ def test_opacity_follows_attention_and_the_scale_has_its_numbers(made_up):
     boxes, size = boxes_of(GRID)
     tab.hover(".word[data-word='4']")
     row = mean(recording)[4]
-    found = alphas(tab, boxes, size)
+    opacity = alphas(tab, boxes, size)
     order = row.argsort()
-    assert (np.diff(found[order]) >= 0).all()
+    assert (np.diff(opacity[order]) >= 0).all()
     ticks = [float(tick) for tick in tab.locator(".ticks span").all_inner_texts()]
     top = mean(recording).max()
     assert ticks == pytest.approx([0, top / 2, top], abs=0.006)
@@ -220,10 +220,10 @@ def test_the_picture_can_be_walked_with_the_keyboard(made_up):
 
 
 WATCH = """() => {
-    window.seen = [];
+    window.hovered = [];
     new MutationObserver((changes) => changes
         .filter(({ target }) => target.getAttribute("aria-selected") === "true")
-        .forEach(({ target }) => window.seen.push(target.dataset.word)),
+        .forEach(({ target }) => window.hovered.push(target.dataset.word)),
     ).observe(document.querySelector(".strip"), { attributeFilter: ["aria-selected"], subtree: true });
 }"""
 
@@ -238,7 +238,7 @@ def test_the_slider_and_play_go_through_the_answer(made_up):
     tab.evaluate(WATCH)
     tab.click(".play")
     tab.wait_for_selector(".play:has-text('play')", timeout=60_000)
-    assert tab.evaluate("window.seen") == [str(word) for word in range(2, 12)]
+    assert tab.evaluate("window.hovered") == [str(word) for word in range(2, 12)]
     assert strongest(tab, boxes, size) == mean(recording)[11].argmax()
 
 
@@ -254,10 +254,10 @@ def test_views_that_overlap_are_averaged(browser, tmp_path):
         for word, (a, b, c) in enumerate(mean(recording).tolist()):
             tab.hover(f".word[data-word='{word}']")
             parts = {(0, 8): a, (8, 16): (a + c) / 2, (16, 24): (b + c) / 2, (24, 32): b}
-            found = alphas(tab, [[x0, 0, x1, 16] for x0, x1 in parts], (32, 16))
+            opacity = alphas(tab, [[x0, 0, x1, 16] for x0, x1 in parts], (32, 16))
             order = np.argsort(list(parts.values()))
-            assert (np.diff(found[order]) >= 0).all()
-            assert found.argmax() == order[-1]
+            assert (np.diff(opacity[order]) >= 0).all()
+            assert opacity.argmax() == order[-1]
 
 
 def test_each_of_several_images_has_its_own_heat(browser, viewer, tmp_path):
@@ -269,9 +269,9 @@ def test_each_of_several_images_has_its_own_heat(browser, viewer, tmp_path):
             tab.hover(f".word[data-word='{i}']")
             for tokens in viewer.inputs.image_tokens:
                 mine = [recording.keys.index(position) for position in tokens.positions.tolist()]
-                found = alphas(tab, tokens.boxes.tolist(), tokens.size, tokens.image)
+                opacity = alphas(tab, tokens.boxes.tolist(), tokens.size, tokens.image)
                 true = values[row, mine]
-                assert true[found.argmax()] >= 0.97 * true.max()
+                assert true[opacity.argmax()] >= 0.97 * true.max()
         alts = [image.get_attribute("alt") for image in tab.query_selector_all(".picture img")]
         assert [alt.split(",")[0] for alt in alts] == ["Image 1 of 2", "Image 2 of 2"]
 
@@ -336,13 +336,13 @@ def test_a_page_without_steered_answers_offers_none(browser, viewer, tmp_path):
 def live(browser, viewer, monkeypatch):
     """(tab, requests): the widget as anywidget loads it, with the messages of its two halves handed over."""
     context = browser.new_context(offline=True, viewport={"width": 1000, "height": 1400})
-    tab, requests, widget, sent = context.new_page(), [], viewer.widget, []
-    monkeypatch.setattr(widget, "send", sent.append)
+    tab, requests, widget, replies = context.new_page(), [], viewer.widget, []
+    monkeypatch.setattr(widget, "send", replies.append)
 
     def python(message):
         requests.append(message)
         widget._receive(widget, message, [])
-        return json.loads(json.dumps(sent.pop()))
+        return json.loads(json.dumps(replies.pop()))
 
     tab.expose_function("python", python)
     tab.set_content("<body style='background: white'><div id='cell'></div></body>")

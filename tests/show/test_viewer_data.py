@@ -41,19 +41,19 @@ def patterns(model, inputs, heads, keys, **options):
         first = 0 if step == 0 else inputs.layout.length + step - 1
         blocks = [generation.activations[f"blocks.{layer}.attn.hook_pattern"][step] for layer, _ in heads]
         for query in range(blocks[0].shape[2]):
-            found = [block[0, head, query] for block, (_, head) in zip(blocks, heads, strict=True)]
-            rows[first + query] = np.stack([row[list(keys)].numpy() for row in found])
+            of_heads = [block[0, head, query] for block, (_, head) in zip(blocks, heads, strict=True)]
+            rows[first + query] = np.stack([row[list(keys)].numpy() for row in of_heads])
     return rows, tuple(generation.tokens[0].tolist())
 
 
 def check(recording, rows):
     """Every recorded row is the true one, within its steps, and has its sum."""
-    found = recording.attention()
+    values = recording.attention()
     for word, query in enumerate(recording.queries):
         true = rows[query]
-        np.testing.assert_allclose(found[:, word].sum(-1), true.sum(-1), atol=1e-5)
+        np.testing.assert_allclose(values[:, word].sum(-1), true.sum(-1), atol=1e-5)
         most = true.max(-1, keepdims=True)
-        np.testing.assert_allclose(np.sqrt(found[:, word] / most), np.sqrt(true / most), atol=1.5 / LEVELS)
+        np.testing.assert_allclose(np.sqrt(values[:, word] / most), np.sqrt(true / most), atol=1.5 / LEVELS)
 
 
 # --- what is recorded ---------------------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ def test_an_image_reached_by_cross_attention(shelf, strip):
     _, cache = model.run_with_cache(inputs, names_filter=f"blocks.{cross_attention}.attn.hook_pattern")
     row = cache[f"blocks.{cross_attention}.attn.hook_pattern"][0, 1, -1, list(recording.keys)].numpy()
     word = recording.queries.index(inputs.last_position)
-    found = recording.attention()[:, word]
-    np.testing.assert_allclose(np.sqrt(found[0] / row.max()), np.sqrt(row / row.max()), atol=1.5 / LEVELS)
-    assert (found[1] == 0).all()
+    values = recording.attention()[:, word]
+    np.testing.assert_allclose(np.sqrt(values[0] / row.max()), np.sqrt(row / row.max()), atol=1.5 / LEVELS)
+    assert (values[1] == 0).all()
     words = words_of(inputs, recording.answer, recording.queries)
     assert [word.text for word in words if word.kind == "image"] == ["image"]
 
@@ -180,10 +180,10 @@ def test_levels_keep_sums_exactly_and_values_closely(seed, spread, n_tokens):
     scores = spread * torch.randn(2, 3, n_tokens, generator=torch.Generator().manual_seed(seed))
     rows = 0.7 * scores.softmax(-1)
     levels, scales = quantised(rows)
-    found = scales[..., None].astype(np.float64) * levels.astype(np.float64) ** 2
+    values = scales[..., None].astype(np.float64) * levels.astype(np.float64) ** 2
     true = rows.numpy()
-    np.testing.assert_allclose(found.sum(-1), true.sum(-1), rtol=1e-5)
-    np.testing.assert_allclose(found, true, atol=0.06 * true.max())
+    np.testing.assert_allclose(values.sum(-1), true.sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(values, true, atol=0.06 * true.max())
     assert levels.max(-1).min() == LEVELS
 
 
@@ -233,10 +233,10 @@ def test_the_strip_is_the_prompt_with_images_collapsed_and_the_answer(viewer):
 def test_pieces_make_up_the_text_and_no_character_is_cut(tiny_model, text):
     tokenizer = tiny_model.tokenizer
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    found = pieces(tokenizer, ids)
-    assert len(found) == len(ids)
-    assert "".join(found) == tokenizer.decode(ids)
-    assert text not in tokenizer.decode(ids) or not any("\ufffd" in piece for piece in found)
+    texts = pieces(tokenizer, ids)
+    assert len(texts) == len(ids)
+    assert "".join(texts) == tokenizer.decode(ids)
+    assert text not in tokenizer.decode(ids) or not any("\ufffd" in piece for piece in texts)
 
 
 def test_words_of_a_sentencepiece_tokenizer_keep_their_spaces():
@@ -296,8 +296,8 @@ def test_scores_colour_the_grid(tiny_model, viewer, strip):
     n_layers, n_heads = tiny_model.cfg.n_layers, tiny_model.cfg.n_heads
     samples = torch.rand(2, n_layers, n_heads, 3, 3, generator=torch.Generator().manual_seed(1))
     scores = HeadScores(samples)
-    found = show.attention(tiny_model, viewer.inputs, ["L0H0"], scores=scores, max_new_tokens=1).header["scores"]
-    np.testing.assert_allclose(found, scores.score, atol=1e-4)
+    values = show.attention(tiny_model, viewer.inputs, ["L0H0"], scores=scores, max_new_tokens=1).header["scores"]
+    np.testing.assert_allclose(values, scores.score, atol=1e-4)
     holes = scores.score.clone()
     holes[0, 0] = torch.nan
     assert (
@@ -367,11 +367,11 @@ def test_a_page_holds_the_steered_answers_that_were_asked_for(viewer):
 
 
 def test_a_given_answer_cannot_be_steered(model, strip):
-    given = show.attention(model, model.prepare(strip, "What?", answers=["red."]), HEADS)
-    assert not given.can_steer
-    assert given.widget.header["steering"] is None
+    prepared = show.attention(model, model.prepare(strip, "What?", answers=["red."]), HEADS)
+    assert not prepared.can_steer
+    assert prepared.widget.header["steering"] is None
     with pytest.raises(InputError, match="given, not generated"):
-        given.steer("panel 1")
+        prepared.steer("panel 1")
 
 
 def request(**changes):
@@ -380,10 +380,10 @@ def request(**changes):
 
 
 def replies(viewer, monkeypatch, content):
-    sent = []
-    monkeypatch.setattr(viewer.widget, "send", sent.append)
+    replies = []
+    monkeypatch.setattr(viewer.widget, "send", replies.append)
     viewer.widget._receive(viewer.widget, content, [])
-    return sent
+    return replies
 
 
 def test_the_widget_answers_requests_by_name_and_by_box(viewer, monkeypatch):
@@ -416,13 +416,13 @@ def test_the_page_is_answered_even_where_the_model_fails(viewer, monkeypatch):
     def fail(*_args, **_options):
         raise RuntimeError("out of memory")
 
-    sent = []
+    replies = []
     widget = replace(viewer).widget
-    monkeypatch.setattr(widget, "send", sent.append)
+    monkeypatch.setattr(widget, "send", replies.append)
     monkeypatch.setattr(widget, "answer", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         widget._receive(widget, request(), [])
-    assert [(reply["kind"], reply["id"]) for reply in sent] == [("refused", 7)]
+    assert [(reply["kind"], reply["id"]) for reply in replies] == [("refused", 7)]
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------------

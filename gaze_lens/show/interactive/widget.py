@@ -46,7 +46,7 @@ class AttentionWidget(anywidget.AnyWidget):
         """The reply to a request, without its id. Raises GazeLensError for a target that cannot be steered to."""
         if not isinstance(content, dict) or content.get("kind") != "steer":
             raise InputError(f"The page sent {content!r}; expected a request to steer.")
-        mode = MODES_BY_NAME.get(content.get("mode"))
+        mode = MODES_BY_NAME.get(str(content.get("mode")))
         if mode is None:
             raise InputError(f"There is no mode {content.get('mode')!r}: expected one of {', '.join(MODES_BY_NAME)}.")
         where = content.get("region") or tuple(content["box"])
