@@ -12,10 +12,11 @@ from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Class = TypeVar("Class", bound=type)
-Function = TypeVar("Function", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 MOVED = {  # modules that the documents of version 0.1 named -> where they are
     "gaze_lens.cache": "gaze_lens.model.activation_cache",
     "gaze_lens.capabilities": "gaze_lens.model.capabilities",
@@ -61,7 +62,7 @@ def renamed_fields(**names: str) -> Callable[[Class], Class]:
     """
 
     def decorate(cls: Class) -> Class:
-        construct = cls.__init__
+        construct = vars(cls)["__init__"]
 
         @wraps(construct)
         def init(self: Any, *args: Any, **fields: Any) -> None:
@@ -70,20 +71,20 @@ def renamed_fields(**names: str) -> Callable[[Class], Class]:
                 fields[names[old]] = fields.pop(old)
             construct(self, *args, **fields)
 
-        cls.__init__ = init
-        for old, new in names.items():
-            setattr(cls, old, renamed_attribute(old, new))
+        renamed = {old: renamed_attribute(old, new) for old, new in names.items()}
+        for name, value in {"__init__": init, **renamed}.items():
+            setattr(cls, name, value)
         return cls
 
     return decorate
 
 
-def renamed_keyword(old: str, new: str) -> Callable[[Function], Function]:
+def renamed_keyword(old: str, new: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """A decorator of a function whose keyword argument had another name: `@renamed_keyword("told", "regions")`."""
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             if old in kwargs:
                 warn_renamed(f"{old}=", f"{new}=")
                 kwargs[new] = kwargs.pop(old)

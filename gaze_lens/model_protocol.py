@@ -3,7 +3,7 @@
 def score_heads(model: Model, ...): ...
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,19 +18,28 @@ Hooks = Iterable[tuple[Any, Callable[..., Any]]]  # (hook name or name filter, f
 
 
 @runtime_checkable
-class Model(Protocol):
+class ModelShape(Protocol):
+    """What heads are checked against."""
+
+    cfg: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """The shape that heads belong to."""
+
+
+@runtime_checkable
+class Model(ModelShape, Protocol):
     """A vision-language model under TransformerLens hooks.
 
     cfg: TransformerLens' config (`n_layers`, `n_heads`, `model_name`, ...). config: Hugging Face's.
     processor: what makes tensors of pictures and prompts. original_model: the Hugging Face model.
-    silent: hook points that never fire, and why. blocks: the bridges of the layers. hook_dict: name -> hook point.
+    silent: hook points that never fire, and why. blocks: the bridges of the layers.
     """
 
-    cfg: Any
     processor: Any
     original_model: Any
     blocks: Any
-    hook_dict: Any
     family: "Family"
     silent: dict[str, str]
     attention_backend: "AttentionBackend"
@@ -40,8 +49,8 @@ class Model(Protocol):
         """Hugging Face's config."""
 
     @property
-    def fingerprint(self) -> str:
-        """The shape that heads belong to."""
+    def hook_dict(self) -> Mapping[str, Any]:
+        """Name -> hook point."""
 
     def __call__(self, input: Any, /, *args: Any, **options: Any) -> Any:
         """Run the model."""
@@ -66,3 +75,9 @@ class Model(Protocol):
 
     def capabilities(self, size: tuple[int, int] = ...) -> "Capabilities":
         """What can be done with the model."""
+
+    def _gated_hook_reason(self, hook_point_name: str) -> str | None:
+        """TransformerLens' own: the switch that a hook point waits for, where it is off."""
+
+    def _input_device(self) -> Any:
+        """TransformerLens' own: where inputs go."""

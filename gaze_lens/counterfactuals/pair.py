@@ -18,6 +18,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.inputs.alignment import check_aligned, check_model, text_spans, token_text
 from gaze_lens.inputs.prompts import each_prompt, rewritten
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 
 SHOWN = 4  # rows, and differences in a row, that a pair lists
@@ -40,7 +41,7 @@ class Pair:
     def __post_init__(self) -> None:
         (check_model if self.align else check_aligned)(self.clean, self.corrupted)
 
-    def encoded(self, model: Any) -> "Pair":
+    def encoded(self, model: Model) -> "Pair":
         """`pair.encoded(model)`: both with encoded images; images that they share are encoded once."""
         clean = model.encode(self.clean)
         return Pair(clean, model.encode(self.corrupted, reuse=clean), self.align)
@@ -59,7 +60,7 @@ class Pair:
 
 
 def counterfactual(
-    model: Any,
+    model: Model,
     pictures: Any,
     prompts: Any,
     change: Any,

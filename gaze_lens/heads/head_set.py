@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
+from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.files import to_json, write_whole
 
 FORMS = '"L20H3", "20.3" or (20, 3): layer and head, counted from zero'
@@ -107,7 +108,7 @@ class HeadSet:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, heads: Any, model: Any = None) -> "HeadSet":
+    def of(cls, heads: Any, model: ModelShape | None = None) -> "HeadSet":
         """`HeadSet.of(["L3H5", (2, 1)], model)`: the heads that a function was given, as a checked set.
 
         heads: a HeadSet, or what makes one. model: the `HookedVLM` that they are used with; without it only the set
@@ -133,8 +134,8 @@ class HeadSet:
 
     def __getitem__(self, index: int | slice) -> "Head | HeadSet":
         if isinstance(index, slice):
-            about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
-            return HeadSet(self.heads[index], **about)
+            heads = self.heads[index]
+            return HeadSet(heads, model=self.model, fingerprint=self.fingerprint, provenance=self.provenance)
         return self.heads[index]
 
     def __or__(self, other: "HeadSet") -> "HeadSet":
@@ -205,22 +206,22 @@ class HeadSet:
         entries = content
         if isinstance(content, dict):
             entries = next((content[key] for key in LISTS if key in content), None)
-        about = {"provenance": {"file": Path(path).name}} | (content if isinstance(content, dict) else {})
-        owner, provenance = (about.get("model"), about.get("fingerprint")), about.get("found", about["provenance"])
-        named = all(name is None or isinstance(name, str) for name in owner)
+        about: dict[str, Any] = {"provenance": {"file": Path(path).name}}
+        about |= content if isinstance(content, dict) else {}
+        owner, shape, provenance = about.get("model"), about.get("fingerprint"), about.get("found", about["provenance"])
+        named = all(name is None or isinstance(name, str) for name in (owner, shape))
         if not (isinstance(entries, list) and isinstance(provenance, dict) and named):
             raise HeadError(
                 f"{path} holds no heads: expected a list of heads, alone or under one of the keys {', '.join(LISTS)}, "
                 "with model and fingerprint as text. Write one with HeadSet.save(path)."
             )
         try:
-            heads = [_entry(entry) for entry in entries]
-            heads = cls(heads, model=owner[0], fingerprint=owner[1], provenance=provenance)
+            heads = cls(map(_entry, entries), model=owner, fingerprint=shape, provenance=provenance)
         except HeadError as error:
             raise HeadError(f"{path} cannot be read as heads: {error}") from error
         if force:
-            owner = {"model": model or heads.model, "fingerprint": fingerprint or heads.fingerprint}
-            return cls(heads, **owner, provenance=provenance)
+            owner, shape = model or heads.model, fingerprint or heads.fingerprint
+            return cls(heads, model=owner, fingerprint=shape, provenance=provenance)
         refuse_other(os.fspath(path), heads, model=model, fingerprint=fingerprint)
         return heads
 

@@ -73,7 +73,8 @@ def _check_images(clean: VLMInputs, corrupted: VLMInputs, row: int) -> None:
 def _check_texts(clean: VLMInputs, corrupted: VLMInputs, row: int) -> None:
     """InputError where a span of a row's text, or its answer, is longer on one side than on the other."""
     ours, theirs = text_spans(clean, row), text_spans(corrupted, row)
-    for index, (mine, other) in enumerate(zip_longest(ours, theirs, fillvalue=[])):
+    empty: list[int] = []
+    for index, (mine, other) in enumerate(zip_longest(ours, theirs, fillvalue=empty)):
         if len(mine) != len(other):
             places = _first_difference(clean, mine, corrupted, other, row)
             raise InputError(

@@ -26,7 +26,7 @@ def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
         name: torch.cat([_padded(part, name, shift) for part, shift in zip(parts, shifts, strict=True)])
         for name in parts[0].tensors
     }
-    encoded = tuple(image for part in parts for image in part.features.images)
+    encoded = tuple(image for part in parts for image in part.encoded_features.images)
     tokens, before = [], 0
     for part, shift in zip(parts, shifts, strict=True):
         columns = 0 if part.layout.cross_attention else shift
@@ -41,7 +41,7 @@ def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
         layout=_layout([part.layout for part in parts], shifts),
         answers=tuple(start + shift for part, shift in zip(parts, shifts, strict=True) for start in part.answers),
         maps=tuple(token_map for part in parts for token_map in part.maps),
-        features=replace(parts[0].features, images=encoded),
+        features=replace(parts[0].encoded_features, images=encoded),
     )
 
 

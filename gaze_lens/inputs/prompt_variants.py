@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +14,12 @@ from torch import Tensor
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.preparation import text_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 
 
 def prepare_variants(
-    model: Any,
+    model: Model,
     picture: Picture,
     prompts: Sequence[str],
     answers: Sequence[str] | None = None,
@@ -40,7 +40,7 @@ def prepare_variants(
     return rows
 
 
-def _with_text(model: Any, first: VLMInputs, text: Text) -> VLMInputs | None:
+def _with_text(model: Model, first: VLMInputs, text: Text) -> VLMInputs | None:
     """The inputs `first` with another text after the picture; None where only the processor can make them."""
     old, new = model.processor.tokenizer([first.prompts[0], text.full])["input_ids"]
     n_equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))

@@ -66,6 +66,13 @@ class VLMInputs:
         return self.input_ids.device
 
     @property
+    def encoded_features(self) -> Features:
+        """`features`; InputError where there are none."""
+        if self.features is None:
+            raise InputError("These inputs hold no encoded images; give model.encode(inputs).")
+        return self.features
+
+    @property
     def n_rows(self) -> int:
         """The number of prompts in the batch."""
         return len(self.prompts)

@@ -20,6 +20,7 @@ from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.edits import Hooks, mean_activations, position_mask
+from gaze_lens.model_protocol import Model
 
 Heads = HeadSet | Sequence[Any]
 HeadsByLayer = Mapping[int, tuple[int, ...]]
@@ -35,7 +36,7 @@ def zero_ablate(heads: Heads, *, positions: Group | None = None) -> Hooks:
 
 
 def mean_ablate(
-    model: Any,
+    model: Model,
     heads: Heads,
     reference: VLMInputs | Sequence[VLMInputs],
     *,
@@ -59,7 +60,7 @@ def mean_ablate(
 
 @torch.no_grad()
 def resample_ablate(
-    model: Any, heads: Heads, inputs: VLMInputs, others: VLMInputs, *, seed: int = 0, positions: Group | None = None
+    model: Model, heads: Heads, inputs: VLMInputs, others: VLMInputs, *, seed: int = 0, positions: Group | None = None
 ) -> Hooks:
     """`gl.resample_ablate(model, heads, inputs, others, seed=0)`: hooks that take the heads' output from other prompts.
 

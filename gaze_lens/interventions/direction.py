@@ -23,6 +23,7 @@ from gaze_lens.errors import InputError, ModelError
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.edits import Hooks, mean_activations, position_mask
+from gaze_lens.model_protocol import Model
 from gaze_lens.runs.tensor_files import TensorFile
 
 FILE = TensorFile("gaze_lens direction 1", kind="a direction", writer="Direction.save(path)", error=ModelError)
@@ -129,7 +130,7 @@ def _add(
 
 
 def mean_difference(
-    model: Any,
+    model: Model,
     a: VLMInputs | Sequence[VLMInputs],
     b: VLMInputs | Sequence[VLMInputs],
     *,

@@ -11,6 +11,7 @@ from torch import Tensor
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 
 Hooks = list[tuple[str, Callable]]
 
@@ -42,7 +43,7 @@ def position_mask(group: Group, tensor: Tensor) -> Bool[Tensor, "batch position"
 
 
 def mean_activations(
-    model: Any, inputs: VLMInputs | Sequence[VLMInputs], hook_names: Sequence[str], positions: Any
+    model: Model, inputs: VLMInputs | Sequence[VLMInputs], hook_names: Sequence[str], positions: Any
 ) -> dict[str, Float[Tensor, "*axes"]]:
     """Hook name -> the mean of its activation `[row, pos, ...]` over rows and positions.
 
@@ -58,14 +59,15 @@ def mean_activations(
 
 @torch.no_grad()
 def _row_means(
-    model: Any, inputs: VLMInputs, hook_names: Sequence[str], where: Group
+    model: Model, inputs: VLMInputs, hook_names: Sequence[str], where: Group
 ) -> dict[str, Float[Tensor, " row *axes"]]:
     """Hook name -> the mean over each row's positions in a group, in one run; no whole activation is stored."""
-    means = {}
+    means: dict[str, Tensor] = {}
 
     def average(tensor: Tensor, hook: Any, *, name: str) -> None:  # noqa: ARG001
         masks = position_mask(where, tensor)
-        means[name] = torch.stack([row[mask].mean(0) for row, mask in zip(tensor, masks, strict=True)])
+        if masks is not None:
+            means[name] = torch.stack([row[mask].mean(0) for row, mask in zip(tensor, masks, strict=True)])
 
     model.run_with_hooks(inputs, fwd_hooks=[(name, partial(average, name=name)) for name in hook_names])
     return means

@@ -129,7 +129,7 @@ def _mode(mode: Any) -> Mode:
 def _entries(region: Region | None, schedule: Schedule | None) -> list[tuple[int, Region]]:
     if (region is None) == (schedule is None):
         raise InputError("steer takes a region or a schedule of (step, region), and exactly one of them.")
-    entries = [(0, region)] if schedule is None else list(schedule)
+    entries = list(schedule or ()) if region is None else [(0, region)]
     if not entries:
         raise InputError("The schedule is empty; give at least one (step, region).")
     for entry in entries:

@@ -7,8 +7,9 @@ TransformerLens' own decompositions know only embeddings, attention and MLPs; an
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
 from gaze_lens.errors import InputError, MemoryLimitError
+from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model_protocol import Model
 
 MATRICES = ("hook_pattern", "hook_attn_scores")
@@ -33,6 +35,8 @@ class VLMActivationCache(ActivationCache):
     before it is added. As in TransformerLens, attributions are to logits before a soft cap.
     """
 
+    model: Any  # a `Model`; TransformerLens' own protocol has no `hook_dict`
+
     @classmethod
     def from_cache(cls, cache: ActivationCache, model: Model) -> "VLMActivationCache":
         """The same activations with this class's decompositions."""
@@ -46,7 +50,7 @@ class VLMActivationCache(ActivationCache):
         self,
         layer: int | None = None,
         mlp_input: bool = False,
-        mode: str = "all",
+        mode: Literal["all", "mlp", "attn"] = "all",
         apply_ln: bool = False,
         pos_slice: Any = None,
         incl_embeds: bool = True,
@@ -181,11 +185,11 @@ def check_memory(
         raise InputError(f"max_bytes={max_bytes} was given; give a number of bytes, or math.inf for no limit.")
     n_layers = model.cfg.n_layers
     stop = n_layers if stop_at_layer is None else stop_at_layer + n_layers * (stop_at_layer < 0)
-    keep = model._normalize_names_filter(names_filter)
+    keep = filter_function(model, names_filter)
     names = [name for name in model.hook_dict if name.startswith("blocks.") and name.endswith(MATRICES)]
     layers = [int(name.split(".")[1]) for name in names if keep(name)]
     cached = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
-    queries = len(Slice.unwrap(pos_slice).indices(shape[1]))
+    queries = np.size(Slice.unwrap(pos_slice).indices(shape[1]))
     n_rows = copies * shape[0]
     needed = sum(_matrix_bytes(model, tokens, n_rows, layer, queries) for layer in cached)
     if needed > limit:

@@ -31,7 +31,7 @@ from gaze_lens.model.projections import InputProjection, OutputProjection
 
 FIRED_BY_ATTENTION = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
 SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
-Place = tuple[dict[str, nn.Module], str, nn.Module, nn.Module]
+Place = tuple[dict[str, nn.Module | None], str, nn.Module, nn.Module]
 AFTER = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = {  # without hooks, these do what the module that they wrap does
     kind.forward for kind in (

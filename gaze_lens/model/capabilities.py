@@ -218,7 +218,7 @@ def _views(tokens: ImageTokens) -> tuple[View, ...]:
         rows, columns = (tokens.cells[selected].max(0).values - tokens.cells[selected].min(0).values + 1).tolist()
         box = tokens.bounds(tokens.positions[selected])
         shown = (box.x1 - box.x0) * (box.y1 - box.y0) / (tokens.size[0] * tokens.size[1])
-        views.append(View(rows, columns, shown > 0.9))
+        views.append(View(rows, columns, bool(shown > 0.9)))
     return tuple(views)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.errors import HookError
 from gaze_lens.model.activation_cache import check_memory
+from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model_protocol import Model
 
 LENGTHS = ("max_new_tokens", "max_length")
@@ -68,11 +69,12 @@ def capturing(
     if names_filter is None:
         return {}, []
     check_memory(model, inputs, max_bytes, names_filter=names_filter, copies=copies)
-    keep = model._normalize_names_filter(names_filter)
+    keep = filter_function(model, names_filter)
     matched = {name: model._gated_hook_reason(name) for name in model.hook_dict if keep(name)}
     names = [name for name, switch in matched.items() if switch is None]
     if not names:
-        switches = " and ".join(f"model.set_{switch}(True)" for switch in sorted(set(matched.values())))
+        off = sorted({switch for switch in matched.values() if switch is not None})
+        switches = " and ".join(f"model.set_{switch}(True)" for switch in off)
         way = f"call {switches} first" if switches else "see model.hook_dict for the names"
         raise HookError(f"names_filter {names_filter!r} matches no hook point that is on; {way}.")
     captured: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image
@@ -32,7 +32,7 @@ from gaze_lens.model.activation_cache import VLMActivationCache, check_memory
 from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
-from gaze_lens.model.live_hooks import explain, make_live
+from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.wrapping import bridge_of
 from gaze_lens.regions.picture import Picture
 
@@ -62,6 +62,8 @@ class HookedVLM(TransformerBridge):
     Make one with `from_pretrained` or `wrap`.
     """
 
+    original_model: Any  # Hugging Face's
+    processor: Any
     family: Family
     attention_backend: AttentionBackend
     silent: dict[str, str]
@@ -96,7 +98,7 @@ class HookedVLM(TransformerBridge):
         attached. A given `TransformerBridge` becomes a `HookedVLM` itself: its attention hooks come alive, and the same
         object is returned. A model is wrapped once: wrapping it again is a ModelError.
         """
-        bridge = bridge_of(hf_model, processor, name)
+        bridge: Any = bridge_of(hf_model, processor, name)  # its class changes
         bridge.__class__ = cls
         bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
         bridge.__dict__["attention_backend"] = make_live(bridge, upcast=bridge.family.upcast)
@@ -164,8 +166,8 @@ class HookedVLM(TransformerBridge):
         new = [key for key in dict.fromkeys(keys) if key not in encoded]
         if new:
             indices = [keys.index(key) for key in new]
-            images = self.family.encode(self.original_model, inputs.tensors, inputs.maps, indices)
-            encoded.update(zip(new, images, strict=True))
+            parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, indices)
+            encoded.update(zip(new, parts, strict=True))
         images = tuple(encoded[key] for key in keys)
         features = Features(images, self.family.to_forward_kwargs, takes_counts=self.family.cross_attention)
         tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
@@ -237,17 +239,15 @@ class HookedVLM(TransformerBridge):
         output, cache = super().run_with_cache(input, output_attentions=False, **options)
         return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
 
-    def _normalize_names_filter(self, names_filter: Any) -> Callable[[str], bool]:
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **options: Any) -> tuple[dict, list, list]:
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
-        named = [names_filter] if isinstance(names_filter, str) else names_filter
-        for name in named if isinstance(named, list | tuple) else ():
-            explain(self, name)
-        return super()._normalize_names_filter(names_filter)
+        explain_filter(self, names_filter)
+        return super().get_caching_hooks(names_filter, *args, **options)
 
-    def _check_hook_fireable(self, name: str, *others: str) -> None:
+    def _check_hook_fireable(self, *names: str) -> None:
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
-        explain(self, name)
-        super()._check_hook_fireable(name, *others)
+        explain_filter(self, names[:1])  # the others are the first one's names in TransformerLens
+        super()._check_hook_fireable(*names)
 
     def _has_positions(self, name: str) -> bool:
         """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
@@ -339,10 +339,10 @@ class HookedVLM(TransformerBridge):
                 "it without quantization_config. All other attention hooks work."
             )
 
-    def generate_stream(self, *_args: Any, **_options: Any) -> None:
+    def generate_stream(self, *_args: Any, **_options: Any) -> NoReturn:
         """Not served: pass Hugging Face's `streamer=` to `generate`."""
         raise InputError("generate_stream does not see images; pass a Hugging Face streamer= to model.generate.")
 
-    def hf_generate(self, *_args: Any, **_options: Any) -> None:
+    def hf_generate(self, *_args: Any, **_options: Any) -> NoReturn:
         """Not served: `generate` is Hugging Face's already."""
         raise InputError("hf_generate is not needed: model.generate(inputs, ...) is Hugging Face's, under hooks.")

@@ -10,12 +10,13 @@ example on keys that it takes from another layer, are taken away, and naming one
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.bridge_core import BridgeCore
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
 
 from gaze_lens.attention import attention_function
@@ -53,7 +54,7 @@ class Relay:
     its second dimension is the number of heads, or in memory the position comes first.
     """
 
-    norm: nn.Module
+    norm: Any
     point: HookPoint
     n_heads: int
     axis: int = 2
@@ -117,7 +118,20 @@ def explain(model: Model, name: str) -> None:
         )
 
 
-def _delegate(attention: nn.Module) -> None:
+def filter_function(model: Model, names_filter: Any) -> Callable[[str], bool]:
+    """A names filter as a function of a name; HookError where it names an attention hook point that cannot be."""
+    explain_filter(model, names_filter)
+    return BridgeCore._normalize_names_filter(names_filter)
+
+
+def explain_filter(model: Model, names_filter: Any) -> None:
+    """As `explain`, for the names in a names filter."""
+    names = [names_filter] if isinstance(names_filter, str) else names_filter
+    for name in names if isinstance(names, list | tuple) else ():
+        explain(model, name)
+
+
+def _delegate(attention: Any) -> None:
     """Let Hugging Face compute what a bridge computes itself."""
     if type(attention).forward is AttentionBridge.forward:
         return
@@ -128,6 +142,11 @@ def _delegate(attention: nn.Module) -> None:
             "gaze_lens/families/adapters.py."
         )
     attention.__class__ = DelegatingAttentionBridge
+    _relay_norms(attention)
+
+
+def _relay_norms(attention: Any) -> None:
+    """Let the norms and the gate of Hugging Face's module fire the bridge's hook points."""
     head_dim = attention.original_component.head_dim
     for letter in "qk":
         norm, point = (attention._modules.get(name) for name in (f"{letter}_norm", f"hook_{letter}_normed"))
@@ -141,7 +160,7 @@ def _delegate(attention: nn.Module) -> None:
         attention.gate.register_forward_hook(Relay(attention.gate, attention.hook_gate, n_heads=0).end)
 
 
-def _silent(attention: nn.Module) -> Iterator[tuple[str, str]]:
+def _silent(attention: Any) -> Iterator[tuple[str, str]]:
     """The hook points of an attention bridge that can never fire, and why."""
     parts = attention._modules
     yield "hook_hidden_states", UNFIRED
@@ -156,7 +175,7 @@ def _silent(attention: nn.Module) -> Iterator[tuple[str, str]]:
             yield f"hook_{letter}_normed", UNNORMED
 
 
-def _take_away(bridge: Any, block: nn.Module, name: str) -> None:
+def _take_away(bridge: Any, block: Any, name: str) -> None:
     """Remove a hook point of a block's attention, under all its names."""
     attention = block._modules["attn"]
     point = attention._modules.pop(name, None)
@@ -171,7 +190,7 @@ def _take_away(bridge: Any, block: nn.Module, name: str) -> None:
         del bridge._hook_registry[registered]
 
 
-def _name_on_block(bridge: Any, block: nn.Module, name: str, target: str, index: int) -> None:
+def _name_on_block(bridge: Any, block: Any, name: str, target: str, index: int) -> None:
     """Give a hook point its usual name on the block, where TransformerLens does without."""
     point = bridge._hook_registry.get(f"blocks.{index}.{target}")
     if point is not None and name not in block.hook_aliases:

@@ -31,9 +31,10 @@ def load(
     processor = _processor(name, revision, family_of(config), **hub)
     options = {**options, "config": config, "dtype": dtype, "device_map": device_map, "revision": revision}
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **options)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded: {error}") from error
+    model, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise ModelError(
@@ -81,12 +82,12 @@ def check_weights(model: nn.Module) -> None:
             raise ModelError(f"The weight {name} holds NaN; the checkpoint is damaged. Download or train it again.")
 
 
-def save(model: nn.Module, processor: Any, folder: str | os.PathLike[str]) -> None:
+def save(hf_model: Any, processor: Any, folder: str | os.PathLike[str]) -> None:
     """Write a bridged model as a Hugging Face checkpoint folder, under the names that its weights had before."""
     with torch.device("meta"):
-        names = set(type(model)(model.config).state_dict())
-    state = {key.replace("._original_component", ""): weight for key, weight in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict={name: weight for name, weight in state.items() if name in names})
+        names = set(type(hf_model)(hf_model.config).state_dict())
+    state = {key.replace("._original_component", ""): weight for key, weight in hf_model.state_dict().items()}
+    hf_model.save_pretrained(folder, state_dict={name: weight for name, weight in state.items() if name in names})
     processor.save_pretrained(folder)
 
 

@@ -32,8 +32,9 @@ class InputProjection(LinearBridge):
             forked = self._shared_fork(input, n_heads)
         else:
             return self._gated(super().forward(input, *args, **kwargs))
-        width = self.original_component.out_features // n_heads
-        return self._gated(attention._project_per_head_qkv(self, forked, n_heads, width).flatten(-2))
+        linear: Any = self.original_component
+        d_head = linear.out_features // n_heads
+        return self._gated(attention._project_per_head_qkv(self, forked, n_heads, d_head).flatten(-2))
 
     def _shared_fork(self, input: Tensor, n_heads: int) -> Tensor:
         """The copies that queries, keys and values share: Hugging Face projects queries first, values last."""

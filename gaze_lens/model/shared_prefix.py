@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from gaze_lens.attention.backend import n_hooks
 from gaze_lens.attention.positions import Positions
@@ -143,7 +143,7 @@ class SharedPrefixBatch:
                 arguments[name] = cut(tensor)
             else:
                 arguments[name] = tensor[sum(images, []) if name.startswith("image_") else list(self.firsts)]
-        return arguments | inputs.features.arguments(images)
+        return arguments | inputs.encoded_features.arguments(images)
 
     def _ends(self, inputs: VLMInputs) -> Int[Tensor, "row position"]:
         """The ids after the shared prefixes, padded on the right."""
@@ -166,33 +166,32 @@ def _filling(inputs: VLMInputs) -> int:
     return inputs.tokenizer.pad_token_id or 0
 
 
-class SharedPrefixCache(CacheLayerMixin):
+class SharedPrefixLayer(DynamicLayer):
     """A cache layer that several rows share: an update returns the shared keys, then those of each row, side by side.
 
     It leaves the layer as it is, so that keys and values of only one layer at a time are in memory twice.
     """
 
+    keys: Tensor  # it goes on from a forward, and is not empty
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """As the layer's own, for new keys and values `[row, head, position, d_head]`; see `shared_keys.py`."""
         n = len(key_states) // len(self.keys)
         new = side_by_side(key_states, n), side_by_side(value_states, n)
-        return super(SharedPrefixCache, copy.copy(self)).update(*new, *args, **kwargs)
+        return super(SharedPrefixLayer, copy.copy(self)).update(*new, *args, **kwargs)
 
 
-class SharedPrefixLayer(SharedPrefixCache, DynamicLayer):
-    """All keys and values."""
+class SharedPrefixWindow(SharedPrefixLayer, DynamicSlidingWindowLayer):
+    """The same for the keys and values in a sliding window, or a chunk."""
 
 
-class SharedPrefixWindow(SharedPrefixCache, DynamicSlidingWindowLayer):
-    """Those in a sliding window, or a chunk."""
-
-
-SHARED_LAYERS = {DynamicLayer: SharedPrefixLayer, DynamicSlidingWindowLayer: SharedPrefixWindow}
+SHARED_LAYERS: dict[type, type] = {DynamicLayer: SharedPrefixLayer, DynamicSlidingWindowLayer: SharedPrefixWindow}
 
 
 def share_cache(cache: Cache, owners: Int[Tensor, " row"]) -> None:
     """Let rows go on from a cache, each from the cache row of its group; small states of other layers are copied."""
-    for layer in cache.layers:
+    layers: list[Any] = cache.layers
+    for layer in layers:
         if type(layer) in SHARED_LAYERS:
             layer.__class__ = SHARED_LAYERS[type(layer)]
         else:
@@ -201,7 +200,7 @@ def share_cache(cache: Cache, owners: Int[Tensor, " row"]) -> None:
 
 def _positions(hf_model: Any, ids: Tensor, seen: Tensor, cache: Cache, owners: Tensor) -> dict[str, Tensor]:
     """Positions after images that count as fewer than their tokens (M-RoPE), as `generate` has them; else none."""
-    inner = getattr(hf_model, "model", None)
+    inner: Any = getattr(hf_model, "model", None)
     if getattr(inner, "rope_deltas", None) is None:
         return {}
     inner.rope_deltas = inner.rope_deltas[owners]

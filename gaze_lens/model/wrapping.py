@@ -17,7 +17,7 @@ from gaze_lens.families.adapters import adapter_for
 from gaze_lens.model import loading
 
 
-def bridge_of(model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+def bridge_of(model: Any, processor: Any, name: str | None) -> TransformerBridge:
     """The bridge of a Hugging Face model, or the bridge itself where one is given; ModelError, with nothing changed,
     for models that cannot be wrapped."""
     if not isinstance(model, nn.Module) or not hasattr(getattr(model, "original_model", model), "config"):
@@ -26,7 +26,7 @@ def bridge_of(model: nn.Module, processor: Any, name: str | None) -> Transformer
             "TransformerBridge of one. HookedVLM.from_pretrained(name) loads and wraps."
         )
     is_bridge = isinstance(model, TransformerBridge)
-    hf_model = model.original_model if is_bridge else model
+    hf_model: Any = model.original_model if is_bridge else model
     bridged = any(hasattr(module, "original_component") for module in hf_model.modules())
     if hasattr(model, "attention_backend") or (bridged and not is_bridge):
         raise ModelError(
@@ -36,10 +36,10 @@ def bridge_of(model: nn.Module, processor: Any, name: str | None) -> Transformer
     family_of(hf_model.config)
     kernel_of(hf_model.get_decoder())
     loading.check_weights(hf_model)
-    return model if is_bridge else _build(hf_model, processor, name)
+    return model if isinstance(model, TransformerBridge) else _build(hf_model, processor, name)
 
 
-def _build(hf_model: nn.Module, processor: Any, name: str | None) -> TransformerBridge:
+def _build(hf_model: Any, processor: Any, name: str | None) -> TransformerBridge:
     """TransformerLens' bridge, with its own adapter for the family or ours."""
     config = hf_model.config
     architecture = (config.architectures or [type(hf_model).__name__])[0]
@@ -71,5 +71,8 @@ def _adapt(adapter: Any, packed: bool) -> None:
     adapter.cfg.attn_implementation = None
     parts = adapter.component_mapping["blocks"].submodules if adapter.component_mapping else {}
     if packed and isinstance(parts.get("mlp"), JointGateUpMLPBridge):
-        projections = {"gate_up": LinearBridge("gate_up_proj"), "out": LinearBridge("down_proj")}
+        projections: dict[str, GeneralizedComponent] = {
+            "gate_up": LinearBridge("gate_up_proj"),
+            "out": LinearBridge("down_proj"),
+        }
         parts["mlp"] = GeneralizedComponent(parts["mlp"].name, submodules=projections)

@@ -14,7 +14,7 @@ def outlines(shape: Shape) -> list[Float[np.ndarray, "vertex 2"]]:
     if isinstance(shape, Mask):
         padded = np.pad(shape.array.astype(float), 1)
         lines = contourpy.contour_generator(z=padded).lines(0.5)
-        return [line - 0.5 for line in lines]  # one pixel of padding, and the centre of pixel 0 is at 0.5
+        return [np.asarray(line) - 0.5 for line in lines]  # one pixel of padding, and the centre of pixel 0 is at 0.5
     if isinstance(shape, Polygon):
         points = np.array(shape.points, float)
         return [np.concatenate([points, points[:1]])]

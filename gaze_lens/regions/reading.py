@@ -87,8 +87,8 @@ def _check_frames(image: Image.Image) -> None:
         raise ImageError(f"An image of {image.width} x {image.height} pixels was given; it needs one pixel or more.")
     if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO is a photograph and its previews
         raise ImageError(
-            f"An image file with {image.n_frames} frames was given; gaze_lens takes single pictures. Choose a frame: "
-            "image.seek(n), then image.convert('RGB')."
+            f"An image file with {getattr(image, 'n_frames', 'several')} frames was given; gaze_lens takes single "
+            "pictures. Choose a frame: image.seek(n), then image.convert('RGB')."
         )
 
 

@@ -73,7 +73,7 @@ class Box:
     @property
     def area(self) -> float:
         """Square pixels."""
-        return (self.x1 - self.x0) * (self.y1 - self.y0)
+        return float((self.x1 - self.x0) * (self.y1 - self.y0))
 
     @property
     def bounds(self) -> "Box":
@@ -263,7 +263,7 @@ def _measure(shape: Polygon | Mask | Union, boxes: Boxes) -> Float[np.ndarray, "
     return raster.covered(cells, x=x, y=y, boxes=boxes)
 
 
-def _even(start: float, end: float) -> np.ndarray:
+def _even(start: Number, end: Number) -> np.ndarray:
     """Evenly spaced edges, four to a pixel; at least 64 cells, so that small shapes have an area."""
     return np.linspace(start, end, int(np.clip(math.ceil(4 * (end - start)), 64, FINE)) + 1)
 
