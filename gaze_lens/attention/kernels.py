@@ -72,14 +72,17 @@ def _kernel_by_heads(call: Call, layer: AttentionLayer, state: ForwardState, act
     parts = {}
     for biases, heads in heads_under.items():
         some = call.only(heads) if len(heads_under) > 1 else call
-        mask = state.mask_of(call).with_biases(biases, call) if biases else call.mask
-        parts[tuple(heads)] = _kernel_by_rows(some, layer, mask) if biases else _default_kernel(some, layer, mask)
+        if biases:
+            part = _kernel_by_rows(some, layer, state.mask_of(call).with_biases(biases, call))
+        else:
+            part = _default_kernel(some, layer, call.mask)
+        parts[tuple(heads)] = part
     if len(parts) == 1:
         return next(iter(parts.values()))
     first = next(iter(parts.values()))  # under autocast its precision is not that of the queries
     mixed = first.new_empty(*first.shape[:2], n_heads, first.shape[-1])
-    for heads, part in parts.items():
-        mixed[:, :, list(heads)] = part
+    for selected, part in parts.items():
+        mixed[:, :, list(selected)] = part
     return mixed
 
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from gaze_lens.data.coco_objects import Choice, choose, shape_of
 from gaze_lens.data.folders import existing, fault
-from gaze_lens.data.pictures import Pictures, check_limit, collected
+from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image, read_size
+from gaze_lens.regions.shapes import Shape
 
 Record = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def read_coco(
     folder = existing(images, "the image files")
     left_out: dict[str, list[str]] = defaultdict(list)
     objects = _by_image(content, left_out)
-    readers = {}
+    readers: dict[str, Reader] = {}
     for record in _in_order(content["images"], seed):
         if len(readers) == limit:
             break
@@ -134,7 +135,9 @@ def _picture(path: Path, size: tuple[int, int], objects: Sequence[Record], choic
     image = read_image(path)
     if image.size != size:
         raise ImageError(f"{path} has {image.size} pixels; the annotations are for {size}.")
-    regions, captions, counts = {}, {}, Counter()
+    regions: dict[str, Shape] = {}
+    captions: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     for annotation in objects:
         category = choice.names[annotation["category_id"]]
         counts[category] += 1

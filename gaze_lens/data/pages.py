@@ -18,7 +18,7 @@ from PIL import Image
 
 from gaze_lens.comics.strips import with_panels
 from gaze_lens.data.folders import existing, fault, image_files
-from gaze_lens.data.pictures import Pictures, check_limit, collected
+from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
@@ -52,13 +52,16 @@ def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, lim
     """
     check_limit(limit)
     root = existing(folder, "images of several panels")
-    readers, left_out = {}, defaultdict(list)
+    readers: dict[str, Reader] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
     for path in image_files(root):
         if len(readers) == limit:
             break
         name = path.name if path.stem in readers else path.stem
         own = panels.get(name) if isinstance(panels, Mapping) else panels
-        if reason := "no panels were given" if own is None else fault([path]):
+        if own is None:
+            left_out["no panels were given"].append(name)
+        elif reason := fault([path]):
             left_out[reason].append(name)
         else:
             readers[name] = partial(read_page, path, own)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gaze_lens.comics.strips import strip
 from gaze_lens.data.folders import existing, fault, image_files, subfolders
-from gaze_lens.data.pictures import Pictures, check_limit, collected
+from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.regions.picture import Picture
 
 LAYOUT = "<comic>/p1.png, p2.png, ..."
@@ -31,7 +31,8 @@ def read_strips(
     """
     check_limit(limit)
     root = existing(folder, LAYOUT)
-    readers, left_out = {}, defaultdict(list)
+    readers: dict[str, Reader] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
     for comic in subfolders(root):
         if len(readers) == limit:
             break

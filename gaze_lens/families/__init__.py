@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import ModelError
@@ -144,7 +145,7 @@ FAMILIES: tuple[Family, ...] = (
 REGISTERED: list[Family] = []  # the families that users registered
 
 
-def register(family: Family, *, adapter: type | None = None) -> None:
+def register(family: Family, *, adapter: type[ArchitectureAdapter] | None = None) -> None:
     """Add a family: `register(Family("Star-VL", ("StarVLForConditionalGeneration",), token_maps, ...))`.
 
     adapter: the TransformerLens adapter for its classes, a `PathAdapter` for example; None where TransformerLens has
@@ -155,8 +156,9 @@ def register(family: Family, *, adapter: type | None = None) -> None:
         raise ModelError(f"gaze_lens has a family {family.name!r} of its own; register this one under another name.")
     REGISTERED[:] = [*(other for other in REGISTERED if other.name != family.name), family]
     register_adapters()
-    for architecture in family.architectures if adapter else ():
-        ArchitectureAdapterFactory.register_adapter(architecture, adapter)
+    if adapter is not None:
+        for architecture in family.architectures:
+            ArchitectureAdapterFactory.register_adapter(architecture, adapter)
 
 
 def family_of(config: Any) -> Family:

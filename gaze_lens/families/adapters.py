@@ -30,6 +30,7 @@ from transformer_lens.model_bridge.generalized_components import (
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.supported_architectures import Glm4vArchitectureAdapter, Idefics3ArchitectureAdapter
 
+Components = dict[str, GeneralizedComponent]
 SANDWICH = {
     "ln1": "input_layernorm", "ln1_post": "post_attention_layernorm",
     "ln2": "pre_feedforward_layernorm", "ln2_post": "post_feedforward_layernorm",
@@ -75,12 +76,13 @@ class PathAdapter(ArchitectureAdapter):
         cfg.is_multimodal = True
         cfg.rmsnorm_uses_offset = self.paths.offset_norms
         self._extract_vision_dims(cfg)
-        self.weight_processing_conversions = self._qkvo_weight_conversions(include_biases=True)
+        self.weight_processing_conversions = {**self._qkvo_weight_conversions(include_biases=True)}
 
     def prepare_model(self, hf_model: nn.Module) -> None:
         """Describe the modules of the model that is to be bridged."""
         super().prepare_model(hf_model)
-        paths, layers = self.paths, hf_model.get_submodule(self.paths.text).layers
+        paths = self.paths
+        layers: Any = hf_model.get_submodule(paths.text).layers
         norms = _norm_names(layers[0])
         self.cfg.uses_rms_norm = "RMSNorm" in type(layers[0].input_layernorm).__name__  # as in TransformerLens
         self.cfg.normalization_type = "RMS" if self.cfg.uses_rms_norm else "LN"
@@ -89,7 +91,7 @@ class PathAdapter(ArchitectureAdapter):
         cross_attention = any(hasattr(layer, "cross_attn") for layer in layers)
         self.supports_fold_ln = norms is SEQUENTIAL and not experts and not cross_attention
 
-        submodules = {role: self._norm(name) for role, name in norms.items()}
+        submodules: Components = {role: self._norm(name) for role, name in norms.items()}
         submodules |= {"attn": self._attention(), "mlp": self._experts() if experts else self._gated_mlp()}
         block = ParallelBlockBridge if norms is PARALLEL else SelfOrCrossBlockBridge
         self.component_mapping = {
@@ -108,8 +110,8 @@ class PathAdapter(ArchitectureAdapter):
 
     def _attention(self) -> AttentionBridge:
         """Attention that Hugging Face's own code computes."""
-        projections = {letter: LinearBridge(name=f"{letter}_proj") for letter in "qkvo"}
-        norms = {name: self._norm(name, optional=True) for name in ("q_norm", "k_norm")}
+        projections: Components = {letter: LinearBridge(name=f"{letter}_proj") for letter in "qkvo"}
+        norms: Components = {name: self._norm(name, optional=True) for name in ("q_norm", "k_norm")}
         return AttentionBridge("self_attn", self.cfg, projections | norms, maintain_native_attention=True)
 
     def _experts(self) -> MoEBridge:
@@ -120,7 +122,7 @@ class PathAdapter(ArchitectureAdapter):
         return MoEBridge("mlp", self.cfg, routers | projections)
 
 
-def _norm_names(layer: nn.Module) -> dict[str, str]:
+def _norm_names(layer: Any) -> dict[str, str]:
     """The role of each norm of a layer -> its name in Hugging Face's layer."""
     if getattr(layer, "norm_after", False):
         return AFTERWARDS

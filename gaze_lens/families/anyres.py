@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families.features import EncodedImage, encode_each
@@ -173,7 +173,7 @@ def _padded(size: Size, tile: Tile) -> TokenMap:
 
 
 def encode_by_sample(
-    model: nn.Module, tensors: Mapping[str, Tensor], maps: Any, selected: Sequence[int]
+    model: Any, tensors: Mapping[str, Tensor], maps: Any, selected: Sequence[int]
 ) -> list[EncodedImage]:
     """As `encode_each`, for a model that encodes an image differently where its prompt has others.
 

@@ -71,7 +71,7 @@ def _map(size: Size, rows: int, columns: int, side: int, patch: int, most: int) 
 
 
 @torch.no_grad()
-def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
+def encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
     """The input of the cross-attention layers' keys, `[key, d_model]`, for the images `selected`.
 
     Where rows have different numbers of images, "padding" is the same for the empty image that pads the shorter rows:
@@ -108,7 +108,7 @@ def _paddings(images: Sequence[EncodedImage], n: int) -> list[Float[Tensor, "key
     return paddings[:1] * n
 
 
-def attach(model: nn.Module) -> None:
+def attach(model: Any) -> None:
     """Let a Hugging Face model's `generate` take encoded images, and give its cross-attention layers whole rows."""
     model.register_forward_pre_hook(_only_in_prefill, with_kwargs=True)
     model.get_decoder().register_forward_pre_hook(_row_by_row, with_kwargs=True)
@@ -123,7 +123,7 @@ def _row_by_row(_text_model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> 
     return args, {**kwargs, "cross_attention_states": states.reshape(len(rows), -1, states.shape[-1])}
 
 
-def _only_in_prefill(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Arguments | None:
+def _only_in_prefill(model: Any, args: tuple, kwargs: dict[str, Any]) -> Arguments | None:
     """Drop `cross_attention_states` after the prefill, when their keys are in the cache.
 
     Hugging Face's `generate` passes them to every step, and the layers would append their keys each time.

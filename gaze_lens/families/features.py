@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.deprecation import renamed_fields, renamed_names
@@ -51,12 +51,12 @@ def _to_device(value: Any, device: Any) -> Any:
 
 def image_by_image(images: Sequence[EncodedImage]) -> dict[str, Any]:
     """A family's `to_forward_kwargs`, where the model takes one tensor `[token, d_model]` ("tokens") per image."""
-    pooled = tuple(image["tokens"] for image in images)
+    pooled: Any = tuple(image["tokens"] for image in images)  # Hugging Face declares a tensor and makes a tuple
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
 
 
 def encode_each(
-    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int], **options: Any
+    model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int], **options: Any
 ) -> list[EncodedImage]:
     """The vision tower's output for the images `selected`, where row i of `pixel_values` is image i.
 

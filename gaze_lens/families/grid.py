@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.families.features import EncodedImage
@@ -21,7 +21,7 @@ def token_maps(processed: Processed) -> list[TokenMap]:
     ]
 
 
-def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
+def encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
     """The vision tower's output for the images `selected`, with DeepStack features where there are any."""
     grids = tensors["image_grid_thw"]
     chunks = tensors["pixel_values"].split(grids.prod(-1).tolist())
@@ -36,8 +36,8 @@ def encode(model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected
 
 def to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
     """One tensor per image, and for each DeepStack level one tensor per image."""
-    pooled = tuple(image["tokens"] for image in images)
-    levels = [tuple(level) for level in zip(*(image["levels"] for image in images), strict=True)]
+    pooled: Any = tuple(image["tokens"] for image in images)  # Hugging Face declares tensors and makes tuples
+    levels: list[Any] = [tuple(level) for level in zip(*(image["levels"] for image in images), strict=True)]
     if not levels:
         return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
     # Imported here because it is slow, and other families do not need it.

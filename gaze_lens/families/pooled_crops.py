@@ -7,10 +7,11 @@ patches; the patches are padded to whole windows, so windows at the edges hold f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gaze_lens.errors import InputError
 from gaze_lens.families.features import EncodedImage
@@ -93,7 +94,7 @@ def _pooled(patches: int, count: int, pool: int) -> Float[Tensor, "token 2"]:
 
 
 def encode(
-    model: nn.Module, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+    model: Any, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
 ) -> list[EncodedImage]:
     """The vision tower's pooled output for the images `selected`."""
     crops = tensors["pixel_values"].split(tensors["image_num_crops"].tolist())

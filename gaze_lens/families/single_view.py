@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.errors import InputError
@@ -26,9 +26,7 @@ def fixed_maps(processed: Processed) -> list[TokenMap]:
     return [stretched_grid(size, height // patch, width // patch) for size in processed.images]
 
 
-def fixed_encode(
-    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]
-) -> list[EncodedImage]:
+def fixed_encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
     """The vision tower's output for the images `selected`."""
     output = model.model.get_image_features(tensors["pixel_values"][list(selected)], return_dict=True)
     return [{"tokens": tokens} for tokens in output.pooler_output]
@@ -52,9 +50,7 @@ def shaped_maps(processed: Processed) -> list[TokenMap]:
     ]
 
 
-def shaped_encode(
-    model: nn.Module, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]
-) -> list[EncodedImage]:
+def shaped_encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:
     """The vision tower's output for the images `selected`, without padding."""
     pixels, patch_positions = (tensors[name][list(selected)] for name in ("pixel_values", "image_position_ids"))
     output = model.model.get_image_features(pixels, patch_positions, return_dict=True)

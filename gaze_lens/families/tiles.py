@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.families.features import EncodedImage
@@ -80,7 +80,7 @@ def n_views(token_map: TokenMap) -> int:
 
 
 def encode(
-    model: nn.Module,
+    model: Any,
     tensors: Mapping[str, Tensor],
     maps: Sequence[TokenMap],
     selected: Sequence[int],
@@ -99,12 +99,12 @@ def encode(
 
 def to_forward_kwargs(images: Sequence[EncodedImage], *, output: str = "pooler_output") -> dict[str, Any]:
     """One tensor with the views of all images."""
-    views = torch.cat([image["tokens"] for image in images])
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(**{output: views})}}
+    views: dict[str, Any] = {output: torch.cat([image["tokens"] for image in images])}
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(**views)}}
 
 
 def encode_padded(
-    model: nn.Module, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+    model: Any, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
 ) -> list[EncodedImage]:
     """As `encode`, where the processor pads rows with tiles that are all zero; `[token, feature]` for each image."""
     names = [name for name in ("pixel_values", "pixel_attention_mask") if name in tensors]

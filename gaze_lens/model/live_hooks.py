@@ -96,7 +96,9 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
         if "linear_attn" in block._modules:
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
-    bridge.blocks = nn.ModuleList(list(bridge.blocks))
+    blocks = nn.ModuleList(list(bridge.blocks))
+    blocks.training = bridge.blocks.training
+    bridge.blocks = blocks
     Bypass.attach(bridge.original_model, text_model, bridge.cfg)
     run_in_context(bridge.original_model, backend.run)
     run_in_context(bridge.original_model, backend.run, "generate")
