@@ -73,6 +73,9 @@ class Model(ModelShape, Protocol):
     def hooks(self, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> AbstractContextManager[Any]:
         """Attach hooks for the forwards inside."""
 
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Compute what every head adds to the residual stream, or not."""
+
     def capabilities(self, size: tuple[int, int] = ...) -> "Capabilities":
         """What can be done with the model."""
 

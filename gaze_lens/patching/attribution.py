@@ -12,7 +12,7 @@ et al. 2023, "Attribution Patching Outperforms Automated Circuit Discovery" (edg
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,6 +25,7 @@ from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.alignment import check_aligned
 from gaze_lens.inputs.position_groups import Group, groups
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.cells import Cell, cells_of
 from gaze_lens.patching.donor import indices_of
 from gaze_lens.patching.gradients import Key, Store, activations, attached, gradients_of
@@ -36,7 +37,7 @@ from gaze_lens.patching.sweep import check_inputs, encoded_pair
 
 
 def attribute(
-    model: Any,
+    model: Model,
     clean: Any,
     corrupted: Any,
     *,
@@ -70,7 +71,7 @@ def attribute(
 
 
 def attribute_edges(
-    model: Any,
+    model: Model,
     clean: Any,
     corrupted: Any,
     senders: HeadSet | Sequence[Any] | None,
@@ -122,10 +123,10 @@ def agreement(estimate: PatchResult, patched: PatchResult) -> float:
             f"The two results have {len(both)} cells in common; expected at least three. Patch with the where= and "
             "positions= of the estimate, or some of its heads."
         )
-    return float(both.rank().corr().iloc[0, 1])
+    return float(both.rank().corr().to_numpy()[0, 1])
 
 
-def _prepared(model: Any, clean: Any, corrupted: Any, metric: Any) -> tuple[BatchMetrics, VLMInputs, VLMInputs]:
+def _prepared(model: Model, clean: Any, corrupted: Any, metric: Any) -> tuple[BatchMetrics, VLMInputs, VLMInputs]:
     """The checked metric, and both inputs, encoded."""
     metrics = BatchMetrics.of(metric, check_inputs(model, clean, corrupted, batch_size=1))
     check_aligned(clean, corrupted)
@@ -133,7 +134,7 @@ def _prepared(model: Any, clean: Any, corrupted: Any, metric: Any) -> tuple[Batc
 
 
 def _estimate(
-    model: Any,
+    model: Model,
     what: str,
     index: pd.DataFrame,
     effects: Float[Tensor, "metric cell row"],
@@ -146,10 +147,11 @@ def _estimate(
 
 
 def _by_cell(
-    model: Any, site: Site, cells: Sequence[Cell], where: Sequence[Group], products: Mapping[Key, Tensor]
+    model: Model, site: Site, cells: Sequence[Cell], where: Sequence[Group], products: Mapping[Key, Tensor]
 ) -> Float[Tensor, "cell row"]:
     """The sum over the positions of each cell and over its head's part of the activation."""
-    by_name, sums = {group.name: group for group in where}, {}
+    by_name = {group.name: group for group in where}
+    sums: dict[Cell, Tensor] = {}
     for cell in cells:
         if cell._replace(head=None) in sums:
             continue
@@ -158,7 +160,8 @@ def _by_cell(
         if site.heads:  # without the gate of a query, where it has one: patching leaves it alone, too
             parts = (part.unflatten(2, (n_heads, -1))[:, :, :, 0] for part in parts)
         by_position = (part.flatten(2).unflatten(-1, (n_heads, -1)).sum(-1) for part in parts)
-        sums[cell._replace(head=None)] = sum(_summed(by_name[cell.positions], part) for part in by_position)
+        summed = (_summed(by_name[cell.positions], part) for part in by_position)
+        sums[cell._replace(head=None)] = reduce(torch.add, summed)
     return torch.stack([sums[cell._replace(head=None)][:, cell.head or 0] for cell in cells])
 
 
@@ -178,7 +181,7 @@ class End(NamedTuple):
 
 
 @contextmanager
-def _attached_to(model: Any, readers: Sequence[Reader], store: Store) -> Iterator[None]:
+def _attached_to(model: Model, readers: Sequence[Reader], store: Store) -> Iterator[None]:
     with model.hooks([(reader.hook_name, partial(store, reader)) for reader in readers]):
         yield
 

@@ -19,6 +19,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.direction import Direction
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.result import PatchResult
 from gaze_lens.patching.sweep import Sweep, check_inputs, digests
@@ -34,7 +35,7 @@ class Band(NamedTuple):
 
 @torch.no_grad()
 def sweep_bands(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     direction: Direction,
     *,
@@ -92,7 +93,7 @@ class _BandEdits:
     def capture(self, _model: Any, _cells: Sequence[Band]) -> AbstractContextManager:
         return nullcontext()
 
-    def patch(self, model: Any, cells: Sequence[Band]) -> AbstractContextManager:
+    def patch(self, model: Model, cells: Sequence[Band]) -> AbstractContextManager:
         return model.hooks(
             [
                 (name, partial(_on_copy, add=add, copy=copy, n_copies=len(cells)))

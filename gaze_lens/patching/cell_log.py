@@ -56,8 +56,8 @@ def _same_sweep(path: Path, header: Line, expected: Line) -> None:
         raise InputError(f"{path} holds no patching sweep; give another file to resume=, or a new one.")
     different = [key for key in expected if key != "measured" and header.get(key) != expected[key]]
     if not different:
-        measured = [torch.tensor(entry["measured"]) for entry in (header, expected)]
-        different = [] if torch.allclose(*measured, rtol=1e-3, atol=1e-4) else ["values of the metric"]
+        before, now = (torch.tensor(entry["measured"]) for entry in (header, expected))
+        different = [] if torch.allclose(before, now, rtol=1e-3, atol=1e-4) else ["values of the metric"]
     if different:
         raise InputError(
             f"{path} belongs to another run; its {', '.join(different)} differ. The same command goes on where it "
@@ -65,7 +65,7 @@ def _same_sweep(path: Path, header: Line, expected: Line) -> None:
         )
 
 
-def _read(path: Path | None, number: int, line: Line, kind: type) -> tuple[Any, Values]:
+def _read(path: Path | None, number: int, line: Line, kind: Any) -> tuple[Any, Values]:
     """The cell and the values of a line."""
     try:
         return kind(*(line[name] for name in kind._fields)), torch.tensor(line["values"])

@@ -10,6 +10,7 @@ from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.model.projections import n_heads_of
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.sites import Site, check_layer, layers_with
 
 
@@ -24,7 +25,7 @@ class Cell(NamedTuple):
     positions: str
 
 
-def cells_of(model: Any, site: Site, where: Any, groups: Sequence[Group]) -> list[Cell]:
+def cells_of(model: Model, site: Site, where: Any, groups: Sequence[Group]) -> list[Cell]:
     """The cells of a sweep, layer by layer; `where` as in `gl.patch`.
 
     Raises HeadError, HookError and InputError for heads or layers that the model does not have, or that have no such
@@ -47,7 +48,7 @@ def cells_of(model: Any, site: Site, where: Any, groups: Sequence[Group]) -> lis
     return cells
 
 
-def _heads_by_layer(model: Any, site: Site, where: Any) -> list[tuple[int, Sequence[int | None]]]:
+def _heads_by_layer(model: Model, site: Site, where: Any) -> list[tuple[int, Sequence[int | None]]]:
     """The layers that `where` names, with the heads to patch in each; [None] for what has no heads."""
     if where is None:
         where = layers_with(model, site) or [0]  # where no layer has it, the error about the first says why
@@ -63,7 +64,7 @@ def _heads_by_layer(model: Any, site: Site, where: Any) -> list[tuple[int, Seque
     return _heads_of_set(model, site, HeadSet.of(where, model))
 
 
-def _heads_of_set(model: Any, site: Site, heads: HeadSet) -> list[tuple[int, Sequence[int]]]:
+def _heads_of_set(model: Model, site: Site, heads: HeadSet) -> list[tuple[int, Sequence[int | None]]]:
     """The heads of a set, by layer; for keys and values the KV heads that they read."""
     by_layer = heads.by_layer()
     for layer in by_layer:
@@ -74,7 +75,7 @@ def _heads_of_set(model: Any, site: Site, heads: HeadSet) -> list[tuple[int, Seq
     return [(layer, sorted({head // share[layer] for head in of_layer})) for layer, of_layer in by_layer.items()]
 
 
-def _check_image_tokens(model: Any, groups: Sequence[Group]) -> None:
+def _check_image_tokens(model: Model, groups: Sequence[Group]) -> None:
     """Raises RegionError for positions that hold no image feature."""
     for group in groups:
         images = zip(group.rows, group.layout.images, strict=True)

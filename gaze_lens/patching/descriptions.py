@@ -10,12 +10,13 @@ from typing import Any
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.prompts import each_prompt
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 
 Block = tuple[str, ...]  # the described regions of one picture, one a row
 
 
-def descriptions(model: Any, pictures: Picture | Sequence[Picture], prompts: Any) -> VLMInputs:
+def descriptions(model: Model, pictures: Picture | Sequence[Picture], prompts: Any) -> VLMInputs:
     """`descriptions(model, strip, question)`: one row for each caption, the caption being the answer; encoded.
 
     pictures: one with captions, or a list. prompts: a question, or a list with one for each picture.

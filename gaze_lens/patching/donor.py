@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gaze_lens.inputs.position_groups import Group
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.cells import Cell
 from gaze_lens.patching.image_features import hook_image_features
 from gaze_lens.patching.sites import Site
@@ -37,14 +38,14 @@ class Donor:
     pairs: Sequence[tuple[Group, Group]]
     activations: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)  # TransformerLens prints hooks
 
-    def capture(self, model: Any, cells: Sequence[Cell]) -> Any:
+    def capture(self, model: Model, cells: Sequence[Cell]) -> Any:
         """A context: a run of the clean inputs inside stores the activations that the cells need."""
         names: dict[int | None, set[str]] = {}
         for cell in cells:
             names.setdefault(cell.layer, set()).add(cell.positions)
         return self._attached(model, {layer: partial(self._store, groups) for layer, groups in names.items()})
 
-    def patch(self, model: Any, cells: Sequence[Cell]) -> Any:
+    def patch(self, model: Model, cells: Sequence[Cell]) -> Any:
         """A context: a run of the corrupted inputs inside is patched.
 
         cells: of one layer. The run has a copy of every row for each of them.
@@ -58,7 +59,7 @@ class Donor:
         return cell.layer
 
     @contextmanager
-    def _attached(self, model: Any, functions: Mapping[int | None, Callable[[Tensor, Any], Any]]) -> Iterator[None]:
+    def _attached(self, model: Model, functions: Mapping[int | None, Callable[[Tensor, Any], Any]]) -> Iterator[None]:
         if self.site.point is None:
             with hook_image_features(model, functions[None]):
                 yield

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from gaze_lens.errors import ModelError
 from gaze_lens.model.live_hooks import SHARED
+from gaze_lens.model_protocol import Model
 
 
-def cannot_run_from_layer(model: Any) -> str | None:
+def cannot_run_from_layer(model: Model) -> str | None:
     """The reason why a model cannot be run from a layer on; None where it can."""
     if SHARED in model.silent.values():
         return "some of its layers take keys and values from earlier layers, which would not have run"
@@ -28,7 +29,7 @@ def cannot_run_from_layer(model: Any) -> str | None:
 
 
 @contextmanager
-def cache_residuals(model: Any, layers: Iterable[int]) -> Iterator[dict[int, Float[Tensor, "batch pos d_model"]]]:
+def cache_residuals(model: Model, layers: Iterable[int]) -> Iterator[dict[int, Float[Tensor, "batch pos d_model"]]]:
     """A dictionary that a run inside fills: layer -> the residual stream before it. Layer 0 is left out."""
     streams: dict[int, Tensor] = {}
 
@@ -49,7 +50,7 @@ def cache_residuals(model: Any, layers: Iterable[int]) -> Iterator[dict[int, Flo
 
 
 @contextmanager
-def run_from_layer(model: Any, layer: int, stream: Float[Tensor, "batch pos d_model"] | None) -> Iterator[None]:
+def run_from_layer(model: Model, layer: int, stream: Float[Tensor, "batch pos d_model"] | None) -> Iterator[None]:
     """Forwards inside compute `layer` and those after it.
 
     stream: the residual stream before `layer`, as `cache_residuals` has it; None for layer 0.

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.image_features import hook_image_features
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.sites import Site
 
-Key = tuple[Hashable, str]  # (what the caller calls the place: a layer, None before all layers; the hook point)
-Store = Callable[[Hashable, Tensor, Any], Tensor | None]  # called as store(place, tensor, hook)
+Key = tuple[Any, str]  # (what the caller calls the place: a layer, None before all layers; the hook point)
+Store = Callable[[Any, Tensor, Any], Tensor | None]  # called as store(place, tensor, hook)
 Attach = Callable[[Store], AbstractContextManager]
 
 
 @contextmanager
-def attached(model: Any, site: Site, layers: list[int | None], store: Store) -> Iterator[None]:
+def attached(model: Model, site: Site, layers: list[int | None], store: Store) -> Iterator[None]:
     """A context in which `store(layer, tensor, hook)` is called with a site's activation in each of these layers."""
     if site.point is None:
         with hook_image_features(model, partial(store, None)):
@@ -38,7 +39,7 @@ def attached(model: Any, site: Site, layers: list[int | None], store: Store) -> 
 
 
 @torch.no_grad()
-def activations(model: Any, inputs: VLMInputs, attach: Attach) -> tuple[Tensor, dict[Key, Tensor]]:
+def activations(model: Model, inputs: VLMInputs, attach: Attach) -> tuple[Tensor, dict[Key, Tensor]]:
     """The logits of a run, and the activations at the attached places."""
     stored: dict[Key, Tensor] = {}
 
@@ -63,7 +64,7 @@ class Gradients:
     gradients: list[dict[Key, Tensor]]
 
 
-def gradients_of(model: Any, inputs: VLMInputs, attach: Attach, metrics: BatchMetrics, run: str) -> Gradients:
+def gradients_of(model: Model, inputs: VLMInputs, attach: Attach, metrics: BatchMetrics, run: str) -> Gradients:
     """One forward, and one backward for each metric.
 
     run: what the run is called in error messages. Raises InputError for a metric that has no gradient.

@@ -18,13 +18,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.errors import HookError
+from gaze_lens.model_protocol import Model
 
 DEEPSTACK = "deepstack_visual_embeds"  # Hugging Face's names for arguments of the language model
 MASK = "visual_pos_masks"
 
 
 @contextmanager
-def hook_image_features(model: Any, function: Callable[[Tensor, Any], Tensor | None]) -> Iterator[None]:
+def hook_image_features(model: Model, function: Callable[[Tensor, Any], Tensor | None]) -> Iterator[None]:
     """Call `function` with the image features of every forward inside; a tensor that it returns takes their place."""
     # A position of cross_attention_states is a key of the image, a position of inputs_embeds a column of the prompt.
     name = "cross_attention_states" if model.family.cross_attention else "inputs_embeds"
@@ -32,7 +33,7 @@ def hook_image_features(model: Any, function: Callable[[Tensor, Any], Tensor | N
     def edit(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if kwargs.get(name) is None or (model.family.deepstack and DEEPSTACK not in kwargs):
             raise HookError(f"The language model was run without {name}: were the inputs prepared with an image?")
-        edited = {name: _edited(kwargs[name], name, function)}
+        edited: dict[str, Any] = {name: _edited(kwargs[name], name, function)}
         if kwargs.get(DEEPSTACK) is not None:
             edited[DEEPSTACK] = [
                 _edited_level(level, kwargs[MASK], f"{DEEPSTACK}.{index}", function)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.descriptions import Block, blocks_of, descriptions
 
 __all__ = [
@@ -75,7 +76,9 @@ class BatchMetrics:
         return value
 
 
-def logit_difference(model: Any, right: Word | Sequence[Word], wrong: Word | Sequence[Word], *, at: At = -1) -> Metric:
+def logit_difference(
+    model: Model, right: Word | Sequence[Word], wrong: Word | Sequence[Word], *, at: At = -1
+) -> Metric:
     """`logit_difference(model, "red", "green")`: the logit of one token minus that of another.
 
     right, wrong: texts or token ids; one for all rows, or a list with one for each. A text stands for its first token,
@@ -146,8 +149,8 @@ def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: At = -1) -> 
 
     def metric(logits: Tensor) -> Tensor:
         _check(logits, shape)
-        pairs = zip(reference, _log_softmax_at(logits, columns), strict=True)
-        pairs = [(log_p.to(log_q.device), log_q) for log_p, log_q in pairs]
+        both = zip(reference, _log_softmax_at(logits, columns), strict=True)
+        pairs = [(log_p.to(log_q.device), log_q) for log_p, log_q in both]
         return torch.stack([(log_p.exp() * (log_p - log_q)).sum(-1).mean() for log_p, log_q in pairs])
 
     return metric

@@ -15,6 +15,7 @@ import torch
 
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.position_groups import Group, groups
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.cells import Cell
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.paths import Paths, paths_between
@@ -24,7 +25,7 @@ from gaze_lens.patching.sweep import Sweep, check_inputs, digests
 
 @torch.no_grad()
 def path_patch(
-    model: Any,
+    model: Model,
     clean: Any,
     corrupted: Any,
     senders: HeadSet | Sequence[Any] | None,
@@ -73,10 +74,10 @@ class PathSource:
         """A context that does nothing: the paths hold both runs."""
         return nullcontext()
 
-    def patch(self, model: Any, cells: Sequence[Cell]) -> AbstractContextManager:
+    def patch(self, model: Model, cells: Sequence[Cell]) -> AbstractContextManager:
         """A context: a run of the corrupted inputs inside, with a copy of every row for each cell, is patched."""
         return model.hooks(self.paths.hooks([(HeadSet([cell[:2]]), self.where[cell.positions]) for cell in cells]))
 
-    def first_layer(self, model: Any, _cell: Cell) -> int:
+    def first_layer(self, model: Model, _cell: Cell) -> int:
         """The layer of the first receiver."""
         return min(model.cfg.n_layers - 1, *(reader.layer for reader in self.paths.readers))

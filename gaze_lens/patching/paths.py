@@ -26,6 +26,7 @@ from gaze_lens.inputs.alignment import check_aligned
 from gaze_lens.inputs.position_groups import Group, group
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.edits import Hooks, position_mask
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.sites import SITES, check_layer, layers_with
 
 LOGITS = "logits"
@@ -60,7 +61,7 @@ class Reader:
         """The hook point of the residual stream that the reader reads."""
         return f"blocks.{self.layer}.hook_resid_pre" if self.letter else self.hook_name
 
-    def read(self, model: Any, stream: Stream) -> Tensor:
+    def read(self, model: Model, stream: Stream) -> Tensor:
         """The reader's queries, keys or values of a residual stream: `[batch, pos, head, d_head]`.
 
         The final stream is returned as it is.
@@ -85,7 +86,7 @@ class Paths:
         stream is under the number of layers.
     """
 
-    model: Any
+    model: Model
     readers: tuple[Reader, ...]
     clean: dict[int, Float[Tensor, "batch pos head d_head"]]
     corrupted: dict[int, Float[Tensor, "batch pos head d_head"]]
@@ -98,6 +99,8 @@ class Paths:
         """What heads of a layer add to the stream in the clean run, minus what they add in the corrupted one."""
         z = self.corrupted[layer]
         mask = position_mask(where, z)
+        if mask is None:
+            raise InputError(f"A run of one position has no {where}; paths are patched in whole prompts.")
         patched = z.clone()
         for head in heads:
             patched[:, :, head] = torch.where(mask[..., None], self.clean[layer][:, :, head], z[:, :, head])
@@ -119,7 +122,7 @@ class Paths:
         return hooks
 
 
-def written(model: Any, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Stream:
+def written(model: Model, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Stream:
     """What the attention of a layer adds to the residual stream, from the outputs `z` of its heads."""
     block = model.blocks[layer]
     out = block.attn.o.original_component(z.flatten(-2))
@@ -141,7 +144,7 @@ def _replace(activation: Tensor, hook: Any, *, reader: Reader, values: Tensor) -
     return edited.view_as(activation)
 
 
-def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str | Sequence[str]) -> tuple[Reader, ...]:
+def readers_of(model: Model, receivers: HeadSet | Sequence[Any] | str, into: str | Sequence[str]) -> tuple[Reader, ...]:
     """The readers of receivers: of `LOGITS`, or of heads, whose queries, keys or values `into` names.
 
     Query heads that share a KV head share its keys and values. Where only some of them are receivers, a warning names
@@ -157,7 +160,7 @@ def readers_of(model: Any, receivers: HeadSet | Sequence[Any] | str, into: str |
     return tuple(_reader(model, layer, letter, heads) for layer, heads in by_layer.items() for letter in into)
 
 
-def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Reader:
+def _reader(model: Model, layer: int, letter: str, heads: tuple[int, ...]) -> Reader:
     check_layer(model, SITES[letter], layer)
     if SITES[letter].cross_attention_in(model, layer):
         raise InputError(
@@ -167,8 +170,8 @@ def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Read
     n_heads = SITES[letter].heads_in(model, layer)
     share = SITES["q"].heads_in(model, layer) // n_heads
     patched = tuple(sorted({head // share for head in heads}))
-    others = [head for kv_head in patched for head in range(kv_head * share, (kv_head + 1) * share)]
-    others = HeadSet((layer, head) for head in others if head not in heads)
+    sharing = [head for kv_head in patched for head in range(kv_head * share, (kv_head + 1) * share)]
+    others = HeadSet((layer, head) for head in sharing if head not in heads)
     if len(others):
         receivers = HeadSet((layer, head) for head in heads)
         warnings.warn(
@@ -180,7 +183,7 @@ def _reader(model: Any, layer: int, letter: str, heads: tuple[int, ...]) -> Read
 
 
 def paths_between(
-    model: Any,
+    model: Model,
     clean: VLMInputs,
     corrupted: VLMInputs,
     senders: HeadSet | Sequence[Any] | None,
@@ -196,25 +199,27 @@ def paths_between(
     readers = readers_of(model, receivers, into)
     last = max(reader.layer for reader in readers)
     if senders is None:
-        z = SITES["z"]
-        layers = [layer for layer in layers_with(model, z) if layer < last]
-        senders = [(layer, head) for layer in layers for head in range(z.heads_in(model, layer))]
-    senders = HeadSet.of(senders, model)
-    late = HeadSet(head for head in senders if head.layer >= last)
+        layers = [layer for layer in layers_with(model, SITES["z"]) if layer < last]
+        senders = [(layer, head) for layer in layers for head in range(SITES["z"].heads_in(model, layer))]
+    heads = HeadSet.of(senders, model)
+    late = HeadSet(head for head in heads if head.layer >= last)
     if len(late):
         raise InputError(f"No receiver comes after {late}, so there is no path; the last ones are in layer {last}.")
-    points = [SITES["z"].hook_name(layer) for layer in senders.by_layer()]
+    points = [SITES["z"].hook_name(layer) for layer in heads.by_layer()]
     streams = {reader.layer: reader.stream_name for reader in readers}
     _check_blocks(model, corrupted, last)
     with torch.no_grad():
         _, of_clean = model.run_with_cache(clean, names_filter=points)
         _, of_corrupted = model.run_with_cache(corrupted, names_filter=points + list(streams.values()))
-    z = [{layer: run[SITES["z"].hook_name(layer)] for layer in senders.by_layer()} for run in (of_clean, of_corrupted)]
-    return senders, Paths(model, readers, *z, {layer: of_corrupted[name] for layer, name in streams.items()})
+    clean_z, corrupted_z = (
+        {layer: run[SITES["z"].hook_name(layer)] for layer in heads.by_layer()} for run in (of_clean, of_corrupted)
+    )
+    of_streams = {layer: of_corrupted[name] for layer, name in streams.items()}
+    return heads, Paths(model, readers, clean_z, corrupted_z, of_streams)
 
 
 @torch.no_grad()
-def _check_blocks(model: Any, inputs: VLMInputs, depth: int) -> None:
+def _check_blocks(model: Model, inputs: VLMInputs, depth: int) -> None:
     """Raises InputError where the blocks below `depth` do more than add; only the last position is checked."""
     points = ("resid_pre", "attn_out", "mlp_out", "resid_post")
     names = [SITES[point].hook_name(layer) for layer in range(depth) for point in points]
@@ -226,7 +231,7 @@ def _check_blocks(model: Any, inputs: VLMInputs, depth: int) -> None:
 
 
 def path_hooks(
-    model: Any,
+    model: Model,
     clean: VLMInputs,
     corrupted: VLMInputs,
     senders: HeadSet | Sequence[Any],

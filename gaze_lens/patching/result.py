@@ -7,9 +7,8 @@ result.grid(positions="panel 4")    # [layer, head]
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import StringIO
-from typing import Any
 
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from transformer_lens.patching import PatchingResult
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.runs.files import write_whole
 
@@ -34,7 +34,7 @@ class PatchResult(PatchingResult):
     what: the activation. model, fingerprint, shape: of the model; shape is (layers, heads).
     """
 
-    clean: Float[Tensor, "*metric row"] | None = None
+    clean: Float[Tensor, "*metric row"] = field(default_factory=lambda: torch.zeros(0))
     what: str = ""
     model: str | None = None
     fingerprint: str | None = None
@@ -57,6 +57,8 @@ class PatchResult(PatchingResult):
         It is computed from means over rows, as a single row whose two metrics are close would give huge values;
         `normalized(result.clean)` has it row by row. NaN or infinite where the two runs do not differ on average.
         """
+        if self.baseline is None:
+            raise InputError("There is no baseline to compare with; patch with gl.patch, which measures one.")
         corrupted, clean = self.baseline.mean(-1, keepdim=True), self.clean.mean(-1, keepdim=True)
         return (self.mean() - corrupted) / (clean - corrupted)
 
@@ -134,7 +136,7 @@ class PatchResult(PatchingResult):
 
 
 def result_of(
-    model: Any,
+    model: Model,
     what: str,
     index: pd.DataFrame,
     values: Sequence[Float[Tensor, "metric row"]],

@@ -6,11 +6,11 @@ layers_with(model, site_of("k")) # the layers that have their own keys
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.model.live_hooks import explain
 from gaze_lens.model.projections import n_heads_of
+from gaze_lens.model_protocol import Model
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Site:
     heads: bool = False
     kv: bool = False
 
-    def hook_name(self, layer: int) -> str:
+    def hook_name(self, layer: int | None) -> str:
         """`site_of("z").hook_name(3)`: "blocks.3.attn.hook_z"."""
         return f"blocks.{layer}.{self.point}"
 
-    def heads_in(self, model: Any, layer: int) -> int:
+    def heads_in(self, model: Model, layer: int | None) -> int:
         """How many heads the tensor has in a layer: query heads, or KV heads."""
         return n_heads_of(model.blocks[layer].attn, "k" if self.kv else "q")
 
-    def cross_attention_in(self, model: Any, layer: int) -> bool:
+    def cross_attention_in(self, model: Model, layer: int) -> bool:
         """Whether positions of this site in a layer are keys of the image rather than columns of the prompt."""
         return self.kv and model.blocks[layer].attn.is_cross_attention
 
@@ -70,12 +70,12 @@ def site_of(what: str) -> Site:
     return SITES[what]
 
 
-def layers_with(model: Any, site: Site) -> list[int]:
+def layers_with(model: Model, site: Site) -> list[int]:
     """The layers with such an activation: linear attention has no heads, some layers take their keys from others."""
     return [layer for layer in range(model.cfg.n_layers) if site.hook_name(layer) in model.hook_dict]
 
 
-def check_layer(model: Any, site: Site, layer: int) -> None:
+def check_layer(model: Model, site: Site, layer: int) -> None:
     """Raises HookError, with the reason, where the model has no such layer, or the layer no such activation."""
     if not 0 <= layer < model.cfg.n_layers:
         raise HookError(f"Layer {layer} was given; the model has layers 0 to {model.cfg.n_layers - 1}.")

@@ -26,6 +26,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.inputs.alignment import aligned_groups, check_aligned, check_model
 from gaze_lens.inputs.position_groups import Group
 from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.cell_log import CellLog
 from gaze_lens.patching.cells import Cell, cells_of
 from gaze_lens.patching.donor import Donor
@@ -42,19 +43,19 @@ Pairs = Sequence[tuple[Group, Group]]
 class Source(Protocol):
     """Where the edits of a sweep come from, such as a `Donor`, whose cells are of the type `Cell`."""
 
-    def capture(self, model: Any, cells: Sequence[Any]) -> Any:
+    def capture(self, model: Model, cells: Sequence[Any]) -> Any:
         """A context in which the clean inputs are run once."""
 
-    def patch(self, model: Any, cells: Sequence[Any]) -> Any:
+    def patch(self, model: Model, cells: Sequence[Any]) -> Any:
         """A context in which the corrupted inputs are run and edited; the run has a copy of every row for each cell."""
 
-    def first_layer(self, model: Any, cell: Any) -> int | None:
+    def first_layer(self, model: Model, cell: Any) -> int | None:
         """The first layer in which the edit of a cell changes anything; None for an edit before all layers."""
 
 
 @torch.no_grad()
 def patch(
-    model: Any,
+    model: Model,
     clean: Any,
     corrupted: Any,
     *,
@@ -108,7 +109,7 @@ class Sweep:
     clean, baseline: the metrics of the unpatched clean and corrupted runs.
     """
 
-    model: Any
+    model: Model
     corrupted: VLMInputs
     source: Source
     metrics: BatchMetrics
@@ -119,7 +120,7 @@ class Sweep:
     @classmethod
     def prepare(
         cls,
-        model: Any,
+        model: Model,
         clean: VLMInputs,
         corrupted: VLMInputs,
         source: Source,
@@ -175,9 +176,9 @@ class Sweep:
     def run(self, cells: Sequence[Any]) -> dict[Any, Float[Tensor, "metric batch"]]:
         """Patch cells with the same first layer in one forward, which computes this layer and those after it."""
         layer = self.source.first_layer(self.model, cells[0])
-        stream = self.streams.get(layer)
+        stream = None if layer is None else self.streams.get(layer)
         with ExitStack() as stack:
-            if stream is not None:
+            if layer is not None and stream is not None:
                 stack.enter_context(run_from_layer(self.model, layer, stream.repeat_interleave(len(cells), dim=0)))
             stack.enter_context(self.source.patch(self.model, cells))
             logits = self.model(self.corrupted, copies=len(cells))
@@ -190,14 +191,18 @@ class Sweep:
 
 
 def _is_exact(
-    model: Any, inputs: VLMInputs, layer: int, streams: Mapping[int, Tensor], logits: Float[Tensor, "batch pos d_vocab"]
+    model: Model,
+    inputs: VLMInputs,
+    layer: int,
+    streams: Mapping[int, Tensor],
+    logits: Float[Tensor, "batch pos d_vocab"],
 ) -> bool:
     """Whether a run from this layer on has exactly the logits of the full run."""
     with run_from_layer(model, layer, streams[layer]):
         return torch.equal(model(inputs), logits)
 
 
-def check_inputs(model: Any, clean: Any, corrupted: Any, batch_size: int) -> int:
+def check_inputs(model: Model, clean: Any, corrupted: Any, batch_size: int) -> int:
     """The number of rows. Raises InputError for anything but inputs of this model, and for a batch size below 1."""
     for name, inputs in (("clean", clean), ("corrupted", corrupted)):
         if not isinstance(inputs, VLMInputs):
@@ -221,7 +226,7 @@ def _pairs(clean: VLMInputs, corrupted: VLMInputs, site: Site, positions: Any, *
 
 
 @contextmanager
-def _per_head_results(model: Any, site: Site) -> Iterator[None]:
+def _per_head_results(model: Model, site: Site) -> Iterator[None]:
     """Inside, the model computes what every head adds to the stream, if this is patched."""
     before = model.cfg.use_attn_result
     if site.what != "result" or before:
@@ -234,7 +239,7 @@ def _per_head_results(model: Any, site: Site) -> Iterator[None]:
         model.set_use_attn_result(before)
 
 
-def encoded_pair(model: Any, clean: VLMInputs, corrupted: VLMInputs) -> tuple[VLMInputs, VLMInputs]:
+def encoded_pair(model: Model, clean: VLMInputs, corrupted: VLMInputs) -> tuple[VLMInputs, VLMInputs]:
     """Both inputs with their images encoded, if they have any; images that both show are encoded once."""
     encoded = model.encode(clean) if clean.maps else clean
     if not corrupted.maps:

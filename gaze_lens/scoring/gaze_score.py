@@ -24,6 +24,7 @@ from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.shards import Shard
 
@@ -32,7 +33,7 @@ Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, a
 
 
 def score_heads(
-    model: Any,
+    model: Model,
     strips: Sequence[Picture],
     *,
     prompts: Prompts = ask,
@@ -55,14 +56,14 @@ def score_heads(
         are attached, which expect whole prompts. The scores are the same.
     Returns HeadScores with samples `[strip, layer, head, asked, attended]`, attention mass 0-1.
     """
-    options = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
+    options: dict[str, Any] = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
     samples = list(score_strips(model, strips, prompts=prompts, at=at, **options))
     filled, _ = stacked(enumerate(samples), len(samples), widest(sample.shape for sample in samples))
     return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at)
 
 
 def score_strips(
-    model: Any,
+    model: Model,
     strips: Sequence[Picture],
     *,
     prompts: Prompts = ask,
@@ -162,7 +163,7 @@ def _questions(prompts: Prompts, n_regions: int) -> list[str]:
 
 
 def _inputs(
-    model: Any, strips: Sequence[Picture], questions: Sequence[str], n_rows: Sequence[int], at: str
+    model: Model, strips: Sequence[Picture], questions: Sequence[str], n_rows: Sequence[int], at: str
 ) -> VLMInputs:
     """One batch: every strip once for each of its regions, its image encoded once.
 
@@ -170,8 +171,8 @@ def _inputs(
     together; after that, only one strip's pixels are in memory at a time.
     """
 
-    def captions(strip: Picture) -> list[str] | None:
-        return [strip.captions[name] for name in strip.regions] if at == "answer" else None
+    def captions(strip: Picture) -> list[str]:
+        return [strip.captions[name] for name in strip.regions]
 
     encoded = None
     if len(strips) > 1:
@@ -179,18 +180,20 @@ def _inputs(
         encoded = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
     rows = []
     for strip, n in zip(strips, n_rows, strict=True):
-        variants = prepare_variants(model, strip, questions[: len(strip.regions)], captions(strip), reuse=encoded)
+        answers = captions(strip) if at == "answer" else None
+        variants = prepare_variants(model, strip, questions[: len(strip.regions)], answers, reuse=encoded)
         rows += variants + variants[-1:] * (n - len(variants))
     return concatenated(rows)
 
 
 @torch.no_grad()
-def _masses(model: Any, inputs: VLMInputs, at: str, size: int | None) -> Float[Tensor, "row layer head region"]:
+def _masses(model: Model, inputs: VLMInputs, at: str, size: int | None) -> Float[Tensor, "row layer head region"]:
     """For every row and head, the attention mass of the row's query positions on each region of its picture.
 
     size: how many neighbouring rows may share a prefix; None where every row runs in full.
     """
-    rows = inputs.answer_positions if at == "answer" else ((inputs.last_position,),) * inputs.n_rows
+    last = ((inputs.last_position,),) * inputs.n_rows
+    rows: Sequence[Sequence[int]] = inputs.answer_positions if at == "answer" else last
     member = membership(inputs)
     split = None if size is None else SharedPrefixBatch.of(inputs, size, [min(row) for row in rows])
     if split is not None:

@@ -44,10 +44,10 @@ def by_words(
     words: Mapping[str, Sequence[str]] | None = None,
 ) -> Described:
     """At each word that belongs to one region only, that region; else None. See `Trajectory.described_by_words`."""
-    words = _own_words(captions) if words is None else words
-    _check(words, regions)
+    words_by_region = _own_words(captions) if words is None else words
+    _check(words_by_region, regions)
     owners: dict[str, str] = {}
-    for name, words_of_region in words.items():
+    for name, words_of_region in words_by_region.items():
         for word in words_of_region:
             if owners.setdefault(word.lower(), name) != name:
                 raise InputError(f"{word!r} is a word of {owners[word.lower()]!r} and {name!r}: give it to one region.")
@@ -104,7 +104,7 @@ def _mentions(tokens: Sequence[str], owners: Mapping[str, str]) -> list[tuple[in
         (
             bisect_right(starts, match.start()) - 1,
             bisect_right(starts, match.end() - 1),
-            owners[texts[match.lastindex - 1]],
+            owners[texts[(match.lastindex or 0) - 1]],  # one group always matches
         )
         for match in matches
     ]

@@ -17,13 +17,14 @@ from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.layout import Region
 from gaze_lens.text.token_texts import pieces
 from gaze_lens.tracking.trajectory import Trajectory
 
 
 def track(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: HeadSet | Sequence[Any],
     *,

@@ -203,12 +203,12 @@ class Trajectory:
     def load(cls, path: str | os.PathLike[str]) -> "Trajectory":
         """`Trajectory.load("trajectory.safetensors")`: what `save` wrote. Raises InputError for any other file."""
         with FILE.reading(path) as (tensors, about):
-            numbers = {name: tensors[name] for name in NUMBERS}
-            ids = {name: tensors[f"generation.{name}"] for name in IDS}
+            numbers: dict[str, Any] = {name: tensors[name] for name in NUMBERS}
+            ids: dict[str, Any] = {name: tensors[f"generation.{name}"] for name in IDS}
             heads = about["heads"]
             if "found" in heads:  # version 0.1
                 heads["provenance"] = heads.pop("found")
-            texts = {name: tuple(about[name]) for name in ("regions", "tokens")}
+            texts: dict[str, Any] = {name: tuple(about[name]) for name in ("regions", "tokens")}
             generation = Generation(tuple(about["texts"]), **ids)
             rest = {name: about[name] for name in ("weighted", "captions")}
             return cls(**numbers, **texts, **rest, heads=HeadSet(heads.pop("heads"), **heads), generation=generation)
