@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo serve test bench lint docs clean
+.PHONY: demo serve test test-slow test-all bench lint docs clean
 
 demo: .venv/demo
 	$(BIN)/gaze-lens demo --out demo
@@ -13,7 +13,12 @@ serve: .venv/serve
 test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -q -m slow --durations=0 --durations-min=1
+
+test-all: test test-slow
 
 SIZE ?= 0.1B
 DEVICE ?= cpu

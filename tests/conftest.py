@@ -3,13 +3,20 @@
 import copy
 
 import browsers
+import datasets  # noqa: F401
+import matplotlib.figure  # noqa: F401
 import measurements
+import pandas  # noqa: F401
 import pytest
 import torch
+import torchvision  # noqa: F401
+import transformer_lens  # noqa: F401
 from hypothesis import HealthCheck, settings
 from reference import QWENS, SLIDING
 from typer.testing import CliRunner
 
+# The imports that nothing here uses are large. jaxtyping's import hook hides compiled files while it loads a module, so
+# that all that gaze_lens is the first to import is compiled from source.
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for one another cost more than they bring
 
 
@@ -35,15 +42,17 @@ class Shelf:
 
 
 def _state(model):
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    points = {name: point for name, point in model.hook_dict.items() if name == point.name}
-    counts = {name: sum(len(getattr(point, kind)) for kind in kinds) for name, point in points.items()}
     return {
-        "hooks": {name: count for name, count in counts.items() if count},
+        "hooks": {point.name: n for point in model.hook_points() if (n := _n_hooks(point))},
         "layout": model.attention_backend.layout,
         "attention": model.config.get_text_config()._attn_implementation,
         "flags": (model.cfg.use_attn_result, model.cfg.use_split_qkv_input, model.cfg.use_attn_in),
     }
+
+
+def _n_hooks(point):
+    hooks = point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks
+    return sum(map(len, hooks))
 
 
 SHELF = Shelf()
