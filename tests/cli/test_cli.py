@@ -78,12 +78,12 @@ def test_discover_takes_other_layouts_of_strips(run, tmp_path):
 
 
 def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch):
-    real, made = discovery.score_strips, []
+    real, calls = discovery.score_strips, []
 
     def interrupted(model, strips, **options):
-        if len(made) == 2:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        made.append(strips)
+        calls.append(strips)
         return real(model, strips, **options)
 
     monkeypatch.setattr(discovery, "score_strips", interrupted)
@@ -95,17 +95,17 @@ def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch)
 
     with pytest.raises(InputError, match="add --resume, or choose another"):
         discover(run, folder)
-    made.clear()
+    calls.clear()
     done = sorted((folder / "out" / "strips").glob("*.safetensors"))[0]
     done.write_bytes(done.read_bytes()[:100])  # as a full disk would leave it
     assert discover(run, folder, "--resume").exit_code == 0
-    assert len(made) == 2, "the third strip and the damaged one, and nothing twice"
+    assert len(calls) == 2, "the third strip and the damaged one, and nothing twice"
     assert all(load_file(path)["sample"].shape[-1] == 3 for path in (folder / "out" / "strips").glob("*.safetensors"))
 
     broken = HeadScores.load(folder / "out" / "scores.safetensors")
     monkeypatch.setattr(discovery, "score_strips", real)
-    run("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out", folder / "whole")
-    assert (broken.samples == HeadScores.load(folder / "whole" / "scores.safetensors").samples).all()
+    run("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out", folder / "complete")
+    assert (broken.samples == HeadScores.load(folder / "complete" / "scores.safetensors").samples).all()
 
 
 def test_resume_refuses_other_strips(run, folder):

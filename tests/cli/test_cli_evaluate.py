@@ -136,9 +136,9 @@ def refusal(monkeypatch, *arguments):
     ],
 )
 def test_what_is_no_choice_is_refused_with_the_choices(tmp_path, monkeypatch, option, value, names):
-    said = refusal(monkeypatch, option, value, "--out", tmp_path / "out")
-    assert f"Invalid value for '{option}': " in said
-    assert f"'{value.split(',')[-1]}' is not one of {names}." in said
+    message = refusal(monkeypatch, option, value, "--out", tmp_path / "out")
+    assert f"Invalid value for '{option}': " in message
+    assert f"'{value.split(',')[-1]}' is not one of {names}." in message
     assert not (tmp_path / "out").exists()
 
 
@@ -159,9 +159,9 @@ def test_photographs_are_asked_about_and_judged_by_category(run, heads, tmp_path
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     }  # fmt: skip
     (tmp_path / "coco.json").write_text(json.dumps(written))
-    made = run("evaluate", "--strips", tmp_path / "photos", "--annotations", tmp_path / "coco.json", "--heads", heads,
+    result = run("evaluate", "--strips", tmp_path / "photos", "--annotations", tmp_path / "coco.json", "--heads", heads,
                "--out", tmp_path / "out", "--conditions", "gaze")  # fmt: skip
-    assert "Results of regions on 1 pictures, judged by NamesOnly()" in made.output
+    assert "Results of regions on 1 pictures, judged by NamesOnly()" in result.output
     assert "judged by NamesOnly()" in run("judge", tmp_path / "out").output
 
 

@@ -25,8 +25,8 @@ def test_discover_in_shards(run, tmp_path):
     result = run("merge", tmp_path / "jobs", "--top", 4)
     assert "3 strips of up to 3 panels" in result.output
     same(tmp_path / "one", tmp_path / "jobs", "heads.json", "scores.csv", "gaze_head_ranking.json", "verdict.json")
-    run(*options, tmp_path / "whole", "--shard", "1/1")
-    same(tmp_path / "one", tmp_path / "whole", "heads.json")
+    run(*options, tmp_path / "single", "--shard", "1/1")
+    same(tmp_path / "one", tmp_path / "single", "heads.json")
     for wrong in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(InputError, match="write i/n with i from 1 to n"):
             run(*options, tmp_path / "none", "--shard", wrong)

@@ -38,26 +38,26 @@ def scores(tiny_model):
 
 
 def test_the_controls_are_heads_of_low_scores(tiny_model, scores):
-    made = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
-    counted = {name: sum(condition.name == name for condition in made) for name in NAMES}
+    selected = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
+    counted = {name: sum(condition.name == name for condition in selected) for name in NAMES}
     assert counted == {"gaze": 1, "random": 4, "layer-matched": 4, "all": 1, "none": 1, "elsewhere": 1}
     low = {tuple(head) for head in np.argwhere(scores.score.numpy() <= np.median(scores.score.numpy()))}
-    drawn = [condition.heads for condition in made if condition.name == "random"]
-    assert all(len(heads) == 3 and {tuple(head) for head in heads} <= low for heads in drawn)
-    assert len({str(heads) for heads in drawn}) > 1
-    for condition in made:
+    random_sets = [condition.heads for condition in selected if condition.name == "random"]
+    assert all(len(heads) == 3 and {tuple(head) for head in heads} <= low for heads in random_sets)
+    assert len({str(heads) for heads in random_sets}) > 1
+    for condition in selected:
         if condition.name == "layer-matched":
             assert {layer: len(heads) for layer, heads in condition.heads.by_layer().items()} == {1: 2, 2: 1}
             assert not set(condition.heads) & set(GAZE)
             for layer, head in condition.heads:
                 assert scores.score[layer, head] <= np.median(scores.score[layer].numpy())
-    by_name = {condition.name: condition for condition in made}
+    by_name = {condition.name: condition for condition in selected}
     assert len(by_name["all"].heads) == 72
     assert by_name["none"].heads is None
     assert by_name["elsewhere"].elsewhere
     assert list(by_name["elsewhere"].heads) == list(by_name["gaze"].heads) == list(GAZE)
     again = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
-    assert [condition.to_dict() for condition in again] == [condition.to_dict() for condition in made]
+    assert [condition.to_dict() for condition in again] == [condition.to_dict() for condition in selected]
 
 
 def test_too_few_heads_to_draw_from_are_an_error(tiny_model, scores):
@@ -76,15 +76,15 @@ def test_large_models_draw_from_the_lowest_twentieth(scores):
             n_layers, n_heads = 20, 20
 
     wide = HeadScores(torch.rand(1, 20, 20, 2, 2, generator=torch.Generator().manual_seed(1)))
-    (drawn,) = conditions(Large(), HeadSet(["L0H0", "L5H5"]), ["random"], scores=wide, draws=1)
-    assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 5) for layer, head in drawn.heads)
+    (condition,) = conditions(Large(), HeadSet(["L0H0", "L5H5"]), ["random"], scores=wide, draws=1)
+    assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 5) for layer, head in condition.heads)
     # Where these are few, from twice as many as there are to draw, so that draws differ.
     many = HeadSet([(layer, head) for layer in range(2) for head in range(20)])
-    drawn = conditions(Large(), many, ["random"], scores=wide, draws=2)
-    for draw in drawn:
+    draws = conditions(Large(), many, ["random"], scores=wide, draws=2)
+    for draw in draws:
         assert len(draw.heads) == 40
         assert all(wide.score[layer, head] <= np.percentile(wide.score.numpy(), 20) for layer, head in draw.heads)
-    assert drawn[0].heads != drawn[1].heads
+    assert draws[0].heads != draws[1].heads
     with pytest.raises(HeadError, match="21 control heads were asked for, and 20 of 400"):
         conditions(Large(), HeadSet([*many][:21]), ["random"], scores=wide, below=5)
     with pytest.raises(HeadError, match="201 control heads were asked for, and 200 of 400"):
@@ -134,20 +134,20 @@ def test_conditions_and_protocols_survive_json(tiny_model, scores):
 
 def test_a_plan_names_every_condition_and_target_in_order(tiny_model, scores):
     (strip,) = comics.synthetic(1, seed=1, panels=3)
-    made = conditions(tiny_model, GAZE, ["gaze", "none"], scores=scores)
-    rows = plan(question("What?"), strip, made, seed=(0, 4))
+    selected = conditions(tiny_model, GAZE, ["gaze", "none"], scores=scores)
+    rows = plan(question("What?"), strip, selected, seed=(0, 4))
     names = list(strip.regions)
     assert [(row.condition.name, row.targets, row.steered_to, row.prompt) for row in rows] == [
         (name, (target,), (target,), "What?") for name in ("gaze", "none") for target in names
     ]
-    moving = plan(dynamic_narration(), strip, made, seed=(0, 4))
+    moving = plan(dynamic_narration(), strip, selected, seed=(0, 4))
     assert [row.targets for row in moving] == [tuple(random_order(strip, seed=(0, 4)))] * 2
-    asked = plan(asking(["a", "b", "c"]), strip, made[1:], seed=(0, 4))
-    assert [row.prompt for row in asked] == ["a", "b", "c"]
+    questions = plan(asking(["a", "b", "c"]), strip, selected[1:], seed=(0, 4))
+    assert [row.prompt for row in questions] == ["a", "b", "c"]
     with pytest.raises(InputError, match="There are 2 prompts, and a picture has 3 regions"):
-        plan(asking(["a", "b"]), strip, made, seed=(0, 4))
+        plan(asking(["a", "b"]), strip, selected, seed=(0, 4))
     with pytest.raises(InputError, match="no named regions"):
-        plan(question(), Picture(strip.image), made, seed=(0, 4))
+        plan(question(), Picture(strip.image), selected, seed=(0, 4))
 
 
 def test_a_place_elsewhere_has_the_size_and_does_not_touch():

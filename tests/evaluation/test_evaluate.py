@@ -47,23 +47,23 @@ def strips():
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, strips):
+def answers(tiny_model, strips):
     return generate_answers(tiny_model, strips, CONDITIONS, protocol=question(), progress=False)
 
 
-def test_answers_of_a_batch_are_those_of_single_runs(tiny_model, strips, made):
-    assert len(made.records) == 2 * 4 * 3
+def test_answers_of_a_batch_are_those_of_single_runs(tiny_model, strips, answers):
+    assert len(answers.records) == 2 * 4 * 3
     expected = [(str(n), c.name, c.draw, (name,)) for n in (0, 1) for c in CONDITIONS for name in strips[n].regions]
-    assert [record.key for record in made.records] == expected
+    assert [record.key for record in answers.records] == expected
     heads = {condition.key: condition.heads for condition in CONDITIONS}
-    for record in made.records[::3] + made.records[1:7]:
+    for record in answers.records[::3] + answers.records[1:7]:
         inputs = tiny_model.prepare(strips[int(record.picture)], comics.OPEN)
-        chosen = heads[record.condition, record.draw]
-        hooks = gl.steer(chosen, inputs.region(record.targets[0])) if chosen else []
+        head_set = heads[record.condition, record.draw]
+        hooks = gl.steer(head_set, inputs.region(record.targets[0])) if head_set else []
         assert str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=15)) == record.text
-    assert len({record.text for record in made.records}) > 4
+    assert len({record.text for record in answers.records}) > 4
     small = generate_answers(tiny_model, strips, CONDITIONS, protocol=question(), batch_size=5, progress=False)
-    assert [record.text for record in small.records] == [record.text for record in made.records]
+    assert [record.text for record in small.records] == [record.text for record in answers.records]
 
 
 def test_an_image_is_encoded_once_for_everything(tiny_model, strips):
@@ -79,8 +79,8 @@ def test_an_image_is_encoded_once_for_everything(tiny_model, strips):
 @pytest.mark.parametrize("moves", [{"end": "."}, {"every": 7}], ids=["ends", "steps"])
 def test_narrations_of_a_batch_follow_their_own_schedules(tiny_model, strips, moves):
     protocol = dynamic_narration(max_new_tokens=40, where=("prefill", "decode"), **moves)
-    found = generate_answers(tiny_model, strips[:1], CONDITIONS[:2], protocol=protocol, progress=False)
-    for record, condition in zip(found.records, CONDITIONS, strict=False):
+    narrations = generate_answers(tiny_model, strips[:1], CONDITIONS[:2], protocol=protocol, progress=False)
+    for record, condition in zip(narrations.records, CONDITIONS, strict=False):
         inputs = tiny_model.prepare(strips[0], comics.NARRATE_ANY_ORDER)
         schedule = [(step, inputs.region(name)) for step, name in zip(record.steps, record.targets, strict=False)]
         alone = tiny_model.generate(inputs, fwd_hooks=gl.steer(condition.heads, schedule=schedule), max_new_tokens=40)
@@ -97,14 +97,14 @@ def test_narrations_of_a_batch_follow_their_own_schedules(tiny_model, strips, mo
 def test_targets_without_a_token_and_pictures_that_cannot_be_read_are_counted_apart(tiny_model, strips):
     tiny = Picture(strips[0].image, {**strips[0].regions, "speck": gl.Box(0, 0, 1, 1)}, strips[0].captions)
     long = Picture(Image.new("RGB", (9000, 9)), gl.panels(2, 9000, 9))
-    found = generate_answers(tiny_model, [tiny, long], CONDITIONS[:1], protocol=question(), progress=False)
-    assert list(found.skipped) == ["1"]
-    assert "9000 x 9" in found.skipped["1"]
-    assert {record.targets[0]: bool(record.skipped) for record in found.records} == {
+    answers = generate_answers(tiny_model, [tiny, long], CONDITIONS[:1], protocol=question(), progress=False)
+    assert list(answers.skipped) == ["1"]
+    assert "9000 x 9" in answers.skipped["1"]
+    assert {record.targets[0]: bool(record.skipped) for record in answers.records} == {
         "panel 1": False, "panel 2": False, "panel 3": False, "speck": True,
     }  # fmt: skip
-    assert "'speck'" in found.records[0].skipped
-    results = rejudge(found, progress=False)
+    assert "'speck'" in answers.records[0].skipped
+    results = rejudge(answers, progress=False)
     assert results.accuracy("gaze").n == 3
     assert results.missing == 0
     assert results.table().skipped.tolist() == [1]
@@ -120,28 +120,28 @@ def generations(*, seed=0, pictures=9):
         "protocol": question().to_dict(), "conditions": [c.to_dict() for c in conditions], "pictures": pictures + 1,
         "seed": 0, "model": "m", "architecture": "a", "weights": "w", "digest": "d",
     }  # fmt: skip
-    found, judged, names = Generations(run), {}, list(strip.regions)
+    answers, judged, names = Generations(run), {}, list(strip.regions)
     for n in range(pictures):
-        found.add(picture_line(f"p{n}", strip, 12))
+        answers.add(picture_line(f"p{n}", strip, 12))
         for condition in conditions:
             for name in names[: 1 + n % 3]:
                 record = Record(f"p{n}", condition.name, condition.draw, (name,), "?", 0, condition.digest,
                                 text=f"words of {name} {n}", pieces=("x",), steps=(0,))  # fmt: skip
-                found.add(record.to_line())
+                answers.add(record.to_line())
                 match = names[rng.integers(3)] if condition.name != "gaze" or rng.random() < 0.5 else name
                 wrong = rng.random() < 0.1
                 judged[record.key] = [
                     {"match": None, "correct": None, "margin": None, "error": "no answer"} if wrong else
                     {"match": match, "correct": match == name, "margin": 1.0, "error": None}
                 ]  # fmt: skip
-    return found, judged
+    return answers, judged
 
 
 def test_a_figure_is_bootstrapped_once_whatever_asks_for_it(monkeypatch):
     asked, mean = [], statistics.mean
     monkeypatch.setattr("gaze_lens.evaluation.results.mean", lambda *a, **b: asked.append(a) or mean(*a, **b))
-    found, judged = generations()
-    results = Results(found, "made up", judged)
+    answers, judged = generations()
+    results = Results(answers, "made up", judged)
     first = results.to_dict()
     assert len(asked) == 3 + 3 * 3  # conditions, and targets of each
     assert json.dumps(results.to_dict()) == json.dumps(first)
@@ -150,11 +150,11 @@ def test_a_figure_is_bootstrapped_once_whatever_asks_for_it(monkeypatch):
 
 
 def test_figures_are_those_of_a_slow_loop():
-    found, judged = generations()
-    results = Results(found, "made up", judged)
+    answers, judged = generations()
+    results = Results(answers, "made up", judged)
     by_condition = {name: {} for name in results.names}
     errors = dict.fromkeys(results.names, 0)
-    for record in found.records:
+    for record in answers.records:
         (judgement,) = judged[record.key]
         if judgement["error"]:
             errors[record.condition] += 1
@@ -186,8 +186,8 @@ def test_figures_are_those_of_a_slow_loop():
 
 
 def test_an_answer_that_repeats_the_unsteered_one_is_counted_as_in_the_paper():
-    found, judged = generations()
-    results = Results(found, "made up", judged)
+    answers, judged = generations()
+    results = Results(answers, "made up", judged)
     table = results.table().set_index("condition")
     assert table.repeats["gaze"] == 1, "all texts of a place are the same"
     assert table.without_repeats["gaze"] == 0
@@ -195,13 +195,13 @@ def test_an_answer_that_repeats_the_unsteered_one_is_counted_as_in_the_paper():
 
 
 def test_spearman_is_that_of_places_scheduled_and_described():
-    found, judged = generations(pictures=30)
-    found.run["protocol"] = dynamic_narration().to_dict()
-    results = Results(found, "made up", judged)
+    answers, judged = generations(pictures=30)
+    answers.run["protocol"] = dynamic_narration().to_dict()
+    results = Results(answers, "made up", judged)
     names = ["panel 1", "panel 2", "panel 3"]
     pairs = [
         (names.index(record.targets[0]), names.index(judged[record.key][0]["match"]))
-        for record in found.records if record.condition == "gaze" and judged[record.key][0]["match"]
+        for record in answers.records if record.condition == "gaze" and judged[record.key][0]["match"]
     ]  # fmt: skip
     expected = pandas.DataFrame(pairs).rank().corr().iloc[0, 1]
     assert results.spearman("gaze").value == pytest.approx(expected)
@@ -314,9 +314,9 @@ def test_a_protocol_brings_its_judge(tiny_model, tmp_path):
 @pytest.mark.parametrize("end", [". ", "e "], ids=repr)
 def test_an_end_may_be_longer_than_a_token(tiny_model, strips, end):
     protocol = dynamic_narration(max_new_tokens=60, where=("prefill", "decode"), end=end)
-    made = generate_answers(tiny_model, strips, [CONDITIONS[-1]], protocol=protocol, progress=False)
+    narrations = generate_answers(tiny_model, strips, [CONDITIONS[-1]], protocol=protocol, progress=False)
     tokenizer, moved = tiny_model.processor.tokenizer, 0
-    for n, record in enumerate(made.records):
+    for n, record in enumerate(narrations.records):
         inputs = tiny_model.prepare(strips[n], protocol.prompt)
         ids = tiny_model.generate(inputs, max_new_tokens=60).tokens[0].tolist()
         steps, turn = [0], []
@@ -396,8 +396,8 @@ def test_figures_show_the_tables(folder):
 
 def test_objects_of_scenes_are_named_and_places_elsewhere_are_not_theirs(tiny_model):
     scenes = comics.scenes(2, seed=5)
-    chosen = [Condition("gaze", GAZE), Condition("elsewhere", GAZE, elsewhere=True)]
-    results = gl.evaluate(tiny_model, scenes, chosen, protocol=evaluation.regions(), progress=False)
+    conditions = [Condition("gaze", GAZE), Condition("elsewhere", GAZE, elsewhere=True)]
+    results = gl.evaluate(tiny_model, scenes, conditions, protocol=evaluation.regions(), progress=False)
     assert "NamesOnly" in results.judge
     assert results.accuracy("gaze").value > results.accuracy("elsewhere").value
     boxes = [record.steered_to for record in results.generations.records if record.condition == "elsewhere"]
@@ -415,7 +415,7 @@ def test_objects_of_scenes_are_named_and_places_elsewhere_are_not_theirs(tiny_mo
 def test_a_photographs_answer_names_the_targets_category_and_no_others(strips, text, match, correct):
     boxes = {name: gl.Box(0, 0, 20, 20) for name in ("dog", "dog 2", "bear", "teddy bear")}
     photo = Picture(strips[0].image, boxes, {name: name.removesuffix(" 2") for name in boxes})
-    found = NamesOnly().judge(Description(text, "dog", photo))
-    assert (found.match, found.correct) == (match, correct)
+    judgement = NamesOnly().judge(Description(text, "dog", photo))
+    assert (judgement.match, judgement.correct) == (match, correct)
     if correct:
         assert NamesOnly().judge(Description(text, "dog 2", photo)).correct, "nothing tells the two dogs apart"

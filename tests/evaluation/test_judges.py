@@ -73,9 +73,9 @@ def test_forced_choice_among_one_or_none():
 def slow_subsequence(first, second):
     """The longest common subsequence, by trying all of the first's."""
     for size in range(len(first), 0, -1):
-        for chosen in itertools.combinations(first, size):
+        for subsequence in itertools.combinations(first, size):
             rest = iter(second)
-            if all(word in rest for word in chosen):
+            if all(word in rest for word in subsequence):
                 return size
     return 0
 
@@ -83,12 +83,12 @@ def slow_subsequence(first, second):
 @pytest.mark.parametrize("seed", range(20))
 def test_scores_equal_slow_versions(seed):
     rng = random.Random(seed)
-    said, caption = ([rng.choice("abcd") for _ in range(rng.randint(1, 8))] for _ in range(2))
-    both = sum(min(said.count(word), caption.count(word)) for word in "abcd")
-    precision, recall = both / len(said), both / len(caption)
-    assert token_f1(said, caption) == pytest.approx(2 * precision * recall / (precision + recall) if both else 0)
-    longest = slow_subsequence(said, caption)
-    assert rouge_l(said, caption) == pytest.approx(2 * longest / (len(said) + len(caption)))
+    text_words, caption = ([rng.choice("abcd") for _ in range(rng.randint(1, 8))] for _ in range(2))
+    both = sum(min(text_words.count(word), caption.count(word)) for word in "abcd")
+    precision, recall = both / len(text_words), both / len(caption)
+    assert token_f1(text_words, caption) == pytest.approx(2 * precision * recall / (precision + recall) if both else 0)
+    longest = slow_subsequence(text_words, caption)
+    assert rouge_l(text_words, caption) == pytest.approx(2 * longest / (len(text_words) + len(caption)))
 
 
 def test_f1_counts_length_and_rouge_l_counts_order():
@@ -154,10 +154,10 @@ class Moody(Judge):
 
 def test_a_judge_s_failure_is_an_error_on_its_line_and_no_miss():
     descriptions = [Description(text, "panel 1", PICTURE) for text in ("good", "bad", "good")]
-    found = Moody().judge_all(descriptions, progress=False)
-    assert [judged.correct for judged in found] == [True, None, True]
-    assert [judged.error for judged in found] == [None, "cannot", None]
-    assert found[1].to_dict() == {"match": None, "correct": None, "margin": None, "detail": {}, "error": "cannot"}
+    judgements = Moody().judge_all(descriptions, progress=False)
+    assert [judged.correct for judged in judgements] == [True, None, True]
+    assert [judged.error for judged in judgements] == [None, "cannot", None]
+    assert judgements[1].to_dict() == {"match": None, "correct": None, "margin": None, "detail": {}, "error": "cannot"}
     with pytest.raises(KeyError):
         Moody(KeyError).judge_all(descriptions, progress=False)
 
@@ -165,8 +165,8 @@ def test_a_judge_s_failure_is_an_error_on_its_line_and_no_miss():
 @pytest.mark.parametrize("judge", [ExactDescription(), CaptionMatch()])
 def test_a_target_without_a_caption_is_an_error(judge):
     partly = Picture(PICTURE.image, PICTURE.regions, {"panel 1": "red ring."})
-    (found,) = judge.judge_all([Description("red ring", "panel 2", partly)], progress=False)
-    assert "no caption for 'panel 2' (it has for panel 1)" in found.error
+    (judgement,) = judge.judge_all([Description("red ring", "panel 2", partly)], progress=False)
+    assert "no caption for 'panel 2' (it has for panel 1)" in judgement.error
     bare = Picture(PICTURE.image, PICTURE.regions)
     with pytest.raises(JudgeError, match="it has for no region"):
         judge.judge(Description("red ring", "panel 1", bare))
@@ -195,11 +195,11 @@ def likelihood(tiny_model):
 
 def test_the_likelihood_judge_agrees_with_the_exact_judge(tiny_model, likelihood, strips):
     """On clear cases: every caption, and what the model itself says of every panel, where that is a caption."""
-    said = [Description(strip.captions[name], name, strip) for strip in strips for name in strip.regions]
+    descriptions = [Description(strip.captions[name], name, strip) for strip in strips for name in strip.regions]
     records = generate_answers(tiny_model, strips, [Condition("none")], protocol=asking(), progress=False).records
-    said += [Description(record.text, record.targets[0], strips[int(record.picture)]) for record in records]
-    exact = ExactDescription().judge_all(said, progress=False)
-    own = likelihood.judge_all(said, progress=False)
+    descriptions += [Description(record.text, record.targets[0], strips[int(record.picture)]) for record in records]
+    exact = ExactDescription().judge_all(descriptions, progress=False)
+    own = likelihood.judge_all(descriptions, progress=False)
     clear = [pair for pair in zip(exact, own, strict=True) if pair[0].match]
     assert len(clear) >= 33
     assert sum(one.match == other.match for one, other in clear) >= 0.95 * len(clear)
@@ -208,11 +208,11 @@ def test_the_likelihood_judge_agrees_with_the_exact_judge(tiny_model, likelihood
 
 @torch.no_grad()
 def slow_log_probability(model, image, text):
-    """One forward for each token of the text, from the whole text before it."""
-    total, said = 0.0, model.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    """One forward for each token of the text, from all text before it."""
+    total, ids = 0.0, model.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     prompt = model.prepare(image, THIS)
-    for k, token in enumerate(said):
-        inputs = {**prompt.arguments(), "input_ids": torch.cat([prompt.input_ids, torch.tensor([said[:k]]).long()], 1)}
+    for k, token in enumerate(ids):
+        inputs = {**prompt.arguments(), "input_ids": torch.cat([prompt.input_ids, torch.tensor([ids[:k]]).long()], 1)}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         kinds = inputs.get("mm_token_type_ids")
         if kinds is not None:
@@ -223,25 +223,25 @@ def slow_log_probability(model, image, text):
 
 def test_log_probabilities_equal_one_forward_a_token(tiny_model, likelihood, strips):
     texts = ["blue", strips[0].captions["panel 3"]]
-    found = likelihood.log_probabilities(strips[0], texts)
-    for row, text in zip(found, texts, strict=True):
+    rows = likelihood.log_probabilities(strips[0], texts)
+    for row, text in zip(rows, texts, strict=True):
         for k in (2, 5):
             expected = slow_log_probability(tiny_model, crop(strips[0], f"panel {k + 1}"), text)
             assert float(row[k]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_batches_of_any_size_judge_alike_and_in_order(tiny_model, likelihood, strips):
-    said = [
+def test_batches_of_any_size_judge_the_same_and_in_order(tiny_model, likelihood, strips):
+    descriptions = [
         Description(text, "panel 1", strip)
         for strip in (strips[0], synthetic(1, seed=8, panels=3)[0], strips[0])
         for text in (strip.captions["panel 2"], "  ", "red red red", strip.captions["panel 1"])
     ]
-    together = likelihood.judge_all(said, progress=False)
+    together = likelihood.judge_all(descriptions, progress=False)
     assert [judged.match for judged in together[:4:3]] == ["panel 2", "panel 1"]
     assert (together[1].match, together[1].correct, together[1].error) == (None, False, None)
     assert [len(judged.detail["log-probability"]) for judged in together[::4]] == [6, 3, 6]
     for judged, one in zip(
-        together, LikelihoodJudge(tiny_model, batch_size=1).judge_all(said, progress=False), strict=True
+        together, LikelihoodJudge(tiny_model, batch_size=1).judge_all(descriptions, progress=False), strict=True
     ):
         assert (judged.match, judged.error) == (one.match, one.error)
         assert judged.margin == pytest.approx(one.margin, abs=1e-3) if judged.margin is not None else one.margin is None
@@ -252,7 +252,7 @@ def test_junk_is_a_miss_however_likely(likelihood, strips):
     assert (judged.match, judged.correct, judged.error) == (None, False, None)
 
 
-def test_panels_that_look_alike_are_no_match(tiny_model):
+def test_panels_that_look_the_same_are_no_match(tiny_model):
     (strip,) = synthetic(1, seed=9, panels=1)
     twins = Image.new("RGB", (64, 32))
     for x in (0, 32):
@@ -268,20 +268,20 @@ def test_every_region_is_encoded_once(tiny_model, strips):
     patches = []
     tower = tiny_model.original_model.model.visual
     handle = tower.register_forward_pre_hook(lambda _m, args, _k: patches.append(len(args[0])), with_kwargs=True)
-    said = [Description(text, "panel 1", strips[1]) for text in strips[1].captions.values()]
+    descriptions = [Description(text, "panel 1", strips[1]) for text in strips[1].captions.values()]
     judge = LikelihoodJudge(tiny_model, batch_size=12)
-    judge.judge_all(said, progress=False)
-    judge.judge(said[0])
+    judge.judge_all(descriptions, progress=False)
+    judge.judge(descriptions[0])
     handle.remove()
     assert sum(patches) == 6 * 4 * 4  # six panels of 32 pixels, in patches of 8
 
 
 def test_what_the_model_cannot_be_shown_is_an_error_of_its_line_only(tiny_model, likelihood, strips):
     texts = [strips[2].captions["panel 2"], "<|image_pad|> red ring", strips[2].captions["panel 4"]]
-    found = likelihood.judge_all([Description(text, "panel 2", strips[2]) for text in texts], progress=False)
-    assert [judged.match for judged in found] == ["panel 2", None, "panel 4"]
-    assert [judged.correct for judged in found] == [True, None, False]
-    assert found[1].error.startswith("The model cannot be shown this: ")
+    judgements = likelihood.judge_all([Description(text, "panel 2", strips[2]) for text in texts], progress=False)
+    assert [judged.match for judged in judgements] == ["panel 2", None, "panel 4"]
+    assert [judged.correct for judged in judgements] == [True, None, False]
+    assert judgements[1].error.startswith("The model cannot be shown this: ")
     lonely = Picture(strips[0].image, {"all": Box(0, 0, 192, 32)})
     with pytest.raises(JudgeError, match="has 1 named regions; a choice needs two"):
         likelihood.judge(Description("red ring", "all", lonely))
@@ -292,10 +292,10 @@ def test_the_likelihood_judge_works_on_other_families(family):
     model = HookedVLM.wrap(*testing.tiny(family))
     image = Image.effect_noise((240, 80), 90).convert("RGB")
     picture = Picture(image, panels(3, 240, 80))
-    said = [Description(text, "panel 1", picture) for text in ("a red dog", "cat")]
-    found = LikelihoodJudge(model, margin=0).judge_all(said, progress=False)
-    alone = LikelihoodJudge(model, margin=0, batch_size=1).judge_all(said, progress=False)
-    for judged, one in zip(found, alone, strict=True):
+    descriptions = [Description(text, "panel 1", picture) for text in ("a red dog", "cat")]
+    judgements = LikelihoodJudge(model, margin=0).judge_all(descriptions, progress=False)
+    alone = LikelihoodJudge(model, margin=0, batch_size=1).judge_all(descriptions, progress=False)
+    for judged, one in zip(judgements, alone, strict=True):
         assert judged.error is None
         scores = judged.detail["log-probability"]
         assert scores == pytest.approx(one.detail["log-probability"], abs=1e-3)
@@ -310,8 +310,8 @@ def test_broken_weights_are_an_error(shelf):
         return residual * torch.nan
 
     with model.hooks([("blocks.1.hook_resid_pre", poison)]):
-        (found,) = LikelihoodJudge(model).judge_all([Description("red", "panel 1", picture)], progress=False)
-    assert "not numbers (NaN); try float32" in found.error
+        (judgement,) = LikelihoodJudge(model).judge_all([Description("red", "panel 1", picture)], progress=False)
+    assert "not numbers (NaN); try float32" in judgement.error
     with pytest.raises(InputError, match="batch_size=0"):
         LikelihoodJudge(model, batch_size=0)
 

@@ -1,4 +1,4 @@
-"""The judge behind an API, through the official clients, against a service in this process."""
+"""The judge that asks a language model, through the official clients, against a service in this process."""
 
 import base64
 import io
@@ -105,16 +105,16 @@ def test_regions_are_sent_as_pictures(provider):
 
 
 def test_judges_of_other_settings_have_other_names():
-    alike = {"model": "m", "base_url": "http://localhost:1/v1"}
+    settings = {"model": "m", "base_url": "http://localhost:1/v1"}
     judges = [
-        LanguageModelJudge("openai", **{**alike, **changes})
+        LanguageModelJudge("openai", **{**settings, **changes})
         for changes in (
             {}, {"instructions": "Be strict."}, {"options": {"temperature": 0.5}}, {"model": "n"}, {"look": True},
             {"base_url": "http://localhost:2/v1"},
         )
     ]  # fmt: skip
     assert len({repr(judge) for judge in judges}) == len(judges)
-    assert repr(judges[0]) == repr(LanguageModelJudge("openai", workers=1, **alike))
+    assert repr(judges[0]) == repr(LanguageModelJudge("openai", workers=1, **settings))
     assert "localhost" not in repr(judges[0]), "an address may hold a key"
 
 
@@ -136,10 +136,10 @@ def test_a_service_that_is_busy_is_asked_again(provider, status):
 def test_a_service_that_fails_for_ever_is_an_error_and_no_miss(provider, tmp_path):
     with serving((500, FAILED)) as (stub, address):
         judge = make(provider, address, client={"max_retries": 2}, cache=tmp_path / "judge.sqlite")
-        found = judge.judge_all([SAID, SAID], progress=False)
-    assert [judged.correct for judged in found] == [None, None]
-    assert all("InternalServerError" in judged.error and address in judged.error for judged in found)
-    assert all("[key]" in judged.error and KEY not in judged.error for judged in found)
+        judgements = judge.judge_all([SAID, SAID], progress=False)
+    assert [judged.correct for judged in judgements] == [None, None]
+    assert all("InternalServerError" in judged.error and address in judged.error for judged in judgements)
+    assert all("[key]" in judged.error and KEY not in judged.error for judged in judgements)
     assert len(stub.requests) == 2 * 3
     assert not everything_in(tmp_path / "judge.sqlite")
 
@@ -219,9 +219,9 @@ def test_what_was_asked_once_is_not_asked_again(provider, tmp_path):
             judge.judge(SAID)
             assert len(stub.requests) == asked + count
     assert first[0].detail == {"reason": "the key is [key]"}
-    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert KEY.encode() not in kept
-    assert b"the key is [key]" in kept
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert KEY.encode() not in content
+    assert b"the key is [key]" in content
 
 
 def test_the_key_of_a_request_is_of_all_of_it():
@@ -242,14 +242,15 @@ def test_many_are_judged_at_a_time_and_in_order(provider):
     def mirror(request):
         """The panel whose caption is the text."""
         *captions, text = shown(request)[0]
-        said = text.removeprefix("The text: ")
-        return WRITERS[provider]({"reason": "", "match": next(c.split(":")[0] for c in captions if c.endswith(said))})
+        caption = text.removeprefix("The text: ")
+        match = next(line.split(":")[0] for line in captions if line.endswith(caption))
+        return WRITERS[provider]({"reason": "", "match": match})
 
     strips = synthetic(5, seed=8)
-    said = [Description(strip.captions[name], name, strip) for strip in strips for name in strip.regions]
+    descriptions = [Description(strip.captions[name], name, strip) for strip in strips for name in strip.regions]
     with serving(mirror) as (stub, address):
-        found = make(provider, address, workers=4).judge_all(said, progress=False)
-    assert [judged.match for judged in found] == [description.target for description in said]
+        judgements = make(provider, address, workers=4).judge_all(descriptions, progress=False)
+    assert [judged.match for judged in judgements] == [description.target for description in descriptions]
     assert len(stub.requests) == 30
 
 

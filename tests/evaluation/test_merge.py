@@ -28,7 +28,7 @@ def pictures():
 
 
 @pytest.fixture
-def whole(tiny_model, pictures, tmp_path):
+def one_process(tiny_model, pictures, tmp_path):
     """What one process writes."""
     gl.evaluate(tiny_model, pictures, CONDITIONS, protocol=PROTOCOL, out=tmp_path / "one", progress=False)
     return tmp_path / "one"
@@ -43,7 +43,7 @@ def refute(one, other):
     assert [name for name in FILES if (one / name).read_bytes() != (other / name).read_bytes()] == []
 
 
-def test_two_ranks_write_what_one_process_writes(tiny_model, pictures, whole, tmp_path):
+def test_two_ranks_write_what_one_process_writes(tiny_model, pictures, one_process, tmp_path):
     def work(rank):
         results = gl.evaluate(tiny_model, pictures, CONDITIONS, protocol=PROTOCOL, out=tmp_path / "two", progress=False)
         in_memory = gl.evaluate(tiny_model, pictures, CONDITIONS, protocol=PROTOCOL, progress=False)
@@ -53,19 +53,19 @@ def test_two_ranks_write_what_one_process_writes(tiny_model, pictures, whole, tm
     assert first == second
     assert first[0] == first[1]
     assert len(first[2]) == 4 * 2 * 2
-    refute(whole, tmp_path / "two")
+    refute(one_process, tmp_path / "two")
 
 
 def test_a_shard_that_was_killed_is_resumed_and_the_merged_run_is_that_of_one_process(
-    tiny_model, pictures, whole, tmp_path, monkeypatch
+    tiny_model, pictures, one_process, tmp_path, monkeypatch
 ):
-    out, real, made = tmp_path / "jobs", generate.answers, []
+    out, real, calls = tmp_path / "jobs", generate.answers, []
 
-    def killed(*given):
-        if made:
+    def killed(*args):
+        if calls:
             os.kill(os.getpid(), signal.SIGKILL)
-        made.append(1)
-        return real(*given)
+        calls.append(1)
+        return real(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(generate, "answers", killed)
@@ -80,9 +80,9 @@ def test_a_shard_that_was_killed_is_resumed_and_the_merged_run_is_that_of_one_pr
     make(tiny_model, pictures, out, (1, 3), resume=True)
     results = merge(out)
     assert results.missing == 0
-    refute(whole, out)
+    refute(one_process, out)
     merge(out)
-    refute(whole, out)
+    refute(one_process, out)
 
 
 def test_shards_that_do_not_fit_together_are_refused(tiny_model, pictures, tmp_path):

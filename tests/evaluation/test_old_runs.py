@@ -1,4 +1,4 @@
-"""What version 0.1 wrote: a folder of a run with its judgements, and the replies of language models."""
+"""What version 0.1 wrote (`fixtures/make_run.py`): a run with its judgements, and replies of language models."""
 
 import json
 import shutil
@@ -44,8 +44,8 @@ def test_records_are_read_whatever_their_key_for_the_place_steered_to(folder):
 
 
 def test_a_run_goes_on_where_the_old_version_stopped(folder, tiny_model, strips):
-    whole = (folder / FILE).read_bytes()
-    (folder / FILE).write_bytes(whole[: whole.rindex(b'{"kind": "answer"') + 20])  # its last answer is torn
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(content[: content.rindex(b'{"kind": "answer"') + 20])  # its last answer is torn
     results = gl.evaluate(tiny_model, strips, CONDITIONS, out=folder, resume=True, progress=False)
     assert results.missing == 0
     keys = [record.key for record in Generations.read(RUN / FILE).records]
@@ -57,8 +57,10 @@ def test_a_run_goes_on_where_the_old_version_stopped(folder, tiny_model, strips)
 @pytest.mark.parametrize("kind", [CaptionMatch, LikelihoodJudge])
 def test_judgements_of_the_old_version_are_not_made_again(folder, tiny_model, strips, kind, monkeypatch):
     judge = kind(tiny_model) if kind is LikelihoodJudge else kind()
-    monkeypatch.setattr(kind, "judge_all", lambda _self, said, **_: pytest.fail("asked again") if said else [])
+    asked = []
+    monkeypatch.setattr(kind, "judge_all", lambda _self, descriptions, **_: asked.extend(descriptions) or [])
     results = rejudge(folder, judge, pictures=strips, progress=False)
+    assert not asked
     assert results.accuracy("gaze").value == 1
     assert results.accuracy("elsewhere").value == 0
     assert results.answers.error.isna().all()

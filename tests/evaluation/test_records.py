@@ -1,4 +1,4 @@
-"""Records: whole lines whatever happens to the process that writes them, and a run that goes on where it was."""
+"""Records: lines are complete whatever happens to the process that writes them, and a run can be resumed."""
 
 import json
 import multiprocessing
@@ -56,15 +56,15 @@ def test_wherever_a_file_was_cut_it_can_be_gone_on_with(tmp_path):
     path, lines = tmp_path / "lines.jsonl", [{"n": n, "text": "ä" * n} for n in range(4)]
     journal = Journal.open(path, header("lines", RUN))
     journal.append(lines)
-    whole = path.read_bytes()
-    ends = [n for n in range(len(whole)) if whole[n : n + 1] == b"\n"]
-    for cut in range(len(whole) + 1):
-        path.write_bytes(whole[:cut])
+    content = path.read_bytes()
+    ends = [n for n in range(len(content)) if content[n : n + 1] == b"\n"]
+    for cut in range(len(content) + 1):
+        path.write_bytes(content[:cut])
         journal = Journal.open(path, header("lines", RUN), resume=True)
         there = max(0, sum(end < cut for end in ends) - 1)
         assert journal.lines == lines[:there], cut
         journal.append(lines[there:])
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == content
 
 
 def grow(path):
@@ -113,51 +113,51 @@ def comparable(path):
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_model, tmp_path_factory):
+def complete(tiny_model, tmp_path_factory):
     """The file of a run that nobody disturbed."""
-    path = tmp_path_factory.mktemp("whole") / "generations.jsonl"
+    path = tmp_path_factory.mktemp("complete") / "generations.jsonl"
     answer(tiny_model, path)
     return path
 
 
-def test_a_run_that_is_killed_goes_on_and_says_the_same(tiny_model, tmp_path, whole):
-    path, size, rng = tmp_path / "generations.jsonl", whole.stat().st_size, random.Random(1)
+def test_a_run_that_is_killed_goes_on_and_says_the_same(tiny_model, tmp_path, complete):
+    path, size, rng = tmp_path / "generations.jsonl", complete.stat().st_size, random.Random(1)
     moments = sorted(rng.randrange(1, size - 200) for _ in range(4))
-    found = []
+    records = []
     for moment in moments:
         process = FORK.Process(target=answer, args=(tiny_model, path), kwargs={"resume": True})
         assert killed_when(process, lambda moment=moment: path.exists() and path.stat().st_size >= moment) == -9
-        before, found = found, Generations.read(path).records
-        assert found[: len(before)] == before, "what was written stays"
-    assert 0 < len(found) < 18
-    made = answer(tiny_model, path, resume=True)
-    assert len(made.records) == len({record.key for record in made.records}) == 18
-    assert comparable(path) == comparable(whole)
+        before, records = records, Generations.read(path).records
+        assert records[: len(before)] == before, "what was written stays"
+    assert 0 < len(records) < 18
+    generations = answer(tiny_model, path, resume=True)
+    assert len(generations.records) == len({record.key for record in generations.records}) == 18
+    assert comparable(path) == comparable(complete)
 
 
-def test_what_is_done_is_not_done_again(tiny_model, tmp_path, whole, monkeypatch):
+def test_what_is_done_is_not_done_again(tiny_model, tmp_path, complete, monkeypatch):
     path = tmp_path / "generations.jsonl"
-    lines = whole.read_bytes().splitlines(keepends=True)
+    lines = complete.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])  # all but the last answer
     real, asked = type(tiny_model).generate, []
     monkeypatch.setattr(type(tiny_model), "generate", lambda model, inputs, **o: asked.append(inputs.n_rows) or real(
         model, inputs, **o))  # fmt: skip
     answer(tiny_model, path, resume=True)
     assert asked == [1]
-    assert path.read_bytes() == whole.read_bytes()
+    assert path.read_bytes() == complete.read_bytes()
     asked.clear()
     answer(tiny_model, path, resume=True)
     assert not asked
 
 
-def test_other_weights_pictures_heads_seeds_and_questions_are_other_runs(tiny_model, shelf, whole):
+def test_other_weights_pictures_heads_seeds_and_questions_are_other_runs(tiny_model, shelf, complete):
     strips = comics.synthetic(3, seed=70, panels=3)
     fewer = [Condition("gaze", HeadSet(["L2H0"])), CONDITIONS[1]]
 
     def refused(what, *, model=tiny_model, pictures=strips, conditions=CONDITIONS, protocol=None, **options):
         with pytest.raises(InputError, match=f"holds a run with other {what}; choose another folder"):
             generate_answers(
-                model, pictures, conditions, protocol=protocol or question(), path=whole, resume=True, **options
+                model, pictures, conditions, protocol=protocol or question(), path=complete, resume=True, **options
             )
 
     refused("pictures_digest", pictures=comics.synthetic(3, seed=71, panels=3))
@@ -174,12 +174,12 @@ def test_other_weights_pictures_heads_seeds_and_questions_are_other_runs(tiny_mo
         weight.data[0] -= 1
 
 
-def test_shards_are_parts_of_the_whole(tiny_model, tmp_path, whole):
+def test_shards_are_parts_of_the_complete_run(tiny_model, tmp_path, complete):
     for index in range(2):
         answer(tiny_model, tmp_path / f"{index}.jsonl", shard=(index, 2))
     parts = [Generations.read(tmp_path / f"{index}.jsonl") for index in range(2)]
     assert [list(part.pictures) for part in parts] == [["0", "2"], ["1"]]
-    found = {record.key: record.text for part in parts for record in part.records}
-    assert found == {record.key: record.text for record in Generations.read(whole).records}
+    texts = {record.key: record.text for part in parts for record in part.records}
+    assert texts == {record.key: record.text for record in Generations.read(complete).records}
     with pytest.raises(InputError, match=r"shard=\(2, 2\) was given"):
         answer(tiny_model, None, shard=(2, 2))

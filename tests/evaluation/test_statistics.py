@@ -31,16 +31,16 @@ def ragged(seed=0, n_strips=9):
 
 def test_a_mean_equals_resampling_strip_by_strip():
     values, strips = ragged()
-    found = mean(values, strips, level=0.8, resamples=200, seed=3)
+    estimate = mean(values, strips, level=0.8, resamples=200, seed=3)
     groups = grouped(values, strips)
     means = []
-    for chosen in np.concatenate(list(draws(len(groups), resamples=200, seed=3))):
-        pooled = [value for strip in chosen for value in groups[strip]]
+    for resample in np.concatenate(list(draws(len(groups), resamples=200, seed=3))):
+        pooled = [value for strip in resample for value in groups[strip]]
         means.append(sum(pooled) / len(pooled))
-    assert found.value == pytest.approx(sum(values) / len(values))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.1, 0.9])))
-    assert (found.n, found.n_strips) == (len(values), 9)
-    assert found == mean(values, strips, level=0.8, resamples=200, seed=3)
+    assert estimate.value == pytest.approx(sum(values) / len(values))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(means, [0.1, 0.9])))
+    assert (estimate.n, estimate.n_strips) == (len(values), 9)
+    assert estimate == mean(values, strips, level=0.8, resamples=200, seed=3)
     assert str(mean([True, True, False, False], "aabb")).startswith("0.5 [0, 1], n 4 of 2 strips")
 
 
@@ -57,15 +57,15 @@ def test_draws_do_not_depend_on_the_size_of_blocks(cells, monkeypatch):
 @pytest.mark.parametrize("figure", [mean, difference, spearman])
 def test_figures_do_not_depend_on_the_size_of_blocks(figure, monkeypatch):
     columns, strips = [ragged(seed)[0] for seed in range(1 if figure is mean else 2)], ragged()[1]
-    whole = figure(*columns, strips, resamples=60, seed=1)
+    expected = figure(*columns, strips, resamples=60, seed=1)
     monkeypatch.setattr(statistics, "CELLS", 64)
-    assert figure(*columns, strips, resamples=60, seed=1) == whole
+    assert figure(*columns, strips, resamples=60, seed=1) == expected
 
 
-def test_values_of_one_strip_count_as_hanging_together():
-    alike = [float(k % 2) for k in range(20) for _ in range(6)]
+def test_values_of_one_strip_are_not_independent():
+    values = [float(k % 2) for k in range(20) for _ in range(6)]
     strips = [k for k in range(20) for _ in range(6)]
-    together, apart = mean(alike, strips), mean(alike, range(120))
+    together, apart = mean(values, strips), mean(values, range(120))
     assert together.high - together.low > 2 * (apart.high - apart.low)
 
 
@@ -75,8 +75,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     hits = 0
     for seed in range(150):
         odds = rng.beta(2, 2, size=40)
-        found = mean(rng.random(240) < np.repeat(odds, 6), strips, resamples=400, seed=seed)
-        hits += found.low <= 0.5 <= found.high
+        estimate = mean(rng.random(240) < np.repeat(odds, 6), strips, resamples=400, seed=seed)
+        hits += estimate.low <= 0.5 <= estimate.high
     assert 0.88 <= hits / 150 <= 0.99
 
 
@@ -91,21 +91,21 @@ def slow_p(first, second, strips):
 def test_few_strips_have_an_exact_p_value():
     first, strips = ragged(1)
     second, _ = ragged(2)
-    found = difference(first, second, strips)
-    assert found.p == pytest.approx(slow_p(first, second, strips))
+    estimate = difference(first, second, strips)
+    assert estimate.p == pytest.approx(slow_p(first, second, strips))
     pairs = mean(np.subtract(first, second), strips)
-    assert (found.value, found.low, found.high) == (pairs.value, pairs.low, pairs.high)
-    assert difference(second, first, strips).p == pytest.approx(found.p)
-    assert difference(second, first, strips).value == pytest.approx(-found.value)
+    assert (estimate.value, estimate.low, estimate.high) == (pairs.value, pairs.low, pairs.high)
+    assert difference(second, first, strips).p == pytest.approx(estimate.p)
+    assert difference(second, first, strips).value == pytest.approx(-estimate.value)
 
 
 def test_many_strips_have_a_sampled_p_value_near_the_normal_one():
     rng = np.random.default_rng(4)
     first, second = rng.normal(0.12, 1, 300), rng.normal(0, 1, 300)
-    found = difference(first, second, np.arange(300).tolist(), resamples=20_000)
+    estimate = difference(first, second, np.arange(300).tolist(), resamples=20_000)
     pairs = first - second
     z = abs(pairs.sum()) / math.sqrt((pairs**2).sum())
-    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.01)
+    assert estimate.p == pytest.approx(math.erfc(z / math.sqrt(2)), abs=0.01)
 
 
 def test_no_difference_is_no_evidence_and_a_clear_one_is():
@@ -140,8 +140,8 @@ def test_weights_count_points_again():
     rng = np.random.default_rng(2)
     first, second = rng.integers(0, 6, 25), rng.normal(size=25)
     times = rng.integers(0, 4, (3, 25))
-    found = rank_correlation(first, second, times.astype(float))
-    for row, value in zip(times, found, strict=True):
+    correlations = rank_correlation(first, second, times.astype(float))
+    for row, value in zip(times, correlations, strict=True):
         assert value == pytest.approx(rank_correlation(first.repeat(row), second.repeat(row)))
     assert midranks(np.array([5, 1, 5]), np.ones(3)).tolist() == [2.0, 0.5, 2.0]
 
@@ -150,15 +150,15 @@ def test_spearman_equals_resampling_strip_by_strip():
     scheduled, strips = [k for _ in range(8) for k in range(5)], [s for s in range(8) for _ in range(5)]
     rng = random.Random(1)
     described = [k if rng.random() < 0.7 else rng.randrange(5) for k in scheduled]
-    found = spearman(scheduled, described, strips, resamples=100, seed=5)
+    estimate = spearman(scheduled, described, strips, resamples=100, seed=5)
     pairs = grouped(list(zip(scheduled, described, strict=True)), strips)
     values = []
-    for chosen in np.concatenate(list(draws(8, resamples=100, seed=5))):
-        pooled = [pair for strip in chosen for pair in pairs[strip]]
+    for resample in np.concatenate(list(draws(8, resamples=100, seed=5))):
+        pooled = [pair for strip in resample for pair in pairs[strip]]
         ranks = [pandas.Series(column).rank() for column in zip(*pooled, strict=True)]
         values.append(np.corrcoef(ranks)[0, 1])
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
-    assert found.value == pytest.approx(float(rank_correlation(np.array(scheduled), np.array(described))))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+    assert estimate.value == pytest.approx(float(rank_correlation(np.array(scheduled), np.array(described))))
     assert spearman(scheduled, scheduled, strips).value == pytest.approx(1)
     assert spearman(scheduled, [3] * 40, strips).value == 0
 
