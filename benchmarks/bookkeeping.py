@@ -1,9 +1,9 @@
-"""What an evaluation does beside the model: going on with a run, judging it, figures.
+"""The time and memory of an evaluation without the model's: resuming a run, judging it, computing its figures.
 
-    for subject, n, seconds, megabytes in measured(model, 10_000): ...
+    for subject, n, seconds, megabytes in measure(model, 10_000): ...
 
-The run is written down without asking the model: every strip has the answers of two conditions to six targets. All are
-about one picture under as many names; to go on with a run of files, each is read once more besides.
+The run is written without running the model: every strip has the answers of two conditions to six targets. All strips
+are one picture under different names. Resuming a run on files reads each file once more, which is not in these figures.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ from gaze_lens.runs.journal import write
 CONDITIONS = [Condition("gaze", gl.HeadSet(["L1H0", "L2H3"])), Condition("none")]
 ANSWERS = 6 * len(CONDITIONS)  # for each strip
 FILE = "generations.jsonl"
-Found = tuple[str, int, float, float | None]  # subject, strips, seconds, megabytes at the peak
+Measurement = tuple[str, int, float, float | None]  # subject, strips, seconds, megabytes at the peak
 
 
-def measured(model: Any, n: int) -> Iterator[Found]:
-    """Each part's seconds and memory, for a run over n strips."""
+def measure(model: Any, n: int) -> Iterator[Measurement]:
+    """Time and memory of each part, for a run over n strips."""
     (strip,) = gl.comics.synthetic(1, seed=0)
     pictures = Pictures({f"strip {k}": lambda: strip for k in range(n)})
     with TemporaryDirectory() as folder:
@@ -37,7 +37,7 @@ def measured(model: Any, n: int) -> Iterator[Found]:
         options = {"protocol": question(), "path": path, "resume": True, "progress": False}
         results = []
         parts = {
-            "going on with a run": lambda: generate_answers(model, pictures, CONDITIONS, **options),
+            "resuming a run": lambda: generate_answers(model, pictures, CONDITIONS, **options),
             "judging": lambda: results.append(gl.rejudge(folder, progress=False)),
             "figures": lambda: results[0].to_dict(),
         }
@@ -48,7 +48,7 @@ def measured(model: Any, n: int) -> Iterator[Found]:
 
 
 def _lines(strip: gl.Picture, n: int) -> Iterator[dict[str, Any]]:
-    """The lines of a run: of two steered answers in three the target's caption, of the others any."""
+    """The lines of a run: two in three steered answers are the target's caption, all others are a random one."""
     captions, rng = list(strip.captions.values()), Random(0)
     for k in range(n):
         yield picture_line(f"strip {k}", strip, ANSWERS)

@@ -1,12 +1,12 @@
-"""What the benchmarks share: models of known sizes, strips of real size, timing by turns, one table.
+"""What the benchmarks share: models of some sizes, strips, timing in turns, one table.
 
     hf_model, processor = build("0.1B")
     model = gl.HookedVLM.wrap(hf_model, processor)
     inputs = model.prepare(strip(384), "What is going on?")
-    times = by_turns({"ours": f, "plain": g}, rounds=5)
+    times = time_in_turns({"ours": f, "plain": g}, rounds=5)
     rows = [Row.of_seconds("unhooked", "forward", times["ours"], times["plain"], target=0.99)]
 
-A benchmark has `main(size=..., device=..., rounds=...) -> list[Row]`, and `run(main)` as its last line.
+A benchmark has a function `main(size=..., device=..., rounds=...) -> list[Row]`, and ends in `run(main)`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ PANELS = {  # image tokens -> width, height of one of six panels
 
 @dataclass(frozen=True)
 class Size:
-    """The shape of a Qwen3-VL; `2B` and `8B` are the published ones, their vocabulary too."""
+    """The sizes of a Qwen3-VL; `2B` and `8B` are those of the published models, with their vocabulary."""
 
     width: int
     layers: int
@@ -85,12 +85,12 @@ def build(size: str = "0.1B", *, device: str = "cpu", dtype: torch.dtype | None 
         image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2, size=pixels), tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
     )  # fmt: skip
-    model.generation_config.eos_token_id = None  # every generation goes to its limit
+    model.generation_config.eos_token_id = None  # so that every generation has max_new_tokens tokens
     return model.eval(), processor
 
 
 def _config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
-    share = size.head_width // 32  # of a half head: 12, 10 and 10 parts turn with time, height and width
+    share = size.head_width // 32  # 12, 10 and 10 of 32 parts of half a head are rotated by time, height and width
     text = {
         "hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
         "num_key_value_heads": size.kv_heads, "head_dim": size.head_width, "intermediate_size": size.mlp,
@@ -116,7 +116,7 @@ def _config(size: Size, tokenizer: Any) -> Qwen3VLConfig:
 
 
 def strip(image_tokens: int = 384, *, seed: int = 0) -> gl.Picture:
-    """A comic strip of six noisy panels that becomes so many image tokens: 96, 192, 384, 768 ... (`PANELS`)."""
+    """A comic strip of six panels of noise with this number of image tokens: 96, 192, 384, 768 ... (`PANELS`)."""
     width, height = PANELS[image_tokens]
     rng = np.random.default_rng(seed)
     panels = [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for _ in range(6)]
@@ -125,7 +125,7 @@ def strip(image_tokens: int = 384, *, seed: int = 0) -> gl.Picture:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a function took, round by round, beside others that took their turns in the same rounds."""
+    """The seconds of a function in each round; other functions took turns with it in the same rounds."""
 
     rounds: tuple[float, ...]
 
@@ -135,42 +135,44 @@ class Timing:
         return median(self.rounds)
 
     def speed_over(self, other: "Timing") -> float:
-        """How many times faster than another: the median of the rounds' ratios, in which what slowed a whole round
-        cancels."""
-        return median(theirs / mine for mine, theirs in zip(self.rounds, other.rounds, strict=True))
+        """How many times faster than another: the median of the ratios of all rounds. What slows a whole round cancels
+        out in its ratio."""
+        return median(theirs / ours for ours, theirs in zip(self.rounds, other.rounds, strict=True))
 
     def against(self, other: "Timing") -> str:
-        """How the fastest rounds compare, for a note: where the median is far from it, something else was running."""
+        """The ratio of the fastest rounds, for a note. If the median is far from it, something else was running."""
         return f"fastest rounds {min(other.rounds) / min(self.rounds):.3f}"
 
 
-def by_turns(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warm: int = 1) -> dict[str, Timing]:
-    """Time functions by turns."""
-    return {name: Timing(tuple(taken)) for name, taken in turns(functions, seconds_of, rounds, warm).items()}
+def time_in_turns(functions: Mapping[str, Callable[[], Any]], *, rounds: int = 5, warm: int = 1) -> dict[str, Timing]:
+    """The seconds of each function. warm: rounds before, which do not count."""
+    return {name: Timing(tuple(seconds)) for name, seconds in in_turns(functions, seconds_of, rounds, warm).items()}
 
 
-def turns(functions: Mapping[str, Any], timed: Callable[[Any], Any], rounds: int, warm: int = 1) -> dict[str, list]:
-    """What `timed` says of each function in each round. The rounds go forwards and backwards through the functions, so
-    that what else the machine does falls on all alike."""
+def in_turns(
+    functions: Mapping[str, Any], measure: Callable[[Any], Any], rounds: int, warm: int = 1
+) -> dict[str, list]:
+    """What `measure` returns for each function in each round. Every other round has the functions in reverse order, so
+    that other load on the machine affects all of them alike."""
     for function in [f for f in functions.values() for _ in range(warm)]:
-        timed(function)
-    taken: dict[str, list] = {name: [] for name in functions}
-    for turn in range(rounds):
-        for name in list(functions) if turn % 2 == 0 else reversed(list(functions)):
-            taken[name].append(timed(functions[name]))
-    return taken
+        measure(function)
+    results: dict[str, list] = {name: [] for name in functions}
+    for index in range(rounds):
+        for name in list(functions) if index % 2 == 0 else reversed(list(functions)):
+            results[name].append(measure(functions[name]))
+    return results
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """How many seconds a call takes."""
     start = now()
     function()
     return now() - start
 
 
 def now() -> float:
-    """The time, in seconds: of this process's processor where one thread works on a CPU, which others may share; else
-    of the clock, with the GPU's work done."""
+    """The time in seconds. With one thread on a CPU it is the processor time of this process, because others may use
+    the same processor; else it is the clock's, after all work of the GPU has ended."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     elif torch.get_num_threads() == 1:
@@ -180,10 +182,11 @@ def now() -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
-    ours, alternative, limit: in `unit` ("s", "tokens/s", "MB", ...); the limit is what cannot be beaten, where known.
-    ratio: how many times better than the alternative ours is. target: the least ratio wanted, None where there is none.
+    ours, alternative, limit: in `unit` ("s", "tokens/s", "MB", ...); the limit is an estimate of the best possible.
+    ratio: how many times better ours is than the alternative.
+    target: the smallest ratio that is wanted; None for no target.
     """
 
     subject: str
@@ -198,13 +201,13 @@ class Row:
 
     @classmethod
     def of_seconds(cls, subject: str, case: str, ours: Timing, alternative: Timing, **more: Any) -> "Row":
-        """A line about two timings."""
+        """A row about two timings."""
         more = {"note": ours.against(alternative), **more}
         return cls(subject, case, "s", ours.seconds, alternative.seconds, ratio=ours.speed_over(alternative), **more)
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met; empty without one."""
+        """ "met" or "missed"; empty without a target."""
         if self.target is None or self.ratio is None:
             return ""
         return "met" if self.ratio >= self.target else "missed"
@@ -215,7 +218,7 @@ class Row:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """The machine and the versions of a measurement."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {
@@ -230,11 +233,11 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def named(told: Mapping[str, Any]) -> str:
-    """A machine, as `machine` tells of it, in words."""
-    by = told["gpu"] or f"{told['processor']}, {told['cores']} cores"
-    threads = "one thread" if told["threads"] == 1 else f"{told['threads']} threads"
-    return f"{by}, {threads}, torch {told['torch']}, transformers {told['transformers']}"
+def in_words(machine: Mapping[str, Any]) -> str:
+    """What `machine` returns, in words."""
+    hardware = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{hardware}, {threads}, torch {machine['torch']}, transformers {machine['transformers']}"
 
 
 def _cpuinfo() -> list[str]:
@@ -256,7 +259,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_json(rows: list[Row], path: str | Path, **about: Any) -> None:
-    """The rows and the machine they were taken on. about: arguments of the run."""
+    """Write the rows, the machine, and the arguments of the run (`about`)."""
     lines = [row.to_dict() for row in rows]
     Path(path).write_text(json.dumps({"machine": machine(), **about, "rows": lines}, indent=1) + "\n")
 
@@ -266,18 +269,18 @@ def run(main: Callable[..., list[Row]]) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--size", choices=SIZES, default="0.1B")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, help="how often each run is timed; the median counts")
+    parser.add_argument("--rounds", type=int, help="how often each run is timed; the median is shown")
     parser.add_argument("--out", help="a JSON file to write")
-    given = parser.parse_args()
-    if given.device == "cpu":
+    args = parser.parse_args()
+    if args.device == "cpu":
         torch.set_num_threads(1)
-    about = chosen(given.size, given.device, given.rounds)
+    about = arguments(args.size, args.device, args.rounds)
     rows = main(**about)
     print(table(rows))  # noqa: T201
-    if given.out:
-        write_json(rows, given.out, **about)
+    if args.out:
+        write_json(rows, args.out, **about)
 
 
-def chosen(size: str, device: str, rounds: int | None) -> dict[str, Any]:
-    """Arguments for a benchmark's `main`, which has a number of rounds of its own where none is given."""
+def arguments(size: str, device: str, rounds: int | None) -> dict[str, Any]:
+    """Arguments for a benchmark's `main`. Without `rounds` it uses its own number of rounds."""
     return {"size": size, "device": device, **({} if rounds is None else {"rounds": rounds})}

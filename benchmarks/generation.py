@@ -1,10 +1,10 @@
-"""Tokens per second of generation, steered and not, against Hugging Face's own with nothing attached.
+"""Tokens per second of generation, steered and unsteered, compared with Hugging Face's own without hooks.
 
     python benchmarks/generation.py --size 0.1B
 
-Prefill and decode apart, batches of 1 and 8, half of the heads steered (at most 100), at full strength and softly.
-The plain generation takes two turns in each round: what these differ by is noise. Both sides get the image ready
-encoded, which leaves the language model alone to be timed.
+Prefill and decode are timed separately, for batches of 1 and 8, with half of the heads steered (at most 100), at full
+strength and at a small one. The plain generation runs twice in each round: the difference of the two is noise. Both
+sides get an encoded image, so that only the language model is timed.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int
     rows = []
     for batch in BATCHES:
         inputs = model.encode(model.prepare([common.strip(tokens)] * batch, ["What is going on?"] * batch))
-        turns = rounds if batch > 1 else 3 * rounds  # small batches are quick, and their ratios vary more
+        turns = rounds if batch > 1 else 3 * rounds  # small batches take less time, and their ratios vary more
         rows += _rows(model, plain, inputs, f"{tokens} image tokens, batch {batch}", turns)
     return rows
 
@@ -48,11 +48,11 @@ def _rows(model: gl.HookedVLM, plain: Any, inputs: gl.VLMInputs, case: str, roun
     heads = heads_of(model)
     hooks = {name: gl.steer(heads, inputs.region("panel 4"), mode=mode) for name, mode in MODES.items()}
     hooks["nothing attached"] = []
-    given = {"input_ids": inputs.input_ids, **inputs.arguments(), "do_sample": False}
-    runs = {"plain": partial(plain.generate, **given), "plain, again": partial(plain.generate, **given)}
+    arguments = {"input_ids": inputs.input_ids, **inputs.arguments(), "do_sample": False}
+    runs = {"plain": partial(plain.generate, **arguments), "plain, again": partial(plain.generate, **arguments)}
     runs |= {name: partial(model.generate, inputs, fwd_hooks=attached) for name, attached in hooks.items()}
-    taken = common.turns(runs, phases, rounds)
-    times = {name: [Timing(column) for column in zip(*several, strict=True)] for name, several in taken.items()}
+    seconds = common.in_turns(runs, phases, rounds)
+    times = {name: [Timing(column) for column in zip(*several, strict=True)] for name, several in seconds.items()}
     tokens = inputs.n_rows * inputs.layout.length, inputs.n_rows * STEPS
     return [
         Row(f"generation, {name}", f"{phase}, {case}", "tokens/s", n / ours.seconds, n / theirs.seconds,
@@ -63,7 +63,7 @@ def _rows(model: gl.HookedVLM, plain: Any, inputs: gl.VLMInputs, case: str, roun
 
 
 def phases(generate: Callable[..., Any]) -> tuple[float, float]:
-    """Seconds of a generation: of its prefill, to the first token, and of its decode steps, from there to the end."""
+    """Seconds of a generation's prefill, until the first token, and of its decode steps, from there to the end."""
     marks = [common.now()]
 
     def mark(ids: torch.Tensor, _scores: Any, **_options: Any) -> torch.Tensor:

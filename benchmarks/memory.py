@@ -13,10 +13,8 @@ PROCESS = Path("/proc/self")
 
 
 def peak(work: Callable[[], Any]) -> float | None:
-    """The most megabytes that a call holds beyond what was held before it: resident ones, or on a GPU allocated ones.
-
-    None where neither can be known (no GPU, no Linux).
-    """
+    """The peak memory of a call in megabytes, above what was held before it: resident memory, or on a GPU allocated
+    memory. None without a GPU and without Linux, where it is not known."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -26,8 +24,8 @@ def peak(work: Callable[[], Any]) -> float | None:
     if not (PROCESS / "clear_refs").exists():
         work()
         return None
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier calls let go would be taken again, and not be counted
-    (PROCESS / "clear_refs").write_text("5")  # the highest resident size counts from here
+    ctypes.CDLL(None).malloc_trim(0)  # else the call could reuse memory that earlier calls freed, uncounted
+    (PROCESS / "clear_refs").write_text("5")  # reset the peak of the resident size
     before = _kilobytes("VmRSS")
     work()
     return (_kilobytes("VmHWM") - before) / 2**10

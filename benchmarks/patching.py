@@ -1,8 +1,8 @@
-"""The time of a full head sweep with `gl.patch`, against TransformerLens' plain loop that encodes the image every time.
+"""The time to patch all heads with `gl.patch`, compared with TransformerLens' loop, which encodes the image every time.
 
 python benchmarks/patching.py
 
-Both patch `z` of every head of the embedded model at four groups of positions, in one process, by turns.
+Both patch `z` of every head of the embedded model at four groups of positions, in one process, taking turns.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from itertools import product
 
 import pandas as pd
 import torch
-from common import Row, by_turns, run
+from common import Row, run, time_in_turns
 from transformer_lens.patching import generic_activation_patch
 
 import gaze_lens as gl
@@ -26,7 +26,7 @@ def inputs_of(model):
 
 
 def plain_loop(model, clean, corrupted, groups, metric):
-    """One run of everything, from the pixels, for every head and group."""
+    """One forward from the pixels for every head and group."""
     _, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith("attn.hook_z"))
 
     def put(activation, index, clean_activation):
@@ -42,7 +42,7 @@ def plain_loop(model, clean, corrupted, groups, metric):
 
 @torch.no_grad()
 def main(size: str = "embedded", device: str = "cpu", rounds: int = 1) -> list[Row]:
-    """A row for each batch size: seconds, ours and the plain loop's. The model is the embedded one, whatever `size`."""
+    """A row for each batch size: seconds of ours and of the plain loop. The model is always the embedded one."""
     del size
     model = gl.load_tiny(device=device)
     clean, corrupted, positions = inputs_of(model)
@@ -54,18 +54,18 @@ def main(size: str = "embedded", device: str = "cpu", rounds: int = 1) -> list[R
         runs[f"{batch} rows at once"] = lambda options=options: gl.patch(
             model, clean, corrupted, metric=lambda logits: logits[:, -1, token], **options
         )
-    found = {}
+    results = {}
 
-    def keeping(name: str) -> None:
-        found[name] = runs[name]()
+    def run_and_store(name: str) -> None:
+        results[name] = runs[name]()
 
-    best = by_turns({name: partial(keeping, name) for name in runs}, rounds=rounds, warm=0)
+    times = time_in_turns({name: partial(run_and_store, name) for name in runs}, rounds=rounds, warm=0)
     rows = []
     for name in list(runs)[1:]:
-        apart = float((found[name].values[:, 0] - found["plain"]).abs().max())
-        case, note = f"{len(found['plain'])} cells, {name}", f"largest difference {apart:.1g}"
+        difference = float((results[name].values[:, 0] - results["plain"]).abs().max())
+        case, note = f"{len(results['plain'])} cells, {name}", f"largest difference {difference:.1g}"
         target = 4.0 if name.startswith("16") else None
-        rows.append(Row.of_seconds("gl.patch", case, best[name], best["plain"], target=target, note=note))
+        rows.append(Row.of_seconds("gl.patch", case, times[name], times["plain"], target=target, note=note))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What it costs to record where steered heads look, while the model writes: `gl.track`, and the viewer's recording.
+"""The time to record the attention of steered heads during generation: `gl.track`, and the viewer's recording.
 
 python benchmarks/tracking.py --size 0.1B
 """
@@ -16,13 +16,13 @@ STEPS = 24
 
 @torch.no_grad()
 def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int = 9) -> list[Row]:
-    """Rows of seconds, against the steered generation without recording; the whole of prefill and decode."""
+    """Rows of seconds of a whole generation, compared with the steered generation without recording."""
     model = gl.HookedVLM.wrap(*common.build(size, device=device))
     inputs = model.encode(model.prepare(common.strip(tokens), "What is going on?"))
     heads = gl.HeadSet(heads_of(model))
     few = gl.HeadSet(list(heads)[:: max(1, len(heads) // 8)])
     options = {"fwd_hooks": gl.steer(heads, inputs.region("panel 4")), "max_new_tokens": STEPS}
-    times = common.by_turns(
+    times = common.time_in_turns(
         {
             "plain": lambda: model.generate(inputs, **options),
             "track": lambda: gl.track(model, inputs, heads, **options),

@@ -1,4 +1,4 @@
-"""What the package costs where nothing is asked of it: a forward with no hook, a cache of one layer, the import.
+"""The time that the package adds without hooks: a forward, a cache of one layer, the import.
 
 python benchmarks/unhooked.py --size 0.1B
 """
@@ -14,17 +14,19 @@ from common import Row
 import gaze_lens as gl
 
 IMPORT = "import json, time; t = time.process_time(); {}; print(json.dumps(time.process_time() - t))"
-THEIRS = "from transformer_lens.model_bridge import TransformerBridge"  # `import transformer_lens` puts its models off
+THEIRS = (
+    "from transformer_lens.model_bridge import TransformerBridge"  # `import transformer_lens` does not load its models
+)
 
 
 @torch.no_grad()
 def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int = 9) -> list[Row]:
-    """Rows of seconds: forwards of the wrapped model against the bare one, and imports."""
+    """Rows of seconds: forwards of the wrapped model compared with the bare one, and imports."""
     plain, processor = common.build(size, device=device)
     model = gl.HookedVLM.wrap(common.build(size, device=device)[0], processor)
     inputs = model.encode(model.prepare(common.strip(tokens), "What is going on?"))
     pattern = f"blocks.{model.cfg.n_layers // 2}.attn.hook_pattern"
-    times = common.by_turns(
+    times = common.time_in_turns(
         {
             "plain": lambda: plain(input_ids=inputs.input_ids, **inputs.arguments()),
             "wrapped": lambda: model(inputs),
@@ -41,13 +43,13 @@ def main(size: str = "0.1B", device: str = "cpu", tokens: int = 384, rounds: int
 
 
 def imports(rounds: int = 4) -> Row:
-    """The processor's seconds of `import gaze_lens`, against TransformerLens' bridge; at most 0.3 more are wanted."""
-    taken: dict[str, list[float]] = {THEIRS: [], "import gaze_lens": []}
+    """Processor seconds of `import gaze_lens`, compared with TransformerLens' bridge. Target: at most 0.3 s more."""
+    seconds: dict[str, list[float]] = {THEIRS: [], "import gaze_lens": []}
     for turn in range(rounds):
-        for line in sorted(taken, reverse=turn % 2 == 1):
-            done = subprocess.run([sys.executable, "-c", IMPORT.format(line)], capture_output=True, check=True)
-            taken[line].append(json.loads(done.stdout.splitlines()[-1]))
-    theirs, ours = (min(several) for several in taken.values())
+        for line in sorted(seconds, reverse=turn % 2 == 1):
+            process = subprocess.run([sys.executable, "-c", IMPORT.format(line)], capture_output=True, check=True)
+            seconds[line].append(json.loads(process.stdout.splitlines()[-1]))
+    theirs, ours = (min(several) for several in seconds.values())
     ratio, note = theirs / ours, f"{ours - theirs:.2f} s more than TransformerLens' bridge; 0.3 s are allowed"
     return Row("import", "TransformerBridge", "s", ours, theirs, ratio=ratio, target=theirs / (theirs + 0.3), note=note)
 

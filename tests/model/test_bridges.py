@@ -155,6 +155,12 @@ def test_a_bridge_comes_alive_in_place(family, shelf):
     torch.testing.assert_close(edited, at_real(usual.run_with_hooks(inputs, fwd_hooks=drop), inputs), atol=5e-5, rtol=0)
 
 
+def test_no_module_of_a_model_in_evaluation_mode_is_in_training_mode():
+    """TransformerLens' patching refuses such a model."""
+    model = HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
+    assert [name for name, module in model.named_modules() if module.training] == []
+
+
 def test_hooks_on_a_bridge_stay_when_it_is_wrapped():
     bridge, processor = transformer_lens("LLaVA")
     seen = []

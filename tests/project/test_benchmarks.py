@@ -1,4 +1,4 @@
-"""What the benchmarks do with their numbers: slopes, peaks, tables, and runs that are broken off. No time is tested."""
+"""What the benchmarks do with their numbers: slopes, peaks, tables, interrupted runs. No time is tested."""
 
 import json
 import sys
@@ -41,8 +41,8 @@ def test_the_peak_is_what_a_call_holds_and_not_what_it_returns():
 def test_the_page_of_growth_holds_every_point(tmp_path):
     points = [growth.Point("image tokens", "discovery", size, size / 100, 5.0) for size in SIZES]
     points += [growth.Point("strips", "judging", 10, 0.25)]
-    told = {"machine": common.machine(), "command": "python growth.py", "size": "small", "rounds": 2}
-    growth.write_page({**told, "points": [vars(point) for point in points]}, tmp_path / "growth.md")
+    results = {"machine": common.machine(), "command": "python growth.py", "size": "small", "rounds": 2}
+    growth.write_page({**results, "points": [vars(point) for point in points]}, tmp_path / "growth.md")
     page = (tmp_path / "growth.md").read_text()
     assert "| 1,600 | 16 s, 5 MB |" in page
     assert "| discovery | 1.00 |  |" in page
@@ -52,16 +52,16 @@ def test_the_page_of_growth_holds_every_point(tmp_path):
 
 def test_bookkeeping_is_about_a_run_that_is_complete(shelf):
     model, _ = shelf.get("Qwen3-VL")
-    found = list(bookkeeping.measured(model, 3))
-    assert [(subject, n) for subject, n, _, _ in found] == [
-        ("going on with a run", 3),
+    measurements = list(bookkeeping.measure(model, 3))
+    assert [(subject, n) for subject, n, _, _ in measurements] == [
+        ("resuming a run", 3),
         ("judging", 3),
         ("figures", 3),
     ]
 
 
 class Benchmark:
-    """One row, or, where it is to be broken off, none."""
+    """One row, or, if it is to be interrupted, none."""
 
     def __init__(self, name):
         self.name, self.broken, self.calls = name, False, 0
@@ -75,12 +75,12 @@ class Benchmark:
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    found = {name: Benchmark(name) for name in everything.SUBJECTS}
-    monkeypatch.setattr(everything, "import_module", found.__getitem__)
-    return found
+    modules = {name: Benchmark(name) for name in everything.SUBJECTS}
+    monkeypatch.setattr(everything, "import_module", modules.__getitem__)
+    return modules
 
 
-def test_benchmarks_go_on_where_they_were_broken_off(benchmarks, tmp_path, capsys):
+def test_benchmarks_continue_after_an_interruption(benchmarks, tmp_path, capsys):
     out, about = tmp_path / "bench.json", {"size": "0.1B", "device": "cpu"}
     third = benchmarks[everything.SUBJECTS[2]]
     third.broken = True
@@ -90,13 +90,13 @@ def test_benchmarks_go_on_where_they_were_broken_off(benchmarks, tmp_path, capsy
     third.broken = False
     everything.run(everything.SUBJECTS, out, **about)
     assert [each.calls for each in benchmarks.values()] == [1, 1, 2, 1, 1]
-    told = json.loads(out.read_text())
-    assert [row.subject for row in everything.rows_of(told)] == list(everything.SUBJECTS)
-    everything.run(everything.SUBJECTS, out, **about)  # it was complete: a new run
+    results = json.loads(out.read_text())
+    assert [row.subject for row in everything.rows_of(results)] == list(everything.SUBJECTS)
+    everything.run(everything.SUBJECTS, out, **about)  # it is complete: this is a new run
     assert third.calls == 3
 
 
-def test_benchmarks_do_not_go_on_with_other_arguments(benchmarks, tmp_path):
+def test_benchmarks_do_not_continue_with_other_arguments(benchmarks, tmp_path):
     out = tmp_path / "bench.json"
     everything.run(everything.SUBJECTS[:2], out, size="0.1B", device="cpu")
     everything.run(everything.SUBJECTS[:3], out, size="0.1B", device="cpu", rounds=1)
