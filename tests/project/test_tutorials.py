@@ -11,6 +11,7 @@ import pytest
 from ipykernel.kernelspec import write_kernel_spec
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
@@ -33,22 +34,35 @@ def figures(text):
     return re.findall(NUMBER, re.sub(r"```.*?```|`[^`]*`|\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL))
 
 
-@pytest.fixture
-def kernel(tmp_path):
-    """A kernel of the running interpreter, whatever kernels the user has installed."""
-    folder = tmp_path / "kernels"
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """One kernel of the running interpreter for all tutorials, whatever kernels the user has installed."""
+    folder = tmp_path_factory.mktemp("kernels")
     write_kernel_spec(folder / "this")
     specs = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
-    return AsyncKernelManager(kernel_name="this", kernel_spec_manager=specs)
+    manager = AsyncKernelManager(kernel_name="this", kernel_spec_manager=specs)
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
+
+
+BEGIN = """
+%reset -f
+import os, time
+os.chdir({folder!r})
+os.environ["BEGAN"] = str(time.process_time())
+"""
+END = """
+import os, time
+print(time.process_time() - float(os.environ["BEGAN"]))
+"""
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
     notebook = jupytext.read(path)
-    notebook.cells.append(new_code_cell("import time; print(time.process_time())"))
-    folder = tmp_path / "run"
-    folder.mkdir()
-    client = NotebookClient(notebook, km=kernel, timeout=WAIT, resources={"metadata": {"path": str(folder)}})
+    begin = new_code_cell(BEGIN.format(folder=str(tmp_path)))  # nothing of the tutorials before is left but imports
+    notebook.cells = [begin, *notebook.cells, new_code_cell(END)]
+    client = NotebookClient(notebook, km=kernel, timeout=WAIT)
     found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     # One thread: the model is so small that more of them mostly wait for one another on a busy machine.
     client.execute(env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"})  # raises where a cell does
