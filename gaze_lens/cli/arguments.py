@@ -16,6 +16,7 @@ from gaze_lens.evaluation.condition import Condition, conditions, head_counts, s
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import MODES, Mode
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box
@@ -52,13 +53,14 @@ def pictures_of(
             raise InputError(f"--strips {source} was given; write how many, as in synthetic:100.")
         return comics.synthetic(min(int(number), limit or int(number)), seed=SEED + seed, panels=panels or 6)
     if annotations is not None:
-        objects = {"min_area": 32.0 * 32.0, "unique": True, "n_objects": (2, 6)}
-        return data.read_coco(annotations, source, seed=seed, limit=limit, **objects)
+        return data.read_coco(
+            annotations, source, min_area=32.0 * 32.0, unique=True, n_objects=(2, 6), seed=seed, limit=limit
+        )
     return strips_of(source, panels, False, None, seed, limit)
 
 
 def heads_of(
-    model: Any, heads: Path | None, scores: Path | None, n_heads: int | None, *, force: bool
+    model: Model, heads: Path | None, scores: Path | None, n_heads: int | None, *, force: bool
 ) -> tuple[HeadSet, HeadScores | None]:
     """The heads in a file, and the scores of all heads or None. Without a file, the embedded model's heads are found.
 
@@ -77,7 +79,7 @@ def heads_of(
 
 
 def conditions_of(
-    model: Any,
+    model: Model,
     heads: HeadSet,
     scores: HeadScores | None,
     names: str,
@@ -148,11 +150,13 @@ def protocol_of(
         raise InputError("every and end say when the target of a narration changes: give --protocol dynamic.")
     if name == "asking" and prompt is not None:
         raise InputError("--protocol asking has a question for every region; leave out --prompt.")
-    options = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end}
+    options: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end}
     return protocols.PROTOCOLS[name](**{key: value for key, value in options.items() if value is not None})
 
 
-def judge_of(name: str, *, model: Any = None, base_url: str | None = None, cache: Path | None = None) -> judges.Judge:
+def judge_of(
+    name: str, *, model: Model | None = None, base_url: str | None = None, cache: Path | None = None
+) -> judges.Judge:
     """A judge by name. model: for the judge "likelihood"; a loaded model, or None."""
     simple = {
         "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
@@ -182,12 +186,12 @@ def size_of(text: str) -> tuple[int, int]:
 
 def target_of(image: Path, box: str | None, panel: int | None, panels: int | None) -> tuple[Picture, str]:
     """The picture, with the target as a named region, and the name."""
-    if (box is None) == (panel is None):
-        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
-    if panel is not None:
+    if panel is not None and box is None:
         if panels is None or not 1 <= panel <= panels:
             raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
         return data.read_page(image, panels), f"panel {panel}"
+    if box is None or panel is not None:
+        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
     try:
         x, y, width, height = (float(part) for part in box.split(","))
     except ValueError as error:

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import gaze_lens
 from gaze_lens.cli import options
 from gaze_lens.errors import GazeLensError
+from gaze_lens.model_protocol import Model
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, add_completion=False,
@@ -174,8 +175,10 @@ def evaluate(
     from gaze_lens.runs.processes import part_of
 
     name = protocol or ("question" if annotations is None else "regions")
-    settings = {"protocol": arguments.protocol_of(name, prompt, max_new_tokens, every, end), "resume": resume}
-    settings |= {"seed": seed, "batch_size": batch_size}
+    settings: dict[str, Any] = {
+        "protocol": arguments.protocol_of(name, prompt, max_new_tokens, every, end),
+        "resume": resume, "seed": seed, "batch_size": batch_size,
+    }  # fmt: skip
     part = part_of(shard)
     judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
     pictures = arguments.pictures_of(strips, panels, annotations, seed, limit)
@@ -237,8 +240,9 @@ def judge(
 
     pictures = None if strips is None else arguments.pictures_of(strips, panels, annotations, seed, limit)
     loaded = _load(model, device, dtype) if judge == "likelihood" and model is not None else None
-    settings = {"model": loaded, "base_url": base_url, "cache": out / "replies.sqlite"}
-    judge_object = None if judge is None else arguments.judge_of(judge, **settings)
+    judge_object = None
+    if judge is not None:
+        judge_object = arguments.judge_of(judge, model=loaded, base_url=base_url, cache=out / "replies.sqlite")
     results = rejudge(out, judge_object, pictures=pictures)
     folder = out / slug(results.judge)
     save(results, folder)
@@ -304,11 +308,11 @@ def _resumable(out: Path, done: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _shard_done(shard: str, out: Path) -> str:
+def _shard_done(shard: str | None, out: Path) -> str:
     return f"Shard {shard} is done. When all are: gaze-lens merge {out}"
 
 
-def _load(model: str, device: str | None, dtype: str):
+def _load(model: str, device: str | None, dtype: str) -> Model:
     from gaze_lens import HookedVLM, load_tiny
     from gaze_lens.runs.processes import own_device
 

@@ -5,7 +5,6 @@ run_demo(Path("demo"), seed=0)
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -18,6 +17,7 @@ from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescript
 from gaze_lens.evaluation.statistics import Estimate
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.show.report import Report
 from gaze_lens.tiny import HEADS
@@ -46,7 +46,7 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     typer.echo(f"\nWritten: {out / 'report.html'}, attention.html (interactive), heads.json, scores.csv and figures.")
 
 
-def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tuple[HeadScores, HeadSet]:
+def find(model: Model, strips: Sequence[Picture], report: Report, out: Path) -> tuple[HeadScores, HeadSet]:
     """Score all heads, print the ranking and the best head's matrix."""
     _title(f"1. Which heads look at the panel that is asked about? ({len(strips)} fresh strips)")
     scores = gl.score_heads(model, strips, batch_size=4)
@@ -76,7 +76,7 @@ def find(model: Any, strips: Sequence[Picture], report: Report, out: Path) -> tu
     return scores, heads
 
 
-def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Path) -> None:
+def example(model: Model, strip: Picture, heads: HeadSet, report: Report, out: Path) -> None:
     """Steer one strip to each of its panels and show the answers beside the baseline."""
     _title(f"2. One question, {len(strip.regions)} targets: {OPEN!r}, steering {heads}")
     inputs = model.encode(model.prepare(strip, OPEN))
@@ -104,7 +104,7 @@ def example(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Pat
 
 
 def measure(
-    model: Any, strips: Sequence[Picture], scores: HeadScores, heads: HeadSet, report: Report, *, seed: int
+    model: Model, strips: Sequence[Picture], scores: HeadScores, heads: HeadSet, report: Report, *, seed: int
 ) -> None:
     """Steering accuracy with controls, by forced choice."""
     _title(f"3. How often does it work? ({len(strips)} strips x {len(strips[0].regions)} targets)")
@@ -130,7 +130,7 @@ def measure(
     report.table(("condition", "describes the target", "word for word"), rows)
 
 
-def schedule(model: Any, strip: Picture, heads: HeadSet, report: Report, out: Path, *, seed: int) -> None:
+def schedule(model: Model, strip: Picture, heads: HeadSet, report: Report, out: Path, *, seed: int) -> None:
     """Narrate while the target moves in a random order, and draw where the heads look."""
     order = random_order(strip, seed=seed)
     _title(f"4. Steering while it talks: the target moves {' > '.join(order)}")

@@ -25,6 +25,7 @@ from gaze_lens.data.picture_digests import picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.digests import digest
@@ -38,7 +39,7 @@ SHARDS = "run-*-of-*.json"
 
 
 def discover(
-    model: Any,
+    model: Model,
     strips: Pictures,
     out: Path,
     *,
@@ -68,7 +69,7 @@ def discover(
     return scores
 
 
-def sample_strips(model: Any, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> None:
+def sample_strips(model: Model, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> None:
     """One job of several that share a run. shard=(i, n) samples every n-th strip, starting with the i-th, from 0.
 
     The jobs may write into one folder, or each into its own folder; then copy the contents of all into one. When all
@@ -94,8 +95,8 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
         record.must_be_of(records[0].run)
     number = records[0].shard[1]
     refuse_unfinished(out, {record.shard: record.names is not None for record in records})
-    by_first = {record.shard[0]: record for record in records}
-    names = [by_first[index % number].names[index // number] for index in range(records[0].run["strips"])]
+    by_first = {record.shard[0]: record.names or () for record in records}
+    names = [by_first[index % number][index // number] for index in range(records[0].run["strips"])]
     left_out = {name for record in records for name in record.left_out}
     shapes = {index: _shape(partial, name) for index, name in enumerate(names) if name not in left_out}
     scores = _collect(records[0].run, partial, names, shapes)
@@ -120,7 +121,7 @@ def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str
     show.matrices(scores, heads[:8]).save(out / "matrices.png")
 
 
-def _describe(model: Any, strips: Pictures) -> dict[str, Any]:
+def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
     """The settings of a run. A resumed run and all shards must have the same settings."""
     questions = [ask(index) for index in range(2)]
     return {
@@ -176,7 +177,7 @@ def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
     return list(enumerate(names))[shard[0] :: shard[1]]
 
 
-def _samples(model: Any, strips: Pictures, partial: Path, shard: Shard) -> dict[int, Shape]:
+def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> dict[int, Shape]:
     """Write a shard's missing samples. Returns index -> shape of the sample, for the strips that can be read."""
     share = _share(strips.names, shard)
     stored = {index: _stored(strips, name, partial) for index, name in share}
@@ -215,7 +216,7 @@ def _stored(strips: Pictures, name: str, partial: Path) -> Shape | None:
         return None
 
 
-def _sample(model: Any, name: str, strip: Picture, partial: Path) -> Shape:
+def _sample(model: Model, name: str, strip: Picture, partial: Path) -> Shape:
     """Compute the sample of a strip and write it."""
     (sample,) = score_strips(model, [strip], progress=False)
     about = {"strip": name, "picture": picture_digest(strip)}

@@ -16,6 +16,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
+from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.digests import digest
 
 NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
@@ -74,7 +75,7 @@ class Condition:
 
 
 def conditions(
-    model: Any,
+    model: ModelShape,
     heads: HeadSet,
     names: Sequence[str] = ("gaze", "random", "all", "none"),
     *,
@@ -94,15 +95,19 @@ def conditions(
     Raises InputError for unknown names and missing scores, HeadError if there are too few heads to draw from, or heads
     are outside the model.
     """
-    _check(model, heads, names, scores, draws)
+    _check(model, heads, names, draws)
     mode = mode or boost_and_suppress()
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     below = lowest(len(heads), n_layers * n_heads) if below is None else below
     every = HeadSet([(layer, head) for layer in range(n_layers) for head in range(n_heads)])
     head_sets: dict[str, Callable[[], list[HeadSet | None]]] = {
         "gaze": lambda: [heads],
-        "random": lambda: [scores.controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)],
-        "layer-matched": lambda: [scores.layer_controls(heads, seed=seed + draw) for draw in range(draws)],
+        "random": lambda: [
+            _needed(scores, "random").controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)
+        ],
+        "layer-matched": lambda: [
+            _needed(scores, "layer-matched").layer_controls(heads, seed=seed + draw) for draw in range(draws)
+        ],
         "all": lambda: [every],
         "none": lambda: [None],
         "elsewhere": lambda: [heads],
@@ -123,18 +128,22 @@ def lowest(count: int, n_heads: int) -> float:
     return 50.0 if n_heads < LARGE else min(50.0, max(5.0, 200.0 * count / n_heads))
 
 
-def _check(model: Any, heads: HeadSet, names: Sequence[str], scores: HeadScores | None, draws: int) -> None:
+def _check(model: ModelShape, heads: HeadSet, names: Sequence[str], draws: int) -> None:
     HeadSet.of(heads, model)
     unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
     if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
         raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")
-    random = [name for name in names if name in ("random", "layer-matched")]
-    if random and scores is None:
-        raise InputError(
-            f"The condition {random[0]!r} draws heads with low scores: give scores=, as gl.score_heads makes them."
-        )
     if draws < 1:
         raise InputError(f"draws={draws} was given; give 1 or more draws of random heads.")
+
+
+def _needed(scores: HeadScores | None, name: str) -> HeadScores:
+    """The scores, for a condition that draws heads by them. Raises InputError without scores."""
+    if scores is None:
+        raise InputError(
+            f"The condition {name!r} draws heads with low scores: give scores=, as gl.score_heads makes them."
+        )
+    return scores
 
 
 def head_counts(scores: HeadScores, counts: Sequence[int], *, mode: Mode | None = None) -> list[Condition]:

@@ -19,13 +19,14 @@ from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import KIND, Generations, Record, check_picture, describe, picture_line, skipped_line
 from gaze_lens.evaluation.steered_rows import Row, Text, answers
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Journal, Line, header
 from gaze_lens.runs.shards import check_shard
 
 
 def generate_answers(
-    model: Any,
+    model: Model,
     pictures: Sequence[Picture],
     conditions: Sequence[Condition],
     *,
@@ -80,7 +81,7 @@ def _shard(names: Sequence[str], shard: tuple[int, int]) -> list[tuple[int, str]
 class _Run:
     """A run in progress."""
 
-    model: Any
+    model: Model
     protocol: Protocol
     conditions: list[Condition]
     journal: Journal
@@ -120,7 +121,8 @@ class _Run:
 
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
         """The record of an answer, or of a row that was skipped."""
-        condition, boxes = row.condition, ()
+        condition = row.condition
+        boxes: tuple[Any, ...] = ()
         if condition.elsewhere and None not in row.steered_to:
             boxes = tuple(astuple(box) for box in row.steered_to)
         mode = () if condition.heads is None else astuple(condition.mode)

@@ -50,16 +50,16 @@ def rejudge(
     Raises InputError if there is no such run, or the pictures are not those of the run.
     """
     folder = None if isinstance(source, Generations) else Path(source)
-    source = source if folder is None else Generations.read(folder / FILE)
-    judge = _checked(judge) or default_judge(source.protocol)
-    describe = _describer(source, judge, pictures)
+    generations = source if isinstance(source, Generations) else Generations.read(Path(source) / FILE)
+    judge = _checked(judge) or default_judge(generations.protocol)
+    describe = _describer(generations, judge, pictures)
     path = None if folder is None else folder / f"judgements-{slug(name_of(judge))}.jsonl"
     if path is not None and not _has_repr(judge):
         path.unlink(missing_ok=True)
-    run = {"judge": name_of(judge), "generations": digest(json.dumps(source.run, sort_keys=True))[:16]}
+    run = {"judge": name_of(judge), "generations": digest(json.dumps(generations.run, sort_keys=True))[:16]}
     journal = Journal.open(path, header("judgements", run), resume=True)
     judged = dict(map(_entry, journal.lines))
-    records = [record for record in source.records if not record.skipped]
+    records = [record for record in generations.records if not record.skipped]
     todo = [record for record in records if not _is_complete(judged.get(record.key))]
     done = len(records) - len(todo)
     with tqdm(total=len(records), initial=done, desc="judging", unit="answer", disable=not progress) as bar:
@@ -67,7 +67,7 @@ def rejudge(
         while chunk := list(islice(remaining, CHUNK)):
             judged.update(map(_entry, journal.append(list(_judge(judge, describe, chunk)))))
             bar.update(len(chunk))
-    return Results(source, name_of(judge), judged)
+    return Results(generations, name_of(judge), judged)
 
 
 def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) -> None:
@@ -136,19 +136,17 @@ def _describer(generations: Generations, judge: Judge, pictures: Sequence[Pictur
     if pictures is None:
         if not (isinstance(judge, BLIND) or getattr(judge, "look", None) is False):
             raise InputError(f"{name_of(judge)} may look at the pictures; give those of the run: pictures=.")
-        index = None
-    else:
-        if pictures_digest(pictures) != generations.run["pictures_digest"]:
-            raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
-        index = {name: n for n, name in enumerate(names_of(pictures))}
+    elif pictures_digest(pictures) != generations.run["pictures_digest"]:
+        raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
+    index = {} if pictures is None else {name: n for n, name in enumerate(names_of(pictures))}
     last: dict[str, Picture] = {}  # the picture of the last record, by name: it is read once
 
     def describe(record: Record, target: str, text: str) -> Description:
         if record.picture not in last:
             last.clear()
             line = generations.pictures[record.picture]
-            picture = _outline(line) if index is None else pictures[index[record.picture]]
-            if index is not None:
+            picture = _outline(line) if pictures is None else pictures[index[record.picture]]
+            if pictures is not None:
                 check_picture(line, picture)
             last[record.picture] = picture
         return Description(text, target, last[record.picture])

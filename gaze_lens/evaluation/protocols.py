@@ -75,7 +75,10 @@ class Protocol:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
         """From what `to_dict` returned."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 def question(prompt: str = OPEN, *, max_new_tokens: int = 15) -> Protocol:

@@ -19,11 +19,12 @@ from gaze_lens.evaluation.steered_rows import Row, cut, narrate
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
 from gaze_lens.model.generation import Generation
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 
 
 def switch_at_panel_ends(
-    model: Any,
+    model: Model,
     picture: Picture,
     heads: HeadSet,
     order: Sequence[str],
@@ -112,7 +113,7 @@ def judge_pieces(index: int, picture: Picture, order: Sequence[str], pieces: Seq
 
 
 def steer_to_every_panel(
-    model: Any,
+    model: Model,
     pictures: Sequence[Picture],
     heads: HeadSet | None,
     *,
@@ -128,7 +129,7 @@ def steer_to_every_panel(
 
 
 def ask_every_panel(
-    model: Any,
+    model: Model,
     pictures: Sequence[Picture],
     *,
     prompts: Callable[[int], str] = ask,
@@ -143,7 +144,7 @@ def ask_every_panel(
 
 
 def _answers(
-    model: Any, pictures: Sequence[Picture], condition: Condition, protocol: Protocol, **options: Any
+    model: Model, pictures: Sequence[Picture], condition: Condition, protocol: Protocol, **options: Any
 ) -> list[Answer]:
     records = generate_answers(model, list(pictures), [condition], protocol=protocol, **options).records
     numbers = [(int(record.picture), record) for record in records if not record.skipped]

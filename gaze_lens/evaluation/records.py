@@ -16,6 +16,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Line, read
 
@@ -65,7 +66,10 @@ class Record:
     def from_line(cls, line: Line) -> "Record":
         """What `to_line` wrote."""
         values = {OLD_KEYS.get(name, name): value for name, value in line.items() if name != "kind"}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 @dataclass(eq=False)
@@ -139,7 +143,7 @@ def skipped_line(name: str, reason: str) -> Line:
 
 
 def describe(
-    model: Any, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
+    model: Model, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
 ) -> Line:
     """The settings of a run. Runs with equal settings give equal answers."""
     return {

@@ -1,5 +1,6 @@
 """The report of an evaluation as a page: figures, tables, examples of answers, and the settings."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from gaze_lens.show.report import Report
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+TableRow = dict[Hashable, Any]  # as pandas returns it
 EXAMPLES = 2  # pictures
 TARGETS = 30  # a figure by target shows no more
 
@@ -56,7 +58,7 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
         report.section("Not in these figures", f"{results.missing} pictures are not finished.", *skipped[:20])
 
 
-def _row(row: dict[str, Any], *, moves: bool) -> dict[str, str]:
+def _row(row: TableRow, *, moves: bool) -> dict[str, str]:
     several = row["draws"] > 1 and row["n"]
     cells = {
         "condition": row["condition"], "heads": str(row["heads"]), "describes the target": _interval(row, "accuracy"),
@@ -94,11 +96,11 @@ def _examples(report: Report, results: Results) -> None:
     report.section("Answers to read", f"The first {len(names)} pictures; of random controls the first draw.")
     examples = examples.sort_values(["picture", "place"], kind="stable")
     rows, marks = [], []
-    for row in examples.itertuples():
-        outcomes = (row.skipped, row.error, row.match)  # those that are missing are NaN
+    for row in examples.to_dict("records"):
+        outcomes = (row["skipped"], row["error"], row["match"])  # those that are missing are NaN
         outcome = next((one for one in outcomes if isinstance(one, str) and one), "none")
-        rows.append((row.picture, row.condition, row.target, row.text, outcome))
-        marks.append(None if row.correct != row.correct else bool(row.correct))
+        rows.append((row["picture"], row["condition"], row["target"], row["text"], outcome))
+        marks.append(None if row["correct"] != row["correct"] else bool(row["correct"]))
     report.table(("picture", "condition", "target", "text", "describes"), rows, marks)
 
 
@@ -115,7 +117,7 @@ def _settings(report: Report, results: Results) -> None:
     report.section("Settings", "The same settings give the same figures.").code("\n".join(lines))
 
 
-def _titled(row: dict[str, Any]) -> str:
+def _titled(row: TableRow) -> str:
     return f"{row['condition']}: {row['heads']} heads" if row["heads"] else f"{row['condition']}: unsteered"
 
 
@@ -123,7 +125,7 @@ def _percent(value: float | None) -> str:
     return "" if value is None or value != value else f"{100 * value:.1f} %"
 
 
-def _interval(row: dict[str, Any], name: str, unit: str = " %") -> str:
+def _interval(row: TableRow, name: str, unit: str = " %") -> str:
     if not row["n"]:
         return "not judged"
     sign = "+" if name == "difference" else ""

@@ -207,7 +207,7 @@ class Results:
     def __str__(self) -> str:
         lines = [repr(self), f"{'condition':<16}{'heads':>6}  describes the target (chance {self.chance:.1%})"]
         for row in self.table().to_dict("records"):
-            share = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format(**row) if row["n"] else "not judged"
+            share = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format_map(row) if row["n"] else "not judged"
             others = [f"; {row[name]} {name}" for name in ("errors", "skipped") if row[name]]
             lines.append(f"{row['condition']:<16}{row['heads']:>6}  {share}{''.join(others)}")
         lines += [f"{self.missing} pictures are not finished."] * bool(self.missing)

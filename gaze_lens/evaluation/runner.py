@@ -21,6 +21,7 @@ from gaze_lens.evaluation.protocols import Protocol, question
 from gaze_lens.evaluation.records import KIND, Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole
@@ -28,7 +29,7 @@ from gaze_lens.runs.journal import write
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     pictures: Sequence[Picture],
     conditions: Sequence[Condition],
     *,

@@ -77,7 +77,7 @@ def difference(
     sums = torch.from_numpy(np.bincount(owner, one - other))
     generator = derive_generator(seed, "difference")
     p = sign_flip_permutation_pvalue(sums, n_permutations=resamples, generator=generator)
-    return Difference(**estimate.to_dict(), p=float(p))
+    return Difference(**vars(estimate), p=float(p))
 
 
 def spearman(
@@ -96,7 +96,7 @@ def spearman(
         # Equal pairs are one pair with a larger weight: panels have few different pairs, however many strips there are.
         times = (np.bincount(resample, minlength=n_strips)[owner] for resample in block)
         weights = np.stack([np.bincount(which, each, minlength=pairs.shape[1]) for each in times])
-        blocks.append(rank_correlation(*pairs, weights))
+        blocks.append(rank_correlation(pairs[0], pairs[1], weights))
     low, high = _ends(blocks, level)
     return Estimate(float(rank_correlation(one, other)), low, high, len(one), n_strips)
 

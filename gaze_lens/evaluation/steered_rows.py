@@ -18,9 +18,11 @@ from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import steer
 from gaze_lens.model.generation import Generation
+from gaze_lens.model_protocol import Model
 
 Steps = list[list[int]]  # for each row, the steps at which it was steered to a new target
 
@@ -48,7 +50,7 @@ class Text:
     steps: tuple[int, ...]
 
 
-def answers(model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> list[Text]:
+def answers(model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> list[Text]:
     """One answer for each row of a batch; each is the answer that the row would get alone."""
     if protocol.moves:
         generation, steps = narrate(model, protocol, inputs, rows)
@@ -56,13 +58,13 @@ def answers(model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Ro
         return [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
     region = inputs.region([row.steered_to[0] for row in rows])
     hooks = []
-    for condition, group in _by_condition(rows):
-        hooks += steer(condition.heads, region, mode=condition.mode, where=protocol.where, rows=group)
+    for condition, heads, group in _by_condition(rows):
+        hooks += steer(heads, region, mode=condition.mode, where=protocol.where, rows=group)
     generation = model.generate(inputs, fwd_hooks=hooks, max_new_tokens=protocol.max_new_tokens)
     return [Text(text, (text,), (0,)) for text in generation.texts]
 
 
-def narrate(model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> tuple[Generation, Steps]:
+def narrate(model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> tuple[Generation, Steps]:
     """One generation in which the targets change, and for each row the steps at which its target changed."""
     changes = _TargetChanges(model, protocol, inputs, rows)
     generation = model.generate(
@@ -76,33 +78,33 @@ def narrate(model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Ro
     return generation, changes.steps
 
 
-def _by_condition(rows: Sequence[Row]) -> Iterator[tuple[Condition, list[int]]]:
-    """The conditions that steer heads, each with its rows."""
+def _by_condition(rows: Sequence[Row]) -> Iterator[tuple[Condition, HeadSet, list[int]]]:
+    """The conditions that steer heads, each with its heads and its rows."""
     for key in dict.fromkeys(row.condition.key for row in rows):
         group = [n for n, row in enumerate(rows) if row.condition.key == key]
-        if rows[group[0]].condition.heads is not None:
-            yield rows[group[0]].condition, group
+        condition = rows[group[0]].condition
+        if condition.heads is not None:
+            yield condition, condition.heads, group
 
 
 class _TargetChanges(StoppingCriteria):
     """Runs between two forwards: rows whose piece has ended get their next target. It never stops the generation."""
 
-    def __init__(self, model: Any, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> None:
+    def __init__(self, model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> None:
         self.model, self.protocol, self.inputs, self.rows = model, protocol, inputs, rows
         self.steps: Steps = [[0] for _ in rows]
         self.groups = list(_by_condition(rows))
-        self.switches = {condition.key: SwitchableBias(condition.heads) for condition, _ in self.groups}
-        self._steer([condition.key for condition, _ in self.groups])
+        self.switches = {condition.key: SwitchableBias(heads) for condition, heads, _ in self.groups}
+        self._steer([condition.key for condition, _, _ in self.groups])
         self.first = [switch.current for switch in self.switches.values()]
 
     def _steer(self, keys: Collection[Any]) -> None:
         """Steer the rows of some conditions to their present targets."""
         places = [row.steered_to[len(steps) - 1] for row, steps in zip(self.rows, self.steps, strict=True)]
         region = self.inputs.region(places)
-        for condition, group in self.groups:
+        for condition, heads, group in self.groups:
             if condition.key in keys:
-                options = {"mode": condition.mode, "where": self.protocol.where, "rows": group}
-                ((_, bias), *_) = steer(condition.heads, region, **options)
+                ((_, bias), *_) = steer(heads, region, mode=condition.mode, where=self.protocol.where, rows=group)
                 self.switches[condition.key].to(bias)
 
     def __call__(self, input_ids: Int[Tensor, "row position"], _scores: Any, **_options: Any) -> Bool[Tensor, " row"]:
@@ -118,14 +120,14 @@ class _TargetChanges(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def _ends(model: Any, protocol: Protocol, piece: Sequence[int], written: int) -> bool:
+def _ends(model: Model, protocol: Protocol, piece: Sequence[int], written: int) -> bool:
     """Whether a piece ends after the tokens `piece`. written: the number of tokens of the text so far."""
     if protocol.every is not None:
         return written % protocol.every == 0
     return (protocol.end or "") in model.processor.decode(piece, skip_special_tokens=True)
 
 
-def cut(model: Any, protocol: Protocol, text: str, ids: Sequence[int], steps: Sequence[int]) -> Text:
+def cut(model: Model, protocol: Protocol, text: str, ids: Sequence[int], steps: Sequence[int]) -> Text:
     """Cut a text into the pieces that begin at the steps. The last piece stops at its own end, or that of the text."""
     last = range(steps[-1] + 1, len(ids) + 1)
     ends = (n for n in last if protocol.end and _ends(model, protocol, ids[steps[-1] : n], n))

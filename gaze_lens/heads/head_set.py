@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
@@ -132,6 +132,10 @@ class HeadSet:
     def __contains__(self, head: object) -> bool:
         return Head.parse(head) in self.heads
 
+    @overload
+    def __getitem__(self, index: int) -> Head: ...
+    @overload
+    def __getitem__(self, index: slice) -> "HeadSet": ...
     def __getitem__(self, index: int | slice) -> "Head | HeadSet":
         if isinstance(index, slice):
             heads = self.heads[index]

@@ -83,7 +83,8 @@ class LanguageModelJudge(Judge):
 
     def _parts(self, description: Description, names: Sequence[str]) -> list[Part]:
         """The parts of the message: every region with its name, then the text."""
-        picture, parts = description.picture, []
+        picture = description.picture
+        parts: list[Part] = []
         for name in names:
             parts += [f"{name}:", crop(picture, name)] if self.look else [f"{name}: {picture.captions[name]}"]
         return [*parts, f"The text: {description.text.strip()}"]

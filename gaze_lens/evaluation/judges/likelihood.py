@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from gaze_lens.errors import ImageError, InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import log_probabilities
 from gaze_lens.regions.picture import Picture
 from gaze_lens.text.caption_matching import is_junk, lead_of
@@ -32,7 +32,7 @@ class LikelihoodJudge(Judge):
     Give all texts about one picture one after the other: then its images are encoded once.
     """
 
-    def __init__(self, model: Any, *, prompt: str = THIS, margin: float = 0.01, batch_size: int = 24) -> None:
+    def __init__(self, model: Model, *, prompt: str = THIS, margin: float = 0.01, batch_size: int = 24) -> None:
         if margin < 0 or batch_size < 1:
             raise InputError(f"margin={margin}, batch_size={batch_size}: give a margin of 0 or more, 1 row or more.")
         self.model, self.prompt, self.margin, self.batch_size = model, prompt, margin, batch_size
