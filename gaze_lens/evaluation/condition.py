@@ -103,10 +103,10 @@ def conditions(
     head_sets: dict[str, Callable[[], list[HeadSet | None]]] = {
         "gaze": lambda: [heads],
         "random": lambda: [
-            _needed(scores, "random").controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)
+            _scores_for(scores, "random").controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)
         ],
         "layer-matched": lambda: [
-            _needed(scores, "layer-matched").layer_controls(heads, seed=seed + draw) for draw in range(draws)
+            _scores_for(scores, "layer-matched").layer_controls(heads, seed=seed + draw) for draw in range(draws)
         ],
         "all": lambda: [every],
         "none": lambda: [None],
@@ -137,7 +137,7 @@ def _check(model: ModelShape, heads: HeadSet, names: Sequence[str], draws: int) 
         raise InputError(f"draws={draws} was given; give 1 or more draws of random heads.")
 
 
-def _needed(scores: HeadScores | None, name: str) -> HeadScores:
+def _scores_for(scores: HeadScores | None, name: str) -> HeadScores:
     """The scores, for a condition that draws heads by them. Raises InputError without scores."""
     if scores is None:
         raise InputError(
