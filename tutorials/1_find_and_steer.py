@@ -14,14 +14,14 @@
 # # Find gaze heads, and steer them
 #
 # A vision-language model (VLM) is a language model that also reads pictures. A *vision tower* cuts the picture into
-# patches and turns them into vectors; these stand in the prompt as *image tokens*, between the text tokens, and the
-# language model attends to them like to any other token. So everything you know from TransformerLens applies: there is
-# a residual stream, there are heads, there are attention patterns. The one new thing is that some positions of the
-# prompt are places in a picture.
+# patches and turns them into vectors. In the prompt these are *image tokens* between the text tokens, and the language
+# model attends to them as to any other token. So everything you know from TransformerLens applies: there is a residual
+# stream, there are heads, there are attention patterns. Only one thing is new: some positions of the prompt are places
+# in a picture.
 #
 # Gandikota and Bau ([arXiv 2606.14703](https://arxiv.org/abs/2606.14703)) found that a few heads attend to the part of
-# the picture that the model is about to describe: *gaze heads*. Push their attention to another part, and the model
-# describes that instead. Here we find such heads, look at what they look at, and steer them.
+# the picture that the model is about to describe: *gaze heads*. If their attention is moved to another part, the model
+# describes that part. This tutorial finds such heads, shows what they attend to, and steers them.
 
 # %%
 from pathlib import Path
@@ -32,8 +32,8 @@ import gaze_lens as gl
 # ## The model
 #
 # `gl.load_tiny()` loads a small VLM that comes with the package. It has the architecture of Qwen3-VL, was trained on
-# comic strips of coloured shapes, and needs no GPU and no download. To go through this tutorial with a grown-up model,
-# change this one line to
+# comic strips of coloured shapes, and needs no GPU and no download. To use a large model in this tutorial, change this
+# line to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
@@ -47,13 +47,13 @@ print(f"{type(model).__name__}, a {type(model).__base__.__name__}")
 print(model.cfg.n_layers, "layers x", model.cfg.n_heads, "heads")
 
 # %% [markdown]
-# The model *is* a TransformerLens `TransformerBridge`: `model.cfg`, `model.W_Q`, `run_with_cache`, `run_with_hooks` and
-# `hooks()` are where you expect them.
+# The model *is* a TransformerLens `TransformerBridge`: it has `model.cfg`, `model.W_Q`, `run_with_cache`,
+# `run_with_hooks` and `hooks()`.
 #
 # ## A picture with named regions
 #
-# A `Picture` is an image with regions that have names. A comic strip's regions are its panels, from left to right. Each
-# of these synthetic panels has a caption that says exactly what it shows, so that answers can be checked by program.
+# A `Picture` is an image with named regions. The regions of a comic strip are its panels, from left to right. Each of
+# these synthetic panels has a caption that says exactly what it shows, so that a program can check answers.
 
 # %%
 strips = gl.comics.synthetic(40, seed=2024, panels=6)
@@ -69,8 +69,8 @@ for name, caption in strip.captions.items():
 # %% [markdown]
 # ## From picture to tokens
 #
-# `model.prepare` applies the chat template and the image processor. What comes back goes wherever TransformerLens takes
-# tokens, and it knows where every image token lies in the picture.
+# `model.prepare` applies the chat template and the image processor. Pass the result wherever TransformerLens takes
+# tokens. It also knows where in the picture every image token is.
 
 # %%
 inputs = model.prepare(strip, gl.comics.OPEN)
@@ -89,8 +89,8 @@ print("a box works as well:", inputs.region((96, 0, 128, 16)))
 # %% [markdown]
 # ## Run it, and look into the cache
 #
-# The last prompt token is the one that the first word of the answer comes from. A head's attention to a panel is the
-# sum of its pattern over the panel's image tokens. Which heads look at the fourth panel when it is asked about?
+# The first word of the answer is predicted at the last prompt token. A head's attention to a panel is the sum of its
+# pattern over the panel's image tokens. Which heads attend to the fourth panel when the question is about it?
 
 # %%
 asked = model.prepare(strip, gl.comics.ask(3))
@@ -107,7 +107,7 @@ for head in sorted(mass, key=mass.get, reverse=True)[:5]:
     print(f"{head} puts {mass[head]:.3f} of its attention on panel 4")
 
 # %% [markdown]
-# And the model answers. `generate` returns a record whose text is what `print` shows.
+# Now let the model answer. `generate` returns an object; `print` shows its text.
 
 # %%
 print(gl.comics.OPEN, "->", model.generate(inputs, max_new_tokens=15))
@@ -118,12 +118,12 @@ for index in (0, 3):
 # %% [markdown]
 # ## Score every head
 #
-# Ask about each panel in turn. In each of these prompts, take the last prompt token's attention to every panel: a
-# matrix of *asked* by *attended*, for each head. The **score** is the mean of its diagonal, how much a head looks at
-# the panel that is asked about. A head that looks at the whole picture whatever is asked has a score too, so there is
-# also the **contrast**: the diagonal less everything else.
+# Ask about each panel in turn. For each of these prompts, take the attention of the last prompt token to every panel.
+# For each head this gives a matrix, *asked* by *attended*. The **score** is the mean of its diagonal: how much a head
+# attends to the panel asked about. A head that attends to the whole picture, whatever is asked, has a high score, too.
+# Therefore there is also the **contrast**: the mean of the diagonal less the mean of all other entries.
 #
-# No whole attention pattern is kept for this, only the rows that are needed.
+# No full attention pattern is stored for this, only the rows that are needed.
 
 # %%
 scores = gl.score_heads(model, to_score, batch_size=4, progress=False)
@@ -136,9 +136,9 @@ gl.show.scores(scores)
 gl.show.matrices(scores, scores.top(4))
 
 # %% [markdown]
-# A gaze head has a dark diagonal: it looks where it is asked to look. A head with even rows looks at the picture, but
-# not at anything in particular; a head with a dark column always looks at the same panel. A few controls before
-# we trust the ranking: how sure are the values, and how often would chance do as well?
+# A gaze head has a dark diagonal: it attends to the panel asked about. A head with even rows attends to the picture,
+# but to no panel more than to others. A head with a dark column always attends to the same panel. Before we trust the
+# ranking, check two things: how certain are the values, and how often would chance give such a contrast?
 
 # %%
 low, high = scores.interval("contrast")
@@ -148,11 +148,12 @@ for head in scores.top(4):
     print(f"{head}: contrast {value:.2f}, 95 % interval {low[head]:.2f} to {high[head]:.2f}, p = {p_values[head]:.4f}")
 
 # %% [markdown]
-# How many heads does it take to steer? In the paper, 100 of the 1,152 heads of Qwen3-VL-8B. Too few leave the model a
-# choice; too many and heads are bent that have other work to do. So try, on a few strips that serve for nothing else:
-# one open question, each panel the target once. An answer *describes* the target where its words match the target's
-# caption better than any other panel's; chance is one in six. `gl.rejudge` judges the same answers more strictly: are
-# they the caption, word for word? `gl.steer`, which does the work, is explained below.
+# How many heads should be steered? In the paper, 100 of the 1,152 heads of Qwen3-VL-8B. With too few heads, other heads
+# still attend to other panels. With too many, heads with other functions are disturbed. So measure it, on a few strips
+# that are used for nothing else: one open question, with each panel as the target once. An answer *describes* the
+# target if its words match the target's caption better than any other panel's; chance is one in six. `gl.rejudge`
+# judges the same answers more strictly: are they the caption, word for word? The conditions use `gl.steer`, which is
+# explained below.
 
 # %%
 from gaze_lens.evaluation.judges import ExactDescription
@@ -167,9 +168,9 @@ heads = scores.top(max(sums, key=sums.get))
 print(f"\n{len(heads)} of {model.cfg.n_layers * model.cfg.n_heads} heads: {heads}")
 
 # %% [markdown]
-# ## Watch them
+# ## Their attention in the picture
 #
-# Where do they look when the model is asked about the fourth panel?
+# Where do they attend to when the model is asked about the fourth panel?
 
 # %%
 gl.show.attention_map(model, asked, heads[:4])
@@ -177,9 +178,9 @@ gl.show.attention_map(model, asked, heads[:4])
 # %% [markdown]
 # ## Steer them
 #
-# `gl.steer` returns a plain list of `(hook name, function)`. Each function adds a number to the attention scores of the
-# chosen heads before the softmax: a large one for the image tokens of the target, its negative for all other image
-# tokens. Text tokens, and all other heads, are left alone. As it is a list of hooks, you can add your own to it.
+# `gl.steer` returns a plain list of `(hook name, function)`. Each function adds a bias to the attention scores of these
+# heads before the softmax: a large number for the image tokens of the target, its negative for all other image tokens.
+# Text tokens and all other heads are not changed. As it is a list of hooks, you can add your own to it.
 
 # %%
 hooks = gl.steer(heads, inputs.region("panel 4"))
@@ -193,8 +194,8 @@ for name, probabilities in (("unsteered", plain), ("steered", steered)):
     print(f"{name}: first words {words}, with {[round(p, 3) for p in best.values.tolist()]}")
 
 # %% [markdown]
-# The same hooks go into `generate`, where they act in the prefill and at every decoding step. One open question,
-# steered to each panel:
+# Pass the same hooks to `generate`. There they act in the prefill and in every decode step. Here is the answer to one
+# open question, steered to each panel:
 
 # %%
 baseline = model.generate(inputs, max_new_tokens=15)
@@ -207,8 +208,9 @@ gl.show.steering(strip, baseline, answers)
 # %% [markdown]
 # ## Is it these heads?
 #
-# One strip is an anecdote. Take every panel of all strips that were neither used for scoring nor for choosing as the
-# target once, and compare with as many random heads of the lower half, with all heads, and with none.
+# One strip is an anecdote. So use all strips that were used neither for the scores nor for the number of heads, with
+# every panel as the target once. Compare with the same number of random heads from the lower half, with all heads, and
+# with none.
 
 # %%
 names = ["gaze", "random", "all", "none"]
@@ -223,7 +225,7 @@ for row in examples.itertuples():
 # %% [markdown]
 # ## Steer while it talks
 #
-# Let the model narrate, and record at each step where the heads look. This is what they do by themselves:
+# Let the model narrate, and record in each step what the heads attend to. First without steering:
 
 # %%
 in_order = model.prepare(strip, gl.comics.NARRATE)
@@ -232,9 +234,9 @@ print(free)
 gl.show.staircase(free)
 
 # %% [markdown]
-# Now ask for the panels in any order, and give the heads a schedule: whenever a panel's description ends, the target
-# moves on, in an order that is not the order of the strip. `switch_at_panel_ends` finds the steps at which descriptions
-# end; a schedule of your own is simply a list of `(step, region)`.
+# Now ask for the panels in any order, and steer by a schedule: when the description of a panel ends, the target changes
+# to the next panel, in an order that is not the order of the strip. `switch_at_panel_ends` finds the steps at which
+# descriptions end. Your own schedule is simply a list of `(step, region)`.
 
 # %%
 from gaze_lens.evaluation import random_order, switch_at_panel_ends
@@ -254,9 +256,10 @@ guided = gl.track(model, narrate, heads, fwd_hooks=gl.steer(heads, schedule=sche
 gl.show.staircase(guided, schedule=schedule)
 
 # %% [markdown]
-# ## Keep what you found
+# ## Save the results
 #
-# A set of heads is saved with the model's name and the way it was found, and is refused by another model.
+# A set of heads is saved with the name of the model and with how it was found. Loading it for another model is an
+# error.
 
 # %%
 out = Path("gaze_heads")
@@ -270,6 +273,6 @@ print(repr(same), "-", same.provenance)
 print(sorted(path.name for path in out.iterdir()))
 
 # %% [markdown]
-# Next: other modes of steering (`gl.suppress_image(3.0)` leaves the target alone and turns the rest of the picture down
-# gently), boxes in ordinary pictures (`inputs.region((x0, y0, x1, y1))`), and TransformerLens' own
-# `transformer_lens.patching`, which takes these inputs unchanged.
+# Next: other modes of steering (`gl.suppress_image(3.0)` suppresses the rest of the picture a little, without boosting
+# the target), boxes in ordinary pictures (`inputs.region((x0, y0, x1, y1))`), and TransformerLens' own
+# `transformer_lens.patching`, which takes these inputs as they are.

@@ -14,23 +14,23 @@
 # # Look: attention over images, tokens and boxes
 #
 # "For this word, where in the picture did head (l, h) look?" In a language model you would index a pattern with two
-# token positions. In a vision-language model (VLM) one of the two is a place in a picture, and the work lies in
-# getting from places to positions and back. This tutorial does that, first with the ready figures, then by hand.
+# token positions. In a vision-language model (VLM) one of the two is a place in a picture, and you need to get from
+# places to positions and back. This tutorial shows how, first with ready-made figures, then by hand.
 #
-# You need to know TransformerLens, and nothing about VLMs: a picture becomes a run of *image tokens* in the prompt, one
-# for each small square of it, and the language model attends to them as to any other token.
+# You need to know TransformerLens, and nothing about VLMs: a picture becomes a sequence of *image tokens* in the
+# prompt, one for each small square of it, and the language model attends to them as to any other token.
 
 # %%
 import gaze_lens as gl
 
 # %% [markdown]
-# The model that ships with the package. For a grown-up one, change this one line to
+# This is the model that comes with the package. For a large model, change this line to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
 # ```
 #
-# and give pictures of your own (tutorial 6). Everything below stays as it is.
+# and use your own pictures (tutorial 6). Everything below stays the same.
 
 # %%
 model = gl.load_tiny()
@@ -38,7 +38,7 @@ model = gl.load_tiny()
 # %% [markdown]
 # ## Heads to look at
 #
-# Tutorial 1 explains how heads are scored. Here a few strips are enough to know which ones look at all.
+# Tutorial 1 explains how heads are scored. Here a few strips are enough to find heads that attend to the picture.
 
 # %%
 scores = gl.score_heads(model, gl.comics.synthetic(8, seed=11), progress=False)
@@ -46,11 +46,11 @@ heads = scores.top(4)
 print(heads)
 
 # %% [markdown]
-# ## A picture, and the tokens that it becomes
+# ## A picture and its image tokens
 #
-# This picture is no strip: shapes lie on a square, and its regions are boxes around them. `image_tokens` knows which
-# token covers which pixels, x to the right and y down, in the pixels of the picture as you gave it, whatever the
-# model's processor resized, cropped or tiled it to.
+# This picture is not a strip: it is a square with shapes, and its regions are boxes around them. `image_tokens` knows
+# which token covers which pixels. They are pixels of the original picture, x to the right and y down, even if the
+# model's processor resizes, crops or tiles it.
 
 # %%
 picture = gl.comics.scenes(1, seed=7)[0]
@@ -65,8 +65,8 @@ print("pixels to a token, width x height:", tokens.token_size)
 print("the first token is at position", tokens.positions[0].item(), "and covers", tokens.boxes[0].tolist())
 
 # %% [markdown]
-# From places to positions: a point, a box, a name. A token belongs to a box if its centre lies in it; `rule="overlap"`
-# takes all that touch it.
+# From places to positions: by a point, a box or a name. A token belongs to a box if its centre is inside;
+# `rule="overlap"` takes all tokens that touch the box.
 
 # %%
 print("point (50, 20):", tokens.at(50, 20).tolist())
@@ -77,21 +77,22 @@ print(region, region.positions[0])
 print("and back, the pixels of these tokens:", tokens.bounds(list(region.positions[0])))
 
 # %% [markdown]
-# `inputs.region` gives a `Region`, which remembers the layout it was made for: how long the text is, where the images
-# lie and how large they are. Inputs of another layout refuse it, since the same positions would be other places.
+# `inputs.region` returns a `Region`. It belongs to one layout: the length of the text, and the places and sizes of the
+# images. Inputs of another layout refuse it, because there the same positions are other places.
 #
-# ## Where do the heads look when the first word is about to come?
+# ## Where do the heads look before the first word?
 
 # %%
 gl.show.attention_map(model, inputs, heads)
 
 # %% [markdown]
-# The numbers under or in the regions are attention mass: the sum of a head's attention over the region's tokens. All of
-# a head's attention adds up to 1, text included, so "on the image" says how much of it goes to the picture at all.
+# The numbers under or in the regions are attention mass: the sum of a head's attention over the region's tokens. All
+# attention of a head adds up to 1, text included, so "on the image" is the part that goes to the whole picture.
 #
 # ### The same by hand
 #
-# It is one row of the pattern. `inputs.heatmap` lays it over the pixels; a sum over a region's positions is its mass.
+# The map is one row of the pattern. `inputs.heatmap` turns it into a map of pixels; its sum over a region's positions
+# is the region's mass.
 
 # %%
 best = heads[0]
@@ -110,8 +111,8 @@ print("heat map, height x width:", tuple(heat.shape), "as the picture:", picture
 # %% [markdown]
 # ## Word by word
 #
-# A word of the answer is predicted at the position before it. Let the model answer, hand the answer back as text
-# (`answers=`, also called teacher forcing), and look from the positions that predict its tokens.
+# A word of the answer is predicted at the position before it. Let the model answer, give it the answer as text
+# (`answers=`, called teacher forcing), and look at the attention of the positions that predict its tokens.
 
 # %%
 answer = str(model.generate(inputs, max_new_tokens=15))
@@ -123,9 +124,9 @@ print(repr(answer), "is predicted from positions", words)
 gl.show.attention_map(model, told, heads[:2], position=words[0])
 
 # %% [markdown]
-# All of this, for every word at once and with the mouse: hover over a word and see where it looked, hover over the
-# picture and see which words looked there, pick a head in the grid, drag a box to steer. (In a text editor there is
-# nothing to hover over: open this file as a notebook, or the saved page in a browser. It needs no internet.)
+# The viewer shows all of this for every word, with the mouse. Hover over a word to see where the heads looked. Hover
+# over the picture to see at which words they looked there. Select a head in the grid. Drag a box to steer. (Open this
+# file as a notebook, or the saved page in a browser. Neither needs the internet.)
 
 # %%
 viewer = gl.show.attention(model, inputs, heads, scores=scores, max_new_tokens=15)
@@ -133,8 +134,9 @@ viewer.save("attention.html", steered=list(picture.regions))
 viewer
 
 # %% [markdown]
-# While the model generates, `gl.track` records the same for every step, and `gl.show.staircase` draws it: which region
-# do the heads look at, token by token? In a strip whose panels are told one after another, this climbs like stairs.
+# `gl.track` records the attention to each region in every step of a generation, and `gl.show.staircase` draws it: which
+# region do the heads look at, token by token? If the model describes one panel after another, the figure looks like
+# stairs.
 
 # %%
 strip = gl.comics.synthetic(1, seed=31)[0]
@@ -143,18 +145,18 @@ trajectory = gl.track(model, narrate, heads[:2], max_new_tokens=60)
 gl.show.staircase(trajectory)
 
 # %% [markdown]
-# `weighted=True` multiplies each token's attention by the length of its value vector: a token can be looked at and have
-# nothing to give. Where the two figures differ, attention alone misleads.
+# `weighted=True` multiplies each token's attention by the length of its value vector: a token with much attention can
+# have a value vector near zero. Where the two figures differ, attention alone is misleading.
 
 # %%
 gl.show.staircase(gl.track(model, narrate, heads[:2], weighted=True, max_new_tokens=60))
 
 # %% [markdown]
-# ## Whole patterns, with regions for tokens
+# ## Full patterns, with regions instead of tokens
 #
-# What looks at what, all at once? With a thousand image tokens a whole pattern is too large to read. `circuitsvis` sums
-# image tokens by region and keeps the text token by token; the view is CircuitsVis', works without internet, and can
-# be saved as one HTML file.
+# What attends to what? With a thousand image tokens a full pattern is too large to read. `circuitsvis` sums image
+# tokens by region, and shows each text token. The view is that of CircuitsVis, works without the internet, and can be
+# saved as one HTML file.
 
 # %%
 view = gl.show.circuitsvis(model, inputs, heads[:3])
@@ -163,13 +165,13 @@ view.save("heads.html")
 view
 
 # %% [markdown]
-# Hover over a head, then over a cell. With regions of your own, and less text:
+# Hover over a head, then over a cell. With your own regions, and less text:
 
 # %%
 print(gl.show.circuitsvis(model, inputs, heads[:1], regions=[(0, 0, 48, 96), (48, 0, 96, 96)], positions=range(-4, 0)))
 
 # %% [markdown]
-# ## Looking is not using
+# ## Attention is not use
 #
-# That a head looks at a region does not say that the answer depends on it. To know that, change what the head looks at
-# and see whether the answer changes: steering (tutorials 1 and 5), or taking the attention away (tutorial 3).
+# A head can attend to a region on which the answer does not depend. To test it, change what the head attends to, and
+# see whether the answer changes: by steering (tutorials 1 and 5), or by removing the attention (tutorial 3).

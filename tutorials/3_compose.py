@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Compose: hooks, caches and patching on image prompts
 #
-# You wrote `run_with_hooks` and `run_with_cache` in a notebook before. Here is the same on a vision-language model:
-# what stays, what is new, and how gaze_lens's hooks and yours go together.
+# You know `run_with_hooks` and `run_with_cache` of language models. This tutorial uses them on a vision-language model:
+# what is the same, what is new, and how to combine the hooks of gaze_lens with your own.
 #
-# | in HookedTransformer you wrote | now |
+# | with HookedTransformer | with gaze_lens |
 # |---|---|
 # | `model = HookedTransformer.from_pretrained(name)` | `model = gl.HookedVLM.from_pretrained(name)` |
 # | `tokens = model.to_tokens(text)` | `inputs = model.prepare(picture, text)` |
@@ -26,9 +26,9 @@
 # | `model.to_str_tokens(text)` | `inputs.str_tokens()`, with the image as one entry |
 # | `model.run_with_hooks(tokens, fwd_hooks=[...])` | `model.run_with_hooks(inputs, fwd_hooks=[...])` |
 # | `with model.hooks(fwd_hooks=[...]): ...` | the same |
-# | `with model.hooks(...): model.generate(text)` | `model.generate(inputs, fwd_hooks=[...])`: prefill, every step |
-# | `patching.get_act_patch_attn_head_out_all_pos(model, ...)` | the same, with `inputs` for the tokens |
-# | `cache.decompose_resid(return_labels=True)` | the same; the image adds components of its own |
+# | `with model.hooks(...): model.generate(text)` | `model.generate(inputs, fwd_hooks=[...])`: prefill and every step |
+# | `patching.get_act_patch_attn_head_out_all_pos(model, ...)` | the same, with `inputs` instead of tokens |
+# | `cache.decompose_resid(return_labels=True)` | the same; the image adds its own components |
 # | `model.W_Q`, `model.W_U`, `model.cfg` | the same |
 
 # %%
@@ -37,7 +37,7 @@ from transformer_lens import patching
 import gaze_lens as gl
 
 # %% [markdown]
-# The model that ships with the package. For a grown-up one, change this one line to
+# This is the model that comes with the package. For a large model, change this line to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
@@ -53,8 +53,8 @@ gl.show.picture(strip)
 # %% [markdown]
 # ## The cache
 #
-# Name what you want: the patterns of a long image prompt are large, and `run_with_cache` refuses to fill the memory
-# with them (`max_bytes=` moves the limit).
+# For a large model, name the activations that you need: the patterns of a long image prompt are large, and
+# `run_with_cache` refuses to fill the memory with them (`max_bytes=` sets the limit).
 
 # %%
 logits, cache = model.run_with_cache(inputs)
@@ -64,7 +64,7 @@ word = model.generate(inputs, max_new_tokens=1).tokens[0, 0].item()
 print("the answer begins with", repr(model.tokenizer.decode(word)))
 
 # %% [markdown]
-# A logit lens: read the residual stream at the last position after every layer as if it were the last one.
+# A logit lens: unembed the residual stream at the last position after every layer, as if it were the last layer.
 
 # %%
 stream, labels = cache.accumulated_resid(apply_ln=True, return_labels=True)  # [layer, batch, position, d_model]
@@ -75,9 +75,9 @@ for label, read in zip(labels, (stream[:, 0, -1] @ model.W_U).softmax(-1), stric
     )
 
 # %% [markdown]
-# The stream is a sum, and on an image prompt it has terms that a text model lacks: `image`, the picture's features in
-# place of embeddings, and on Qwen3-VL `0_deepstack`, ... which the vision tower adds again between the first blocks.
-# With them the sum is complete.
+# The residual stream is a sum. On an image prompt it has terms that a text model does not have: `image`, the features
+# of the picture instead of embeddings, and on Qwen3-VL `0_deepstack`, ..., further image features that are added after
+# the first blocks. With them the sum is complete.
 
 # %%
 parts, names = cache.decompose_resid(return_labels=True)
@@ -88,7 +88,7 @@ print(f"sum of the parts less the stream, largest difference: {error:.1e}")
 # %% [markdown]
 # ## A hook of your own
 #
-# Which head does the answer need? Take each head's output away at the last position, one by one.
+# Which head does the answer need? Set each head's output to zero at the last position, one head at a time.
 
 
 # %%
@@ -115,8 +115,8 @@ for head in sorted(needed, key=needed.get, reverse=True)[:3]:
 # %% [markdown]
 # ## Live attention
 #
-# `hook_attn_scores` is before the softmax, `hook_pattern` behind it, and edits of both take effect, in the prefill
-# and in every decoding step. So "what if this head could not see panel 4?" is one line, by hand or with the ready type:
+# `hook_attn_scores` is before the softmax, `hook_pattern` after it. Edits of both take effect, in the prefill and in
+# every decode step. So "what if this head could not attend to panel 4?" takes one hook, your own or an `AttentionBias`:
 
 # %%
 eye = max(needed, key=needed.get)
@@ -134,9 +134,9 @@ for label, hooks in (("as it is", []), ("by hand", [(name, blind)]), ("Attention
     print(f"{label:>14}: {model.generate(inputs, fwd_hooks=hooks, max_new_tokens=15)}")
 
 # %% [markdown]
-# The two do the same. `AttentionBias` says which heads, queries and keys it is about, and so the model's fast kernel
-# stays on; a function of your own gets the full matrix. `gl.RowReader` is its counterpart for reading: a few rows of
-# the pattern, without having the rest built.
+# The two do the same. `AttentionBias` names the heads, queries and keys that it changes, so that the model's fast
+# kernel stays on. A function of your own gets the full matrix. `gl.RowReader` is the counterpart for reading: it gets a
+# few rows of the pattern, and the full matrix is not computed.
 
 # %%
 seen = []
@@ -149,7 +149,8 @@ print(f"{eye} on panel 4, token by token:", [round(mass, 2) for mass in seen])
 # %% [markdown]
 # ## Composition
 #
-# `gl.steer` is a list of hooks, nothing more. Add your own; put it into `hooks()`; cache what happens under it.
+# `gl.steer` returns a list of hooks. You can add your own hooks to it, pass it to `hooks()`, and cache activations
+# under it.
 
 # %%
 steering = gl.steer([eye], inputs.region("panel 2"))
@@ -166,8 +167,8 @@ print("What the panels show:", strip.captions["panel 2"], "/", strip.captions["p
 # %% [markdown]
 # ## Patching, with TransformerLens' own functions
 #
-# Clean: asked about panel 4. Corrupted: the same picture, asked about panel 1; both prompts have the same length, as
-# patching wants it. Which head carries the answer over?
+# The clean prompt asks about panel 4, the corrupted prompt about panel 1 of the same picture. Both prompts have the
+# same length, which patching needs. Which head restores the clean answer?
 
 # %%
 corrupted = model.prepare(strip, gl.comics.ask(0))
@@ -187,7 +188,8 @@ for index in share.flatten().topk(3).indices.tolist():
     print(f"L{layer}H{head} restores {share[layer, head]:.2f} of the difference")
 
 # %% [markdown]
-# Compare with the heads that *look* (tutorials 1 and 2): here they are found without any region.
+# Compare with the heads that attend to the panel asked about (tutorials 1 and 2). Patching found heads without using
+# any region.
 
 # %%
 scores = gl.score_heads(model, gl.comics.synthetic(8, seed=11), progress=False)
@@ -199,10 +201,10 @@ gl.show.scores(scores)
 #
 # - Positions are columns of the padded prompt; batches are padded on the left. `inputs.last_position` is the last
 #   prompt token in every row.
-# - `start_at_layer` is refused: on these models a run from the middle loses the places of image tokens.
+# - `start_at_layer` is refused: in these models a run from a middle layer loses the positions of image tokens.
 # - `output_attentions=True` is refused: read `hook_pattern`.
-# - Some layers of some families have no softmax attention (linear attention). `print(model.capabilities())` says layer
-#   by layer what is there.
+# - Some layers of some families have no softmax attention (linear attention). `print(model.capabilities())` lists what
+#   each layer has.
 
 # %%
 print(model.capabilities())

@@ -13,11 +13,11 @@
 # %% [markdown]
 # # Patch heads: one circuit, from the question to the answer
 #
-# Tutorial 1 finds heads that *look* where the model is asked to look. Looking is not yet doing. Here we ask what these
-# heads do: where the word "fourth" goes, which head turns it into a look at the fourth panel, what that head hands on,
-# and who reads it. The tool is activation patching, which you know from TransformerLens; new is that some positions
-# are places in a picture. Every claim is tested in two or three ways. Where two ways disagree, one more experiment
-# says why.
+# Tutorial 1 finds heads that *look* at the panel asked about: they attend to it. But attention is not use. Here we ask
+# what these heads do: where the information in the word "fourth" goes, which head attends to the fourth panel because
+# of it, what that head writes, and which parts of the model read it. The method is activation patching, which you know
+# from TransformerLens. It is new that some positions are places in a picture. Every claim is tested in two or three
+# ways. If two ways disagree, one more experiment finds the reason.
 
 # %%
 import random
@@ -26,14 +26,14 @@ import gaze_lens as gl
 from gaze_lens.patching import agreement, group
 
 # %% [markdown]
-# The model that ships with the package. For a grown-up one, change this one line to
+# This is the model that comes with the package. For a large model, change this line to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
 # ```
 #
-# and take strips of your own (tutorial 6). Its answers hardly begin with the word that matters; take
-# `gl.metrics.answer_log_probability` for the metric below, and keep the strips on which it answers rightly.
+# and use your own strips (tutorial 6). The answers of a large model often do not begin with the word that matters. Then
+# use `gl.metrics.answer_log_probability` as the metric below, and only strips on which the model answers correctly.
 
 # %%
 model = gl.load_tiny()
@@ -44,15 +44,15 @@ for head in gaze:
     print(f"{head}: {scores.score[head]:.2f} of its attention is on the panel asked about")
 
 # %% [markdown]
-# Three heads look, the first, which we call the *eye*, far more than the other two. (Whether these look there because
-# that panel was asked about, the score does not say; part 6 comes back to them.)
+# Three heads look. The first, which we call the *eye*, looks far more than the other two. (The score does not say
+# whether these two look there because the question is about this panel; see part 6.)
 #
 # ## A pair that differs in one thing
 #
 # *Activation patching* needs two runs: a *clean* one, and a *corrupted* one that differs in the thing that we want to
-# follow. `gl.counterfactual` makes such pairs, and checks that both have the same tokens at the same places. Here the
-# thing is one word of the question, the ordinal: asked about the first panel, then about the second, and so on. There
-# are 18 rows: each of the six panels is asked about on three strips, and is the other panel on three.
+# follow. `gl.counterfactual` makes such pairs, and checks that both have the same layout of tokens. Here the pair
+# differs in one word of the question, the ordinal: the clean question is about one panel, the corrupted one about
+# another. There are 18 rows: each of the six panels is the one asked about on three strips, and the other one on three.
 
 
 # %%
@@ -73,10 +73,10 @@ print(pair)
 print(clean.str_tokens())
 
 # %% [markdown]
-# `encoded` runs the vision tower once for all that follows.
+# `encoded` runs the vision tower once, for all cells below.
 #
-# The *metric* says in one number for each row which answer the model is about to give: the logit of the first word
-# about the panel asked in the clean run, minus that of the first word about the other panel. For example:
+# The *metric* is one number for each row, and says which answer the model is about to give: the logit of the first word
+# about the panel asked about in the clean run, minus that of the first word about the other panel. For example:
 
 # %%
 right = [first_word(strip, a) for strip, (a, _) in zip(strips, panels, strict=True)]
@@ -89,11 +89,12 @@ for name, inputs in (("clean", clean), ("corrupted", corrupted)):
     print(f"{name}: {values.mean():.2f} on average, rows from {values.min():.2f} to {values.max():.2f}")
 
 # %% [markdown]
-# From -9.64 to 9.91: the model reads the question, and is sure. A patch puts one activation of the clean run into the
-# corrupted run. Its *recovery* is how far that moves the metric: 0 not at all, 1 all the way to the clean run.
+# From -9.64 to 9.91: the answer depends on the question, and the model is certain. A patch puts one activation of the
+# clean run into the corrupted run. Its *recovery* is how far it moves the metric: 0 is not at all, 1 is all the way to
+# the clean run.
 #
-# A second pair asks the same question of two pictures: in the corrupted one, the two panels have changed places. Here
-# the question is the same, and what differs is in the image tokens.
+# A second pair asks the same question about two pictures. In the corrupted picture, the two panels have changed places.
+# So the question is the same, and the difference is in the image tokens.
 
 # %%
 swaps = [gl.changes.swap(f"panel {a + 1}", f"panel {b + 1}") for a, b in panels]
@@ -103,9 +104,9 @@ print(f"panels swapped: {metric(model(swapped.corrupted)).mean():.2f}")
 # %% [markdown]
 # ## 1. Where is the ordinal, layer by layer?
 #
-# Patch the residual stream before each layer (`resid_pre`), at groups of positions: all image tokens, the ordinal,
-# all tokens between it and the end, and the last token, from which the answer comes. A group can be a name, a region
-# or `inputs.span(text)`.
+# Patch the residual stream before each layer (`resid_pre`), at groups of positions: all image tokens, the ordinal, all
+# tokens between it and the last one, and the last token, at which the answer is predicted. A group can be a name, a
+# region or `inputs.span(text)`.
 
 # %%
 last = clean.last_position
@@ -119,11 +120,11 @@ gl.show.patching(streams)
 
 # %% [markdown]
 # Before layer 0 the ordinal is in its own token, of course: recovery 1.00. Before layer 1 it is in the last token, and
-# nowhere else that matters: one layer carries it all. The image tokens have exactly 0.00 everywhere: they stand before
-# the question, and a token sees only what is before it. So the picture is not read with the question in mind; something
-# at the end of the prompt has to go and look.
+# in no other place that matters: one layer moves all of it. The image tokens have exactly 0.00 everywhere. They are
+# before the question, and a token attends only to tokens before it, so that the image tokens cannot depend on the
+# question. The last token must read the picture later.
 #
-# And what the panel shows? In the second pair:
+# And where is what the panel shows? In the second pair:
 
 # %%
 asked = swapped.clean.region([f"panel {a + 1}" for a, _ in panels])
@@ -133,18 +134,18 @@ contents = gl.patch(model, *swapped, what="resid_pre", positions=where, **how)
 gl.show.patching(contents)
 
 # %% [markdown]
-# It stays in the image tokens of the panel asked about until layer 1, and moves to the last token in layer 1. The other
-# panel's tokens hardly matter (-0.04). The same patch at the border between the vision tower and the language model
-# (`what="image"`, with everything that Qwen3-VL adds to the first layers later):
+# It stays in the image tokens of the panel asked about until layer 1, and moves to the last token in layer 1. The
+# tokens of the other panel hardly matter (-0.04). Now the same patch in the image features that go from the vision
+# tower into the language model (`what="image"`, together with the features that Qwen3-VL adds after the first layers):
 
 # %%
 features = gl.patch(model, *swapped, what="image", positions={"asked panel": asked, "other panel": other}, **how)
 print(features.table().round(2).to_string(index=False))
 
 # %% [markdown]
-# ## 2. Which heads carry it?
+# ## 2. Which heads move it?
 #
-# Patch every head's output `z` at the last token, one head at a time: 72 patches, with the image encoded once.
+# Patch every head's output `z` at the last token, one head at a time. These are 72 patches; the image is encoded once.
 
 
 # %%
@@ -163,11 +164,11 @@ by_head_swapped = gl.patch(model, *swapped, what="z", positions="last", **how)
 print(best(by_head_swapped, 3))
 
 # %% [markdown]
-# `low` and `high` are a 95 % interval of the mean, from a bootstrap over rows. In both pairs the eye alone carries the
-# answer (0.98 and 0.99). For the ordinal there are heads of layer 0 too, the first of them with 0.26; for the panels
-# there are none. Which part of the eye changes? Its query says what it looks for, its keys what can be found where, its
-# values what it takes from there. Keys and values belong to *KV heads*, each shared by three query heads in this model
-# (grouped-query attention). So they are patched by KV head, and the eye's two neighbours get them too.
+# `low` and `high` are a 95 % interval of the mean, from a bootstrap over rows. In both pairs the eye alone restores the
+# answer (0.98 and 0.99). For the ordinal there are also heads of layer 0, the first of them with 0.26; for the panels
+# there are none. Which part of the eye matters? Query and keys determine where it attends, and values what it reads
+# there. Keys and values belong to *KV heads*, each shared by three query heads in this model (grouped-query attention).
+# So they are patched by KV head, and the two query heads that share them with the eye are patched, too.
 
 # %%
 parts = {"q": "last", "k": "image", "v": "image", "pattern": "last"}
@@ -179,15 +180,15 @@ for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapp
     print(f"{name}: " + ", ".join(f"{what} {result.recovery().item():.2f}" for what, result in found.items()))
 
 # %% [markdown]
-# A clean split. The ordinal enters by the query (0.98), and nothing else of the eye knows about it. What the panel
-# shows enters by the values (0.99); query, keys and pattern do not care what is in a panel (0.00). So the eye finds a
-# panel by its place, not by what it shows.
+# The two are separate. The ordinal acts through the query (0.98), and the eye's keys and values do not depend on it.
+# What the panel shows acts through the values (0.99); query, keys and pattern do not depend on it (0.00). So the eye
+# finds a panel by its place, not by what it shows.
 #
 # ## 3. From the ordinal to the eye
 #
-# Which heads write the eye's query? *Path patching* changes only what one head (the *sender*) says directly to another
-# (the *receiver*): everything between them stays as in the corrupted run. Here the senders are all heads before the
-# eye, and the receiver is the eye's query at the last token.
+# Which heads write the eye's query? *Path patching* changes only the direct effect of one head (the *sender*) on
+# another (the *receiver*): everything between them stays as in the corrupted run. Here the senders are all heads in
+# layers before the eye, and the receiver is the eye's query at the last token.
 
 # %%
 paths = gl.path_patch(model, clean, corrupted, None, [eye], into="q", positions="last", **how)
@@ -196,9 +197,10 @@ carriers = paths.top(4)
 print(f"the four of them, added up: {sum(paths.grid('last')[head].item() for head in carriers):.2f}")
 
 # %% [markdown]
-# Four heads of layer 0, the same that `z` patching found, and all but one are small. Added up they make 0.23; yet with
-# the eye's query patched, everything is back. Do they work together? Patch them one after another, and watch where the
-# eye looks. (`give` makes plain hooks: each head's `z` at the last token, moved from the corrupted to the clean run.)
+# Four heads of layer 0, the same that `z` patching found. We call them the *carriers*. The effects of all but one are
+# small. Their sum is 0.23, but patching the eye's query restores everything. Do they work together? Patch one, two,
+# three and four of them, and see where the eye looks. (`give` makes plain hooks: each head's `z` at the last token,
+# moved from the corrupted towards the clean run.)
 
 # %%
 _, kept = model.run_with_cache(clean, names_filter=lambda name: name.endswith("hook_z"))
@@ -248,15 +250,15 @@ looked = [f"{head} {mass(cache['pattern', head.layer][:, head.head, last], ordin
 print("their attention on the ordinal:", ", ".join(looked))
 
 # %% [markdown]
-# So they do. Four heads together recover 1.00, 0.95 by direct paths alone: what lies between (the first MLP) adds
-# little. One head alone cannot turn the eye: a softmax goes to whichever panel has the larger score, and three other
-# heads still vote for the other panel. The effects of patching one head at a time do not add up, and a head that shows
-# 0.01 alone is not idle. All four look at the ordinal, with about half of their attention or more.
+# They do. Four heads together recover 1.00, and 0.95 by direct paths alone: what is between them (the first MLP) adds
+# little. One head alone cannot change where the eye looks: the softmax selects the panel with the larger score, and the
+# other three heads still raise the score of the other panel. The effects of single heads do not add up, and a head with
+# 0.01 alone is not useless. All four attend to the ordinal, with about half of their attention or more.
 #
-# ## 4. What the eye writes, and who reads it
+# ## 4. What the eye writes, and what reads it
 #
-# A *logit lens* reads the stream at the last token as if the model ended there. "right" counts the rows, of 18, whose
-# likeliest word is already that of the right answer.
+# A *logit lens* unembeds the residual stream at the last token, as if the model ended there. "right" is the number of
+# rows, of 18, whose most probable word is that of the right answer.
 
 # %%
 _, cache = model.run_with_cache(clean)
@@ -270,11 +272,11 @@ for label, row, found in zip(labels, lens, words, strict=True):
     print(f"{label:>10}: metric {metric(row[:, None]).mean():5.2f}, right {n_right}{length}")
 
 # %% [markdown]
-# Behind the eye (`1_mid` is the stream between its layer's attention and MLP) the answer can be read off in most rows:
-# 0.11 before it, 5.11 behind, and 8.17 behind that layer's MLP. So the eye writes the answer's first word itself, in
-# the model's own output language, and an MLP writes more. Do later heads or MLPs need to read it? Path patching tells
-# of heads and logits. For MLPs, patch the eye and hold the MLPs as they were in the corrupted run; that is a few more
-# hooks in the list.
+# After the eye (`1_mid` is the stream between the attention and the MLP of its layer) the lens finds the answer in most
+# rows: the metric is 0.11 before the eye, 5.11 after it, and 8.17 after the MLP of that layer. So the eye writes the
+# first word of the answer in the directions that the unembedding reads, and an MLP adds to it. Do later heads or MLPs
+# need to read it? Path patching answers this for heads and logits. For MLPs, patch the eye and hold the MLPs as in the
+# corrupted run; this takes a few more hooks in the list.
 
 # %%
 ours, theirs = swapped
@@ -321,20 +323,21 @@ for name in mlps:
     print(f"  with {name} held: {back(turned + [hold(name)]):.2f}")
 
 # %% [markdown]
-# Two ways, one answer: 0.23 of the effect goes straight to the logits, as the path says, and 0.22 is left when the MLPs
-# are held. The rest goes through MLPs: first of all that of the eye's own layer (0.31 left without it), and the last
-# (0.73). Later heads read nothing that matters here: with their layers' attention held, nothing is lost (1.00). Mind
-# what the lens could not say: behind the eye it finds half of the final metric, yet only 0.23 of it is the eye's own in
-# the end. The final norm divides by the length of the stream, which grows from 35.7 to 67.1 behind the eye, so that
-# what the eye wrote counts for less and less. The circuit, then:
+# Two ways agree: 0.23 of the effect goes directly to the logits, by path patching, and 0.22 is left when the MLPs are
+# held. The rest goes through MLPs: first that of the eye's own layer (0.31 is left when it is held), then the last one
+# (0.73). Later heads read nothing that matters here: with the attention of their layers held, nothing is lost (1.00).
+# The lens does not show this: after the eye it finds half of the final metric, but only 0.23 of the effect is the eye's
+# direct one. The reason is the final norm. It divides by the length of the stream, which grows from 35.7 to 67.1 after
+# the eye, so that what the eye wrote has less and less weight. The circuit:
 #
-# ordinal -> four heads of layer 0 -> the eye's query -> its look at the panel -> its values -> MLPs, and the logits.
+# ordinal -> four heads of layer 0 -> the eye's query -> its attention to the panel -> its values -> MLPs, and the
+# logits.
 #
-# ## 5. Take things away
+# ## 5. Knockout and ablation
 #
-# Patching shows what suffices. Now ask what is needed. An *attention knockout* takes away some keys from some queries,
-# and the softmax shares their attention out among the rest. Take away, from all heads of a layer, the last token's view
-# of the ordinal, of the panel asked about, or of the whole picture; the model undisturbed has 9.91.
+# Patching shows what is sufficient. Now ask what is necessary. An *attention knockout* removes the attention of some
+# queries to some keys, and the softmax gives it to the other keys. In all heads of a layer, remove the last token's
+# attention to the ordinal, to the panel asked about, or to the whole picture. Without any knockout the metric is 9.91.
 
 # %%
 views = {"ordinal": ordinal, "panel asked about": here, "image": group(clean, "image")}
@@ -345,8 +348,9 @@ for layer in range(model.cfg.n_layers):
 
 # %% [markdown]
 # The same two layers as in part 1: the ordinal is needed in layer 0 (0.36), the panel in the eye's layer (-2.33), and
-# little anywhere else. Now silence heads instead, everywhere (*zero ablation*), or replace what they say at the last
-# token by its mean over 18 other strips, panels mixed (*mean ablation*), and compare with random heads.
+# both little in other layers. Now ablate heads: set their output to zero at all positions (*zero ablation*), or replace
+# it at the last token by its mean over 18 other strips with different panels asked about (*mean ablation*). Compare
+# with random heads.
 
 # %%
 every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
@@ -369,12 +373,12 @@ lowest = [min(values) for values in zip(*map(ablated, draws), strict=True)]
 print(f"three random heads, the worst of {len(draws)} draws: zero {lowest[0]:.2f}, mean {lowest[1]:.2f}")
 
 # %% [markdown]
-# Without the eye little is left (1.23 of 9.91, or 0.50), and without the carriers (1.29, or 0.37). Random heads are
-# not missed (9.87 in the worst draw).
+# Without the eye little is left (1.23 of 9.91, or 0.50), and the same is true without the carriers (1.29, or 0.37).
+# Without random heads almost nothing changes (9.87 in the worst draw).
 #
-# **A disagreement.** With the eye silenced the metric is near 0: the model no longer knows. With the panel knocked out
-# it is -2.33: the model says something else. What? See where the eye looks then, and compare the answers with what is
-# there.
+# **A disagreement.** With the eye ablated, the metric is near 0: the model does not know the answer. With the panel
+# knocked out, it is -2.33: the model gives another answer. Which one? See where the eye looks after the knockout, and
+# compare the answers with what is there.
 
 # %%
 with model.hooks(fwd_hooks=gl.knockout([eye], group(clean, "last"), here)):
@@ -395,16 +399,16 @@ print(f"{counted} of {len(strips)}: that is the other panel of the pair")
 print(f"{first} of {len(strips)}: the answer is the word about it; {either}: about it or the next in attention")
 
 # %% [markdown]
-# A softmax has to look somewhere. Without its panel the eye takes the next best, a panel beside it, and the model
-# describes that: in 16 rows what it looks at most, in one more the next. In 5 rows it is the very panel
-# that the metric counts as wrong. So the knockout of a panel redirects, and an ablation removes. Knock out the whole
-# picture, as in the table above, and they agree (-0.22).
+# The attention of a softmax always adds up to 1. Without its panel the eye attends to the panel with the next largest
+# scores, one beside it, and the model describes that panel: in 16 rows the one with most attention, in one more row the
+# next. In 5 rows it is the panel that the metric counts as the wrong one. So the knockout of a panel redirects, while
+# an ablation removes. A knockout of the whole picture, as in the table above, agrees with ablation (-0.22).
 #
 # ## 6. The other gaze heads
 #
-# **A disagreement.** The score ranks two more heads, and at the last token they do look at the panel. Patching and
-# ablation find no use for them. Are they idle? So far we measured the first word of the answer only. Take the whole
-# answer, given word by word (*teacher forcing*), and score heads by where they look from all of it:
+# **A disagreement.** The score has two more heads at the top, and at the last token they do look at the panel. But
+# patching and ablation find no effect of them. Are they useless? So far we measured only the first word of the answer.
+# Now give the model the whole answer (*teacher forcing*), and score heads by their attention from all its words:
 
 # %%
 captions = [strip.captions[f"panel {a + 1}"] for strip, (a, _) in zip(strips, panels, strict=True)]
@@ -422,10 +426,10 @@ for head in in_answer:
     print(f"{head} on the panel, word by word: {looks[head]}; score at the end of the prompt {scores.score[head]:.3f}")
 
 # %% [markdown]
-# The eye looks whenever a colour or a shape is due. When the first shape is due, four heads look; when the second
-# colour is, two. Some of them the score at the end of the prompt could hardly see (0.065 and 0.040), and one that it
-# ranked third, L0H6, is not among them at all. How probable is the right word when they are silenced where that word is
-# due, one by one, and all that look?
+# The eye looks at the panel whenever the next word is a colour or a shape. Before the first shape, four heads look;
+# before the second colour, two. Some of them have a very small score at the end of the prompt (0.065 and 0.040), and
+# L0H6, the third by that score, is not among them. How probable is the right word if these heads are ablated at the
+# position before it, first one at a time, and then all that look?
 
 
 # %%
@@ -443,17 +447,18 @@ for index, name in {0: "first colour", 1: "first shape", 3: "second colour", 4: 
     print(f"{name}: {without}; without all {len(lookers)} {log_p(lookers, index):.2f}")
 
 # %% [markdown]
-# The eye is missed everywhere, most at the first word (-2.01). The others are spares: taken alone, none is missed
-# (-0.00), but without all that look the first shape (-2.31) and the second colour (-0.32) lose more than without the
-# eye alone (-0.49 and -0.15). So the disagreement was in our questions. The score was taken at the last prompt token,
-# from which the first colour comes; heads that look later have a small score there, or none. And the metric asked about
-# the first colour, which these heads do not serve. Score with `at="answer"`, and measure the whole answer
-# (`gl.metrics.answer_log_probability`), before you call a head idle.
+# The eye is needed everywhere, most at the first word (-2.01). The others are backups: without one of them nothing is
+# lost (-0.00), but without all heads that look, the first shape (-2.31) and the second colour (-0.32) lose more than
+# without the eye alone (-0.49 and -0.15). So the disagreement came from what we measured. The score was taken at the
+# last prompt token, which predicts the first colour; heads that look later have a small score there, or none. And the
+# metric was about the first colour, for which these heads are not needed. Before you call a head useless, score with
+# `at="answer"`, and measure the whole answer (`gl.metrics.answer_log_probability`).
 #
 # ## 7. All heads at once, by gradient
 #
-# A sweep costs a forward for every cell. *Attribution* estimates it from two forwards and one backward: the metric's
-# gradient in the corrupted run, times the distance to the clean activation. How well does it rank the 72 heads?
+# Patching needs a forward for every cell. *Attribution* estimates the result from two forwards and one backward: the
+# gradient of the metric in the corrupted run, times the difference to the clean activation. How well does it rank the
+# 72 heads?
 
 # %%
 for name, (ours, theirs), patched in (("ordinal", pair, by_head), ("panels", swapped, by_head_swapped)):
@@ -467,10 +472,11 @@ edges = gl.attribute_edges(model, clean, corrupted, None, [eye], into="q", posit
 print(f"paths into the eye's query: rank correlation with path patching {agreement(edges, paths):.2f}")
 
 # %% [markdown]
-# **A disagreement.** It finds the eye in both pairs, but with little more than a third of its size (0.383 and 0.353).
-# It ranks heads much as patching does where panels are swapped (0.98), less so where the ordinal is changed (0.77): of
-# the carriers it sees next to nothing (0.003 at most), and two with the wrong sign. A gradient sees a straight line. Go
-# the way from the corrupted to the clean activation in eight steps, for the eye, and for the four carriers together:
+# **A disagreement.** Attribution finds the eye in both pairs, but estimates little more than a third of its effect
+# (0.383 and 0.353). Its ranking is close to that of patching if panels are swapped (0.98), and less close if the
+# ordinal is changed (0.77). For the carriers it estimates almost nothing (0.003 at most), two of them with the wrong
+# sign. A gradient assumes a straight line. So go from the corrupted to the clean activation in eight steps, for the
+# eye, and for the four carriers together:
 
 # %%
 for name, heads in (("the eye", [eye]), ("carriers", list(carriers))):
@@ -485,24 +491,25 @@ for step in (0, 4, 8):
 print("length of the final stream, with none, half and all of the eye:", [round(length, 1) for length in lengths])
 
 # %% [markdown]
-# Neither is a line. The eye's curve is steeper in the middle than at the ends: half way, where it says a bit of both
-# answers, the final stream is shorter (52.9; 71.6 and 67.8 at the ends), and the final norm stretches what is in it. So
-# the estimate has the right order and the wrong size. The carriers' curve is a switch: next to nothing at first (0.03
-# after two steps), and in the middle the eye's softmax goes over to the other panel. At its foot the slope is nearly
-# zero, and that is all a gradient sees. Along the direct paths alone, the order is better (0.80). Attribution finds
-# candidates; what sits behind a saturated softmax it makes small. Patch what it finds, and patch groups.
+# Neither curve is a straight line. The eye's curve is steeper in the middle than at the ends: half way, where the eye
+# writes parts of both answers, the final stream is shorter (52.9; 71.6 and 67.8 at the ends), so that the final norm
+# scales it up. Therefore the estimate has the right order and the wrong size. The carriers' curve is a switch: almost
+# nothing at first (0.03 after two steps), and in the middle the eye's softmax changes from one panel to the other. At
+# the start of the curve the slope is nearly zero, and the gradient knows only this slope. For the direct paths alone,
+# the order is better (0.80). Attribution finds candidates, but underestimates what acts through a saturated softmax.
+# Patch what it finds, and patch groups.
 #
 # ## 8. Steering is the same circuit
 #
-# If the carriers only tell the eye where to look, then looking there by force must do as well. `gl.steer` adds a bias
-# to the eye's scores. The question stays the clean one; the eye is turned to the other panel:
+# If the carriers only determine where the eye looks, then steering the eye there must have the same effect. `gl.steer`
+# adds a bias to the eye's scores. The question is the clean one, and the target is the other panel:
 
 # %%
 print(f"steered to the other panel: {run(gl.steer([eye], there), clean)[0]:.2f}; asked about it: {worst:.2f}")
 
 # %% [markdown]
-# Most of the way, and not all of it (-6.06). What is missing? The answer begins with the *upper* shape, so look at
-# where in the panel the eye looks, and steer it there:
+# This is most of the effect, but not all of it (-6.06). What is missing? The answer begins with the *upper* shape. So
+# measure where in the panel the eye looks, and steer it there:
 
 # %%
 boxes = [strip.regions[f"panel {b + 1}"] for strip, (_, b) in zip(strips, panels, strict=True)]
@@ -517,25 +524,25 @@ for name, hooks, inputs in (
     print(f"{name}: {value:.2f}; of the eye's attention on that panel, {share:.2f} is on its upper half")
 
 # %% [markdown]
-# So the question tells the eye not only which panel, but also where in it (0.98 of its attention there is on the upper
-# half). Made to look at the whole panel, the eye spreads over more of it (0.71), and reads a bit of the lower shape
-# too. Made to look at the upper half, it does nearly all that the question did (-8.82 of -9.64). Steer to what the
-# words to come are about, and no wider.
+# So the question determines not only at which panel the eye looks, but also where in it (0.98 of its attention to the
+# panel is on the upper half). Steered to the whole panel, the eye attends to more of it (0.71 is on the upper half),
+# and reads a part of the lower shape, too. Steered to the upper half, it has nearly the effect of the question (-8.82
+# of -9.64). So steer to what the next words should describe, and to no larger region.
 #
-# ## What was found, and what it is worth
+# ## Results, and what they are worth
 #
-# | step | patching | second witness |
+# | step | patching | second method |
 # |---|---|---|
 # | the ordinal reaches the last token in layer 0 | stream, 1.00 | knockout of the ordinal in layer 0 |
-# | four heads of layer 0 turn the eye's query | together 1.00 | direct paths alone, 0.95 |
-# | the eye brings the panel's colour | `z`, 0.98 and 0.99; values, 0.99 | zero ablation leaves 1.23 of 9.91 |
+# | four heads of layer 0 determine the eye's query | together 1.00 | direct paths alone, 0.95 |
+# | the eye writes the panel's colour | `z`, 0.98 and 0.99; values, 0.99 | zero ablation leaves 1.23 of 9.91 |
 # | MLPs read it, and logits | direct path, 0.23 | 0.22 with MLPs held |
-# | spare heads bring other words too | none at the last prompt token | silenced with the eye, -2.31 and -0.32 |
-# | the question says where in the panel | `q` alone, 0.98 | steered to the upper half, -8.82 of -9.64 |
+# | backup heads write other words, too | none at the last prompt token | ablated with the eye, -2.31 and -0.32 |
+# | the question determines where in the panel | `q` alone, 0.98 | steered to the upper half, -8.82 of -9.64 |
 #
-# Such a tidy circuit is no evidence about large models. This one has six layers, reads pictures of coloured shapes, and
-# was trained with a small price on heads that look at the image; that so few do comes from the price. What carries over
-# is the way of asking. In a large model expect several eyes that back each other up: patch sets of heads
-# (`by_head.top(k)`), follow whole answers, and count on the disagreements above.
+# Such a simple circuit is no evidence about large models. This model has six layers and reads pictures of coloured
+# shapes. Training penalised attention to the image; that is why so few heads do it. What you can use for other models
+# is the method. In a large model expect several heads like the eye that can replace one another: patch sets of heads
+# (`by_head.top(k)`), measure whole answers, and expect the disagreements above.
 #
-# A sweep that takes hours can be broken off: `gl.patch(..., resume="sweep.jsonl")` goes on where it stopped.
+# If patching takes hours, use `gl.patch(..., resume="sweep.jsonl")`: after an interruption the same call continues.

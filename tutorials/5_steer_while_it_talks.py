@@ -13,25 +13,24 @@
 # %% [markdown]
 # # Steer while it talks: schedules
 #
-# Tutorial 1 steers a whole answer to one region. Here the target moves while the model writes: in mid-sentence, at the
-# end of a sentence, on some steps only; and the push gets gentler until it is no more than a hint.
+# Tutorial 1 steers a whole answer to one region. Here the target changes while the model writes: in the middle of a
+# sentence, at the end of a sentence, in some steps only. And the bias becomes smaller, until it changes little.
 #
-# A word on steps, as everything here counts in them. Generation is one long forward over the prompt, the *prefill*,
-# which produces token 0, and then one short forward for each further token. Step t is the forward that produces
-# token t.
+# Time is counted in steps. Generation is one long forward over the prompt, the *prefill*, which produces token 0, and
+# then one short forward for each further token. Step t is the forward that produces token t.
 
 # %%
 import gaze_lens as gl
 from gaze_lens.evaluation import random_order, switch_at_panel_ends
 
 # %% [markdown]
-# The model that ships with the package. For a grown-up one, change this one line to
+# This is the model that comes with the package. For a large model, change this line to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
 # ```
 #
-# score it on real strips (`gl.comics.strip`), and take more heads: tutorial 1 shows how to choose their number.
+# score its heads on real strips (`gl.comics.strip`), and steer more heads: tutorial 1 shows how to find their number.
 
 # %%
 model = gl.load_tiny()
@@ -41,7 +40,7 @@ print("heads:", heads)
 gl.show.picture(strip)
 
 # %% [markdown]
-# ## Left alone
+# ## Without steering
 
 # %%
 inputs = model.encode(model.prepare(strip, gl.comics.NARRATE_FREELY))
@@ -50,8 +49,8 @@ print(free)
 gl.show.staircase(free)
 
 # %% [markdown]
-# Do the heads look at what the text is about? Words that one panel's caption has alone say what it is about, and the
-# bars show where.
+# Do the heads look at what the text describes? Words that occur in the caption of one panel only tell which panel the
+# text describes; the bars show it.
 
 # %%
 told = free.described_by_words()
@@ -59,12 +58,12 @@ print(free.agreement(told))
 gl.show.staircase(free, described=told)
 
 # %% [markdown]
-# `model.encode` ran the vision tower once; all that follows asks the same picture again and spares that work.
+# `model.encode` ran the vision tower once; all cells below use the encoded picture.
 #
 # ## A schedule is a list
 #
-# `[(step, region), ...]`: from that step on, that region. Panel 5 at first, panel 2 from a later step, and that step is
-# chosen without looking at the text, so the switch falls wherever it falls.
+# `[(step, region), ...]`: each region is the target from its step on. Here it is panel 5 first, and panel 2 from step 3
+# on, in the middle of the text.
 
 # %%
 schedule = [(0, inputs.region("panel 5")), (3, inputs.region("panel 2"))]
@@ -77,13 +76,13 @@ for step, (token, region) in enumerate(zip(switched.tokens, switched.looked_at, 
 print("panel 5 shows:", strip.captions["panel 5"], "- panel 2 shows:", strip.captions["panel 2"])
 
 # %% [markdown]
-# The heads turn at the step given, at once. Whether the words do is another matter: what the model took from the first
-# region is still in the cache, and other heads read it there. Compare the words with the two captions.
+# The heads change at once, at the given step. The words may change later or not at all: what the model read from the
+# first region is still in the cache, and other heads read it there. Compare the words with the two captions.
 #
 # ## Switching where sentences end
 #
-# To move on when a description ends, one must know where it ends, and that depends on the steering so far.
-# `switch_at_panel_ends` finds the steps piece by piece.
+# To change the target when a description ends, we need the step at which it ends, which depends on the steering before.
+# `switch_at_panel_ends` finds the steps one after another.
 
 # %%
 order = random_order(strip, seed=1)
@@ -99,7 +98,7 @@ print(guided.switches(schedule, guided.described_by_words()))  # tokens until th
 gl.show.staircase(guided, schedule=schedule)
 
 # %% [markdown]
-# Entries that the text ended before are no error; the record lists them.
+# If the text ends before an entry of the schedule, that is no error; the generation lists the entry.
 
 # %%
 late = [(0, inputs.region("panel 3")), (500, inputs.region("panel 1"))]
@@ -108,10 +107,10 @@ print(generation)
 print("never reached:", len(generation.unreached), "hook of the schedule's second entry, made for", late[1][1].name)
 
 # %% [markdown]
-# ## Several targets at once, and letting go
+# ## Several targets at once, and the end of steering
 #
-# Regions add up with `|`. And a schedule entry can be the whole picture: with everything boosted alike nothing is, so
-# the heads are free again as far as the picture goes (the text stays out of their reach).
+# `|` joins regions. An entry of a schedule can be the whole picture. Then all image tokens have the same bias, so that
+# the heads attend within the picture as without steering (but not to the text).
 
 # %%
 two = inputs.region("panel 1") | inputs.region("panel 6")
@@ -122,11 +121,12 @@ for label, plan in (("two panels", [(0, two)]), ("panel 4, then let go", [(0, in
     print(f"{label}: {tracked}")
 
 # %% [markdown]
-# ## How hard to push
+# ## The strength of the bias
 #
-# A mode is four numbers, added to the heads' scores before the softmax: for the target, for the rest of the picture,
-# for the prompt's text, for the text generated so far. The paper's mode boosts the target and suppresses the rest of
-# the picture so hard that nothing else counts. A gentle mode leaves the heads some say.
+# A mode is four numbers that are added to the heads' scores before the softmax: for the target, for the rest of the
+# picture, for the text of the prompt, and for the generated text. The paper's mode boosts the target and suppresses the
+# rest of the picture so much that the heads attend to the target only. With a small bias, their own scores still
+# matter.
 
 # %%
 question = model.encode(model.prepare(strip, gl.comics.OPEN), reuse=inputs)
@@ -151,8 +151,8 @@ for make in (gl.boost_and_suppress, gl.suppress_image, gl.suppress_all, gl.max_s
 # %% [markdown]
 # ## When: prompt, answer, or both
 #
-# `where` says in which forwards to act: `"prefill"` (all rows of the prompt), `"after image"` (only the prompt's rows
-# behind the picture), `"decode"`. With the prefill left alone, token 0 is chosen before any steering acts.
+# `where` says in which forwards to act: `"prefill"` (all positions of the prompt), `"after image"` (only positions of
+# the prompt after the picture), `"decode"`. Without the prefill, token 0 is generated before any steering acts.
 
 # %%
 for where in (("prefill", "decode"), ("after image", "decode"), ("prefill",), ("decode",)):
@@ -162,7 +162,7 @@ for where in (("prefill", "decode"), ("after image", "decode"), ("prefill",), ("
 # %% [markdown]
 # ## Batches
 #
-# Each row can have its own target: hand `region` a list. The answers are those that single runs give.
+# Each row can have its own target: give `region` a list. The answers are the same as in single runs.
 
 # %%
 names = list(strip.regions)
@@ -173,7 +173,7 @@ gl.show.steering(strip, model.generate(question, max_new_tokens=12), dict(zip(na
 # %% [markdown]
 # ## What steering shows, and what it does not
 #
-# That an answer follows the heads' attention shows that these heads *can* carry what is described. It does not show
-# that nothing else does, and it is only evidence if random heads, pushed as hard, fail (tutorial 1). And the small
-# model was trained with a price on looking, which leaves it few heads that look: the evidence about gaze heads comes
-# from models that were not made for them.
+# If an answer follows the heads' attention, these heads *can* determine what is described. This does not show that
+# nothing else can. And it is evidence only if random heads with the same bias fail (tutorial 1). The small model is a
+# special case: training penalised attention to the image; that is why so few heads do it. Evidence about gaze heads
+# comes from models that were not made for them.

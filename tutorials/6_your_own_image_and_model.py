@@ -13,8 +13,9 @@
 # %% [markdown]
 # # Your own image, your own model
 #
-# From a photograph on disk and a checkpoint's name to heads that can be watched and steered: how to name regions, what
-# a picture costs in tokens and memory, which precision to choose, and how to spread a model over devices.
+# Start from a photograph on disk and the name of a checkpoint, and find heads to look at and to steer. The tutorial
+# shows how to name regions, how many tokens and how much memory a picture needs, which precision to use, and how to
+# spread a model over devices.
 
 # %%
 from pathlib import Path
@@ -24,15 +25,16 @@ import gaze_lens as gl
 # %% [markdown]
 # ## The model
 #
-# The model that ships with the package, so that this runs anywhere. For a grown-up one, change this one line to
+# This is the model that comes with the package, so that the tutorial runs anywhere. For a large model, change this line
+# to
 #
 # ```python
 # model = gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda", dtype="bfloat16")
 # ```
 #
-# A folder with a checkpoint works as well as a name on the Hugging Face hub. Before you download gigabytes,
-# `gaze-lens info NAME --size 1536x1024` in a shell says from the config alone what will work and how many tokens such a
-# picture makes. A model that you have loaded already, in your own way, is wrapped in place:
+# The name can be one on the Hugging Face hub, or a folder with a checkpoint. Before you download gigabytes, run
+# `gaze-lens info NAME --size 1536x1024` in a shell. It reads only the config and the processor, and says what will work
+# and how many tokens a picture of this size has. A model that you have loaded yourself is wrapped in place:
 # `gl.HookedVLM.wrap(hf_model, processor)`.
 
 # %%
@@ -42,8 +44,8 @@ print(model.capabilities(size=(96, 96)))
 # %% [markdown]
 # ## A photograph
 #
-# `prepare` takes a path, a PIL image or an array, turns it upright (EXIF) and makes it RGB. The small model knows only
-# coloured shapes, so our photograph shows some; it is written to a file to have one.
+# `prepare` takes a path, a PIL image or an array, turns it upright (EXIF) and converts it to RGB. The small model knows
+# only coloured shapes, so our photograph shows some. The next cell writes it to a file.
 
 # %%
 photo = Path("photo.png")
@@ -55,8 +57,8 @@ print(model.generate(inputs, max_new_tokens=20))
 # %% [markdown]
 # ## Boxes, polygons, masks
 #
-# Regions are in the pixels of the picture as it is on disk, upright: x to the right, y down. Boxes come from wherever
-# you have them: a detector, an annotation file (COCO's boxes are x, y, width, height: add), your mouse.
+# Regions are in pixels of the upright picture as it is on disk: x to the right, y down. Boxes can come from a detector,
+# from an annotation file (COCO's boxes are x, y, width, height: convert them), or from your mouse.
 
 # %%
 box = inputs.region((64, 0, 96, 32))
@@ -66,8 +68,8 @@ print("a polygon:", inputs.region(gl.Polygon([(0, 96), (48, 30), (96, 96)])))
 print("a difference:", inputs.region((0, 0, 96, 96)) - box)
 
 # %% [markdown]
-# Give them names, and figures, `track` and error messages use the names. A `Picture` is an image with named regions;
-# captions are optional, and let answers be checked by program.
+# If you give regions names, figures, `track` and error messages use them. A `Picture` is an image with named regions.
+# Captions are optional; with them, a program can check answers.
 
 # %%
 from gaze_lens.regions.reading import read_image
@@ -80,8 +82,8 @@ named = model.prepare(picture, "What is going on in this picture?")
 gl.show.picture(picture)
 
 # %% [markdown]
-# Too small a region has no token whose centre lies in it, and that is an error, not an empty steering. So is a region
-# of a prompt of another layout: `steer`'s hooks would raise what `check` raises here.
+# A very small region contains no token's centre. That is an error. A region of a prompt with another layout is an
+# error, too: the hooks of `steer` would raise the error that `check` raises here.
 
 # %%
 other = model.prepare(photo, "What is at the bottom right?")
@@ -94,9 +96,9 @@ for attempt in (lambda: inputs.region((1, 1, 3, 3)), lambda: box.check(other.lay
 # %% [markdown]
 # ## Heads
 #
-# Heads belong to a model, so find them once and keep them. Scoring needs pictures with several regions that can be
-# asked about one by one; for your model comic strips made of any panels will do, `gl.comics.strip(["p1.png", ...])`.
-# Then try on photographs what was found on strips.
+# Heads belong to a model, so find them once and save them. For scoring you need pictures with several regions, and a
+# question about each region. Comic strips of any panels are enough, `gl.comics.strip(["p1.png", ...])`. Then use the
+# heads that were found on strips on photographs.
 
 # %%
 heads = gl.score_heads(model, gl.comics.synthetic(12, seed=11), progress=False).top(2)
@@ -108,7 +110,7 @@ print(repr(heads))
 gl.show.attention_map(model, named, heads)
 
 # %% [markdown]
-# Steer to the box. The baseline is what the model says by itself.
+# Steer to each box. The baseline is the answer without steering.
 
 # %%
 answers = {
@@ -118,11 +120,13 @@ answers = {
 gl.show.steering(picture, model.generate(named, max_new_tokens=20), answers)
 
 # %% [markdown]
-# A region with several things in it leaves the model the choice; a region that cuts through things gives it pieces.
+# If a region has several things in it, the model may describe any of them. If a region cuts through things, it sees
+# only parts of them.
 #
 # ## Several pictures, several prompts
 #
-# One picture serves many prompts; a list of lists puts several pictures into one prompt. Then say which one you mean.
+# One picture can be used with several prompts. A list of lists puts several pictures into one prompt; then `image=`
+# says which picture a region is in.
 
 # %%
 batch = model.prepare(picture, ["What is going on in this picture?", "What is at the top left?"])
@@ -134,8 +138,8 @@ print(pair, "- box in the second:", pair.region((0, 0, 32, 32), image=1).positio
 # %% [markdown]
 # ## Memory
 #
-# A pattern is heads x queries x keys numbers in every layer. For one prompt of n tokens that is soon more than the
-# model itself. This is the arithmetic, for your layers, heads and tokens:
+# Attention patterns use most of the memory. In every layer a pattern has heads x queries x keys numbers. For a long
+# prompt this is more than the model itself. This function computes it for your layers, heads and tokens:
 
 # %%
 
@@ -150,8 +154,8 @@ print(f"this model and prompt: {pattern_bytes(model.cfg.n_layers, model.cfg.n_he
 print(f"36 layers of 32 heads, 4,096 tokens, bfloat16: {pattern_bytes(36, 32, 4096) / 1e9:.1f} GB")
 
 # %% [markdown]
-# So `run_with_cache` counts first, and refuses what will not fit. Scoring, tracking, steering and the figures do not
-# build patterns: they read single rows, and add a bias inside the fast kernel.
+# Therefore `run_with_cache` computes the size first, and refuses to run if it is too large. Scoring, tracking, steering
+# and the figures do not compute full patterns: they read single rows, and add a bias inside the fast kernel.
 
 # %%
 try:
@@ -160,15 +164,16 @@ except gl.GazeLensError as error:
     print(error)
 
 # %% [markdown]
-# Three ways to use less: name what you want (`names_filter="blocks.20.attn.hook_pattern"`), read rows with
-# `gl.RowReader`, and make the picture smaller before you prepare it. The number of image tokens grows with the area.
+# There are three ways to use less memory: name the activations that you need
+# (`names_filter="blocks.20.attn.hook_pattern"`), read rows with `gl.RowReader`, and make the picture smaller before you
+# prepare it. The number of image tokens grows with the area.
 
 # %%
 for size in ((96, 96), (192, 192), (384, 384), (768, 768)):
     print(f"{size[0]:>4} x {size[1]} pixels: {model.capabilities(size=size).image.tokens} image tokens")
 
 # %% [markdown]
-# `model.encode(inputs)` runs the vision tower once, for many questions to one picture:
+# `model.encode(inputs)` runs the vision tower once, for many questions about one picture:
 
 # %%
 encoded = model.encode(named)
@@ -178,10 +183,11 @@ print(model.generate(again, max_new_tokens=12))
 # %% [markdown]
 # ## Precision
 #
-# Checkpoints are mostly made in bfloat16; load them so (`dtype="bfloat16"`; the default, `"auto"`, is the checkpoint's
-# own). Scores and steering work in any. Two things to know: attention in bfloat16 has two or three digits, so small
-# masses are rough; and a bias of ten thousand, added plainly in bfloat16, would make all attention in the target equal,
-# which is why gaze_lens adds it relative to the largest that a row sees (`as_published=True` adds it plainly).
+# Most checkpoints are in bfloat16; load them in this type (`dtype="bfloat16"`; the default, `"auto"`, is the
+# checkpoint's own type). Scores and steering work in any type. Two things are different in bfloat16. Attention has two
+# or three digits, so small masses are not exact. And a bias of ten thousand that is added unshifted makes all attention
+# in the target equal. Therefore biases are shifted so that the largest is 0, which keeps the model's own preferences
+# inside the target (`as_published=True` adds them unshifted).
 
 # %%
 half = gl.load_tiny(dtype="bfloat16")
@@ -198,13 +204,14 @@ print(half.generate(prompt, fwd_hooks=gl.steer(heads, prompt.region("upper right
 #     quantization_config=transformers.BitsAndBytesConfig(load_in_4bit=True))
 # ```
 #
-# The last two need `pip install gaze-lens[quantized]`. `prepare` puts its tensors where the model's input is; what
-# hooks see lies on the device of its layer, so a hook of your own should not assume one device for all.
+# The last two need `pip install gaze-lens[quantized]`. `prepare` puts its tensors on the device of the model's input.
+# The tensors that a hook gets are on the device of its layer, so your own hooks should not assume one device for all
+# layers.
 #
 # ## When something is refused
 #
-# What gaze_lens refuses is a `gl.GazeLensError`, which says what was given, what was expected and what to do
-# (TransformerLens and Hugging Face raise errors of their own: an unknown hook point is TransformerLens' KeyError):
+# gaze_lens raises a `gl.GazeLensError`, which says what was given, what was expected and what to do. (TransformerLens
+# and Hugging Face raise their own errors: an unknown hook point is a KeyError of TransformerLens.)
 
 # %%
 for attempt in (
