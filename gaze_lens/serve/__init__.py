@@ -7,17 +7,16 @@
 the web application, and `security.py` keeps other web pages out. `page/` is what the browser shows.
 """
 
-from typing import Any
-
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.serve.limits import Limits
 
 __all__ = ["Limits", "serve"]
 
 
 def serve(
-    model: Any,
+    model: Model,
     heads: HeadSet,
     *,
     host: str = "127.0.0.1",

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from gaze_lens import comics
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.serve.image_store import ImageStore, read_upload, to_png
 from gaze_lens.serve.limits import Limits, RequestError
@@ -88,7 +89,7 @@ async def _disconnected(_request: Request, _error: ClientDisconnect) -> Response
 class AppState:
     """What the routes work on: one model, the stored pictures, and the queue of requests."""
 
-    def __init__(self, model: Any, heads: HeadSet, limits: Limits) -> None:
+    def __init__(self, model: Model, heads: HeadSet, limits: Limits) -> None:
         self.model, self.heads, self.limits = model, heads, limits
         self.images, self.queue = ImageStore(limits), RequestQueue(model, heads, limits)
 

@@ -26,6 +26,7 @@ from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import boost_and_suppress, steer
+from gaze_lens.model_protocol import Model
 from gaze_lens.serve.request_bodies import AnswerRequest, Target
 
 Event = dict[str, Any]
@@ -39,7 +40,7 @@ class GenerationSession(StoppingCriteria):
         applied) and "refused" (a target that cannot be applied), and "done".
     """
 
-    def __init__(self, model: Any, heads: HeadSet, request: AnswerRequest, emit: Callable[[Event], None]) -> None:
+    def __init__(self, model: Model, heads: HeadSet, request: AnswerRequest, emit: Callable[[Event], None]) -> None:
         self.model, self.request, self.emit = model, request, emit
         self.heads, self.switch = heads, SwitchableBias(heads)
         self._cancelled = threading.Event()

@@ -11,10 +11,10 @@ import asyncio
 import secrets
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.serve.generation_session import Event, GenerationSession
 from gaze_lens.serve.limits import Limits, RequestError
 from gaze_lens.serve.request_bodies import AnswerRequest
@@ -25,7 +25,7 @@ LAST = ("done", "error")  # kinds of events after which none comes
 class QueueEntry:
     """A session in the queue, its key, which cannot be guessed, and the events that it has emitted."""
 
-    def __init__(self, model: Any, heads: HeadSet, request: AnswerRequest) -> None:
+    def __init__(self, model: Model, heads: HeadSet, request: AnswerRequest) -> None:
         self.key = secrets.token_urlsafe(16)
         self.ended = False
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -49,7 +49,7 @@ class QueueEntry:
 class RequestQueue:
     """Entries in order of arrival; one of them has the model."""
 
-    def __init__(self, model: Any, heads: HeadSet, limits: Limits) -> None:
+    def __init__(self, model: Model, heads: HeadSet, limits: Limits) -> None:
         self.model, self.heads, self.limits = model, heads, limits
         self.waiting: deque[QueueEntry] = deque()
         self.running: QueueEntry | None = None

@@ -9,6 +9,7 @@ import uvicorn
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model_protocol import Model
 from gaze_lens.serve.app import SHUTDOWN_GRACE, AppState, build
 from gaze_lens.serve.limits import Limits
 from gaze_lens.serve.security import LOOPBACK
@@ -17,7 +18,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 CONNECTIONS = 64  # at the same time; more are refused
 
 
-def run(model: Any, heads: HeadSet, *, host: str, port: int, names: tuple[str, ...], limits: Limits) -> None:
+def run(model: Model, heads: HeadSet, *, host: str, port: int, names: tuple[str, ...], limits: Limits) -> None:
     """Serve until Ctrl-C; prints the address."""
     listener = bind(host, port)
     name = f"[{host}]" if ":" in host else host

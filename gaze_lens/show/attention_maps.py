@@ -22,6 +22,7 @@ from gaze_lens.attention.region_reader import RegionReader, keep_rows
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.show.labels import visible
 from gaze_lens.show.picture_axes import Sheet, step
@@ -67,7 +68,7 @@ class _HeadRows:
 
 
 def attention_map(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: Any,
     *,
@@ -103,7 +104,13 @@ def attention_map(
 
 @torch.no_grad()
 def read_rows(
-    model: Any, inputs: VLMInputs, heads: HeadSet, *, position: int, row: int, fwd_hooks: Sequence[tuple[Any, Any]] = ()
+    model: Model,
+    inputs: VLMInputs,
+    heads: HeadSet,
+    *,
+    position: int,
+    row: int,
+    fwd_hooks: Sequence[tuple[Any, Any]] = (),
 ) -> Float[Tensor, "head key"]:
     """The attention of heads at one position to every key of the prompt, 0-1, heads in the order of the set.
 

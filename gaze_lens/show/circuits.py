@@ -25,6 +25,7 @@ from gaze_lens.attention.region_reader import RegionReader, sum_groups
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.pages.templates import render
 from gaze_lens.show.pooled_tokens import Token, tokens_of
@@ -82,7 +83,7 @@ class CircuitsView:
 
 
 def circuitsvis(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: Any,
     *,
@@ -119,7 +120,7 @@ def circuitsvis(
 
 @torch.no_grad()
 def _pooled(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: HeadSet,
     tokens: Sequence[Token],

@@ -17,6 +17,7 @@ from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress, steer
+from gaze_lens.model_protocol import Model
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.interactive.page import header_of, packed, page
 from gaze_lens.show.interactive.recording import Recording, record
@@ -36,7 +37,7 @@ class Steered:
 
 
 def attention(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: HeadSet | Sequence[Any],
     *,
@@ -70,7 +71,7 @@ class AttentionViewer:
     header: everything else in the page, as JSON.
     """
 
-    model: Any
+    model: Model
     inputs: VLMInputs
     recording: Recording
     header: Mapping[str, Any]

@@ -17,6 +17,7 @@ import numpy as np
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.outlines import outlines
 from gaze_lens.regions.picture import Picture
@@ -37,7 +38,7 @@ def packed(recording: Recording) -> bytes:
     return zlib.compress(b"".join(part.tobytes() for part in (*parts, recording.levels)), 6)
 
 
-def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) -> dict[str, Any]:
+def header_of(model: Model, inputs: VLMInputs, recording: Recording, scores: Any) -> dict[str, Any]:
     """Everything except the arrays, in types that JSON has."""
     words = [asdict(word) for word in words_of(inputs, recording.answer, recording.queries)]
     pictures, tokens = inputs.pictures[0], inputs.image_tokens
@@ -58,7 +59,7 @@ def header_of(model: Any, inputs: VLMInputs, recording: Recording, scores: Any) 
     }
 
 
-def _scores(model: Any, scores: Any) -> list[list[float | None]] | None:
+def _scores(model: Model, scores: Any) -> list[list[float | None]] | None:
     """Scores as [layer][head]; None where there is no finite score."""
     if scores is None:
         return None

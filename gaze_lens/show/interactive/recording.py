@@ -19,6 +19,7 @@ from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model_protocol import Model
 
 LEVELS = 72  # few enough for a page of 40 heads x 300 words x 1,500 tokens to stay under 20 MB
 MAX_VALUES = 100_000_000  # each is a byte in the browser
@@ -59,7 +60,7 @@ class Recording:
 
 @torch.no_grad()
 def record(
-    model: Any,
+    model: Model,
     inputs: VLMInputs,
     heads: HeadSet | Sequence[Any],
     *,
@@ -124,7 +125,7 @@ def quantised(
 class _Recorder:
     """Hooks that read and quantise attention to image tokens, and read the norms of the prompt's values."""
 
-    def __init__(self, model: Any, inputs: VLMInputs, heads: HeadSet) -> None:
+    def __init__(self, model: Model, inputs: VLMInputs, heads: HeadSet) -> None:
         self.heads, self.by_layer = heads, heads.by_layer()
         cross_attention = inputs.layout.cross_attention
         self.keys: Int[Tensor, " token"] = torch.cat([tokens.positions.cpu() for tokens in inputs.image_tokens])
