@@ -1,15 +1,13 @@
 """`gl.patch` against single runs with hooks written out slowly, TransformerLens' own patching, and invariants."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
-import textwrap
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from processes import FORK, LIMIT
 from reference import picture, tower_runs
 from transformer_lens import patching as transformer_lens_patching
 
@@ -540,33 +538,22 @@ def test_a_line_that_is_broken_is_named(qwen, pair, tmp_path):
         sweep(qwen, *pair, **OPTIONS, resume=path)
 
 
-FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # of these tests, and of what they share
-KILLED = """
-    import os, signal, sys
-    import torch
-    torch.set_num_threads(1)
-    sys.path[:0] = {folders!r}
-    import test_patching as t
-    from gaze_lens import HookedVLM, testing
+class Killed(Counted):
+    """A metric that ends its process at the seventh call."""
 
-    model = HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
-    calls = []
-
-    def metric(logits):
-        calls.append(1)
-        if len(calls) == 7:
+    def __call__(self, logits):
+        if self.calls == 6:
             os.kill(os.getpid(), signal.SIGKILL)
-        return t.metric(logits)
-
-    t.sweep(model, t.prepared(model, (0, 1)), t.prepared(model, (2, 3)), **t.OPTIONS, metric=metric, resume={path!r})
-"""
+        return super().__call__(logits)
 
 
 def test_a_killed_process_loses_only_the_cell_in_work(qwen, pair, tmp_path):
     path = tmp_path / "sweep.jsonl"
-    script = textwrap.dedent(KILLED).format(folders=FOLDERS, path=str(path))
-    ended = subprocess.run([sys.executable, "-c", script], check=False)
-    assert ended.returncode == -signal.SIGKILL
+    options = {**OPTIONS, "metric": Killed(), "resume": path}
+    process = FORK.Process(target=sweep, args=(qwen, *pair), kwargs=options)
+    process.start()
+    process.join(LIMIT)
+    assert process.exitcode == -signal.SIGKILL
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 5  # the head, and 7 - 2 - 1 cells
     counted = Counted()
     result = sweep(qwen, *pair, **OPTIONS, resume=path, metric=counted)
