@@ -34,12 +34,11 @@ class Model(ModelShape, Protocol):
 
     cfg: TransformerLens' config (`n_layers`, `n_heads`, `model_name`, ...). config: Hugging Face's.
     processor: what makes tensors of pictures and prompts. original_model: the Hugging Face model.
-    silent: hook points that never fire, and why. blocks: the bridges of the layers.
+    silent: hook points that never fire, and why.
     """
 
     processor: Any
     original_model: Any
-    blocks: Any
     family: "Family"
     silent: dict[str, str]
     attention_backend: "AttentionBackend"
@@ -47,6 +46,10 @@ class Model(ModelShape, Protocol):
     @property
     def config(self) -> Any:
         """Hugging Face's config."""
+
+    @property
+    def blocks(self) -> Any:
+        """The bridges of the layers."""
 
     @property
     def hook_dict(self) -> Mapping[str, Any]:

@@ -143,6 +143,12 @@ class HookedVLM(TransformerBridge):
         return capabilities(self, size)
 
     @property
+    def blocks(self) -> Any:
+        """The bridges of the layers. A property, since from Python 3.12 on `isinstance(model, Model)` sees no children
+        of modules."""
+        return self._modules["blocks"]
+
+    @property
     def config(self) -> Any:
         """The Hugging Face config."""
         return self.original_model.config

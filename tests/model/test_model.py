@@ -1,6 +1,7 @@
 """`HookedVLM` is the TransformerBridge that TransformerLens users know, and takes images wherever it takes tokens."""
 
 import copy
+import inspect
 
 import pandas as pd
 import pytest
@@ -8,9 +9,21 @@ import torch
 from reference import QWENS, at_real, eager, full, look, padded, picture
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
+from typing_extensions import get_protocol_members
 
 from gaze_lens import HookedVLM, testing
 from gaze_lens.errors import InputError
+from gaze_lens.model_protocol import Model
+
+
+def test_a_model_is_one_to_type_checkers(pair):
+    model, untouched = pair
+    assert isinstance(model, Model)
+    assert not isinstance(untouched, Model)
+    hidden = object()  # from Python 3.12 on, isinstance looks members up without `__getattr__`
+    members = get_protocol_members(Model)
+    assert [name for name in members if inspect.getattr_static(model, name, hidden) is hidden] == []
+
 
 # TransformerLens' idioms
 
