@@ -28,25 +28,25 @@ class ReplyCache:
         self.path = None if path is None else Path(path)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _run(self.path, TABLE)
+            self._run(TABLE)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The reply of that key, or None."""
-        rows = _run(self.path, "select reply from replies where key = ?", key) if self.path else []
+        rows = self._run("select reply from replies where key = ?", key)
         return json.loads(rows[0][0]) if rows else None
 
     def put(self, key: str, reply: dict[str, Any]) -> None:
         """Store a reply; it is on disk when this returns."""
-        if self.path:
-            _run(self.path, "insert or replace into replies values (?, ?)", key, json.dumps(reply))
+        self._run("insert or replace into replies values (?, ?)", key, json.dumps(reply))
 
-
-def _run(path: Path, statement: str, *values: str) -> list[tuple]:
-    try:
-        with closing(sqlite3.connect(path, timeout=TIMEOUT)) as file, file:
-            return file.execute(statement, values).fetchall()
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"{path} cannot be used for replies ({error}): expected a file that a judge made, or none. Give "
-            "another path, or delete it."
-        ) from error
+    def _run(self, statement: str, *values: str) -> list[tuple]:
+        if self.path is None:
+            return []
+        try:
+            with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as file, file:
+                return file.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path} cannot be used for replies ({error}): expected a file that a judge made, or none. Give "
+                "another path, or delete it."
+            ) from error
