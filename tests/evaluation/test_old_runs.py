@@ -41,6 +41,8 @@ def test_records_are_read_whatever_their_key_for_the_place_steered_to(folder):
         assert "steered_to" in line
         assert "aims" not in line
         assert Record.from_line(line) == record
+    with pytest.warns(DeprecationWarning, match=r"Record\.aims is now called steered_to"):
+        assert records[0].aims == records[0].steered_to
 
 
 def test_a_run_goes_on_where_the_old_version_stopped(folder, tiny_model, strips):
