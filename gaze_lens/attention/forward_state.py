@@ -39,13 +39,15 @@ class SharedMask:
     mask: Tensor | None
     positions: QueryKeyPositions
     causal: bool
+    device: torch.device  # layers may be spread over several
     rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
     bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
     sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
 
     def fits(self, call: Call) -> bool:
         """Whether this is the mask of a call."""
-        return self.mask is call.mask and self.positions is call.positions and self.causal == call.causal
+        same = self.mask is call.mask and self.positions is call.positions and self.causal == call.causal
+        return same and self.device == call.query.device
 
     def of_rows(self, call: Call, rows: Rows = slice(None)) -> tuple[Tensor, Tensor]:
         """What (some rows of) the queries see, and it as a number to add: `[batch, #head, query, key]`."""
@@ -120,7 +122,7 @@ class ForwardState:
         """The mask of a call; a forward has two or three, for full, sliding and cross-attention."""
         shared = next((mask for mask in self._masks if mask.fits(call)), None)
         if shared is None:
-            shared = SharedMask(call.mask, call.positions, call.causal)
+            shared = SharedMask(call.mask, call.positions, call.causal, call.query.device)
             self._masks.append(shared)
         return shared
 
