@@ -11,13 +11,17 @@ import pytest
 import torch
 import torchvision  # noqa: F401
 import transformer_lens  # noqa: F401
+import transformers
 from hypothesis import HealthCheck, settings
+from packaging.version import Version
 from reference import QWENS, SLIDING
 from typer.testing import CliRunner
 
 # The imports that nothing here uses are large. jaxtyping's import hook hides compiled files while it loads a module, so
 # that all that gaze_lens is the first to import is compiled from source.
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for one another cost more than they bring
+
+NO_LLAMA_4 = Version(transformers.__version__) >= Version("5.24")
 
 
 class Shelf:
@@ -30,6 +34,8 @@ class Shelf:
         """(wrapped model, an unwrapped copy) of a tiny random model."""
         from gaze_lens import HookedVLM, testing
 
+        if family == "Llama 4" and NO_LLAMA_4:
+            pytest.skip("Hugging Face's own Llama 4 raises an AttributeError in transformers 5.24")
         key = (family, tuple(sorted(changes.items())))
         if key not in self.models:
             hf_model, processor = testing.tiny(family, **changes)

@@ -42,6 +42,7 @@ class Member:
     what: how it differs from the embedded model.
     frozen: its vision tower is trained in the phase "vision" only; the projector is trained in all.
     pretrained: False leaves the phase "vision" out, so that a frozen tower keeps its random weights.
+    penalty: False trains without the image-attention penalty.
     """
 
     what: str
@@ -49,10 +50,13 @@ class Member:
     architecture: Architecture = QWEN3_VL
     frozen: bool = False
     pretrained: bool = True
+    penalty: bool = True
 
     def trainer(self, seed: int, device: str) -> Trainer:
         """A trainer for it, before the first step."""
         phases = PHASES if self.pretrained else tuple(phase for phase in PHASES if phase.rate)
+        if not self.penalty:
+            phases = tuple(replace(phase, image_penalty=0.0) for phase in phases)
         return Trainer(
             seed=seed, device=device, size=self.size, phases=phases, architecture=self.architecture, frozen=self.frozen
         )
@@ -65,6 +69,7 @@ MEMBERS = {
     "llava": Member("LLaVA: Pixtral tower, projector, Llama decoder", Size(width=132), LLAVA),
     "frozen": Member("vision tower pretrained, then frozen", frozen=True),
     "random tower": Member("vision tower random and frozen", frozen=True, pretrained=False),
+    "free": Member("without the image-attention penalty", penalty=False),
 }
 
 

@@ -116,12 +116,12 @@ print("heat map, height x width:", tuple(heat.shape), "as the picture:", picture
 
 # %%
 answer = str(model.generate(inputs, max_new_tokens=15))
-told = model.prepare(picture, gl.comics.OPEN, answers=answer)
-words = told.answer_positions[0]
+answered = model.prepare(picture, gl.comics.OPEN, answers=answer)
+words = answered.answer_positions[0]
 print(repr(answer), "is predicted from positions", words)
 
 # %%
-gl.show.attention_map(model, told, heads[:2], position=words[0])
+gl.show.attention_map(model, answered, heads[:2], position=words[0])
 
 # %% [markdown]
 # The viewer shows all of this for every word, with the mouse. Hover over a word to see where the heads looked. Hover

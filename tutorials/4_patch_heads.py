@@ -173,11 +173,11 @@ print(best(by_head_swapped, 3))
 # %%
 parts = {"q": "last", "k": "image", "v": "image", "pattern": "last"}
 for name, (ours, theirs) in (("ordinal changed", pair), ("panels swapped", swapped)):
-    found = {
+    results = {
         what: gl.patch(model, ours, theirs, what=what, where=[eye], positions=positions, **how)
         for what, positions in parts.items()
     }
-    print(f"{name}: " + ", ".join(f"{what} {result.recovery().item():.2f}" for what, result in found.items()))
+    print(f"{name}: " + ", ".join(f"{what} {result.recovery().item():.2f}" for what, result in results.items()))
 
 # %% [markdown]
 # The two are separate. The ordinal acts through the query (0.98), and the eye's keys and values do not depend on it.
@@ -238,7 +238,7 @@ for n in range(len(carriers) + 1):
     heads = carriers[:n]
     value, attention = run(give(heads), corrupted)
     direct = run(gl.path_hooks(model, clean, corrupted, heads, [eye], positions="last"), corrupted)[0] if n else worst
-    recovered = [(found - worst) / (top - worst) for found in (value, direct)]
+    recovered = [(one - worst) / (top - worst) for one in (value, direct)]
     on = [mass(attention, region.positions) for region in (here, there)]
     print(
         f"{n} heads: recovery {recovered[0]:.2f}, by direct paths alone {recovered[1]:.2f}; "
@@ -265,8 +265,8 @@ _, cache = model.run_with_cache(clean)
 stream, labels = cache.accumulated_resid(apply_ln=True, return_labels=True, incl_mid=True)
 lens = stream[:, :, last] @ model.W_U  # [layer, row, d_vocab]
 words = [[model.tokenizer.decode(token) for token in row.argmax(-1).tolist()] for row in lens]
-for label, row, found in zip(labels, lens, words, strict=True):
-    n_right = sum(one == word for one, word in zip(found, right, strict=True))
+for label, row, predicted in zip(labels, lens, words, strict=True):
+    n_right = sum(one == word for one, word in zip(predicted, right, strict=True))
     size = cache["resid_" + label[2:], int(label[0])][:, last] if label[0].isdigit() else None
     length = f", length of the stream {size.norm(dim=-1).mean():.1f}" if size is not None else ""
     print(f"{label:>10}: metric {metric(row[:, None]).mean():5.2f}, right {n_right}{length}")
@@ -412,13 +412,13 @@ print(f"{first} of {len(strips)}: the answer is the word about it; {either}: abo
 
 # %%
 captions = [strip.captions[f"panel {a + 1}"] for strip, (a, _) in zip(strips, panels, strict=True)]
-told = model.encode(model.prepare(strips, questions, answers=captions), reuse=clean)
-columns = list(told.answer_positions[0])  # the word to come is that of the next column; the same in every row
-goal = told.region([f"panel {a + 1}" for a, _ in panels])
+answered = model.encode(model.prepare(strips, questions, answers=captions), reuse=clean)
+columns = list(answered.answer_positions[0])  # the word to come is that of the next column; the same in every row
+goal = answered.region([f"panel {a + 1}" for a, _ in panels])
 
 in_answer = gl.score_heads(model, gl.comics.synthetic(8, seed=1), at="answer", progress=False).top(6)
-_, cache = model.run_with_cache(told, names_filter=lambda name: name.endswith("hook_pattern"))
-print("one answer:", [model.tokenizer.decode(told.input_ids[0, column + 1]) for column in columns])
+_, cache = model.run_with_cache(answered, names_filter=lambda name: name.endswith("hook_pattern"))
+print("one answer:", [model.tokenizer.decode(answered.input_ids[0, column + 1]) for column in columns])
 looks = {}
 for head in in_answer:
     pattern = cache["pattern", head.layer][:, head.head]
@@ -436,9 +436,9 @@ for head in in_answer:
 def log_p(heads, index):
     """The mean log-probability of a word of the right answer, with these heads silenced where it is due."""
     column = columns[index]
-    due = gl.Group("due", ((column,),) * told.n_rows, told.layout)
-    logits = model.run_with_hooks(told, fwd_hooks=gl.zero_ablate(heads, positions=due))
-    return logits[:, column].log_softmax(-1).gather(-1, told.input_ids[:, column + 1, None]).mean().item()
+    due = gl.Group("due", ((column,),) * answered.n_rows, answered.layout)
+    logits = model.run_with_hooks(answered, fwd_hooks=gl.zero_ablate(heads, positions=due))
+    return logits[:, column].log_softmax(-1).gather(-1, answered.input_ids[:, column + 1, None]).mean().item()
 
 
 for index, name in {0: "first colour", 1: "first shape", 3: "second colour", 4: "second shape"}.items():

@@ -53,9 +53,9 @@ gl.show.staircase(free)
 # text describes; the bars show it.
 
 # %%
-told = free.described_by_words()
-print(free.agreement(told))
-gl.show.staircase(free, described=told)
+described = free.described_by_words()
+print(free.agreement(described))
+gl.show.staircase(free, described=described)
 
 # %% [markdown]
 # `model.encode` ran the vision tower once; all cells below use the encoded picture.

@@ -17,6 +17,7 @@ from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.attention.forward_state import STATE, Acted, ForwardState, add_up
 from gaze_lens.attention.model_lock import ModelLock
 from gaze_lens.errors import ModelError
+from gaze_lens.families.cache_argument import cache_argument, cache_in
 from gaze_lens.regions.layout import Layout
 
 NAME = "gaze_lens"
@@ -53,6 +54,7 @@ class AttentionBackend:
 
         The attention function must be registered before; see `attention_function.register`.
         """
+        cache_argument(text_model.forward)  # refuses a model that takes caches under a name unknown here
         indices = (bridge.hook_pattern.layer() for bridge in bridges.values() if not bridge.is_cross_attention)
         backend = cls(text_model.config, kernel_of(text_model), min(indices), upcast)
         for module, bridge in bridges.items():
@@ -69,7 +71,7 @@ class AttentionBackend:
         """
         self.check_in_use()
         with self.lock.hold(), self._listening():
-            cache = kwargs.get("past_key_values")
+            cache = cache_in(kwargs)
             before = 0 if cache is None else int(cache.get_seq_length(self.first))
             tokens = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
             state = kwargs[STATE] = ForwardState(self.layout, before + tokens.shape[1])
@@ -128,7 +130,7 @@ class AttentionBackend:
 
 def _hand_on_caches(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Before an attention module runs: hand its cache, and what layers share, on to the attention function."""
-    return args, {**kwargs, CACHES: (kwargs.get("past_key_values"), kwargs.get("shared_kv_states"))}
+    return args, {**kwargs, CACHES: (cache_in(kwargs), kwargs.get("shared_kv_states"))}
 
 
 def kernel_of(text_model: Any) -> str:

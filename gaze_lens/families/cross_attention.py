@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gaze_lens.errors import InputError
+from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.families.features import EncodedImage
 from gaze_lens.families.geometry import Processed, Size, TokenMap
 from gaze_lens.families.placement import Axis, blank, concatenated, even_spans, placed_grid
@@ -128,7 +129,7 @@ def _only_in_prefill(model: Any, args: tuple, kwargs: dict[str, Any]) -> Argumen
 
     Hugging Face's `generate` passes them to every step, and the layers would append their keys each time.
     """
-    cache, states = kwargs.get("past_key_values"), kwargs.get("cross_attention_states")
+    cache, states = cache_in(kwargs), kwargs.get("cross_attention_states")
     if states is None or cache is None:
         return None
     if int(cache.get_seq_length()) > 0:

@@ -24,6 +24,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.families import Family, Features, cross_attention, family_of
+from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.preparation import prepare
 from gaze_lens.inputs.video import refuse_video
 from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
@@ -195,7 +196,7 @@ class HookedVLM(TransformerBridge):
             raise InputError("start_at_layer loses image positions on these models; run from the start.")
         self._refuse_unprepared(input, options)
         if not isinstance(input, VLMInputs):
-            refuse_bound(self, options.get("past_key_values"))
+            refuse_bound(self, cache_in(options))
             with self._running(None):
                 return super().forward(input, *args, **options)
         copies = options.pop("copies", 1)
@@ -209,7 +210,7 @@ class HookedVLM(TransformerBridge):
             raise InputError(
                 f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
             )
-        if not isinstance(input, torch.Tensor) or input.is_floating_point() or options.get("past_key_values"):
+        if not isinstance(input, torch.Tensor) or input.is_floating_point() or cache_in(options):
             return
         brought = {*self.family.pixel_names, "inputs_embeds", "encoder_outputs"}
         if brought.isdisjoint(options) and (input == self.config.image_token_id).any():

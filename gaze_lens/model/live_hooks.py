@@ -17,12 +17,17 @@ from typing import Any
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.bridge_core import BridgeCore
-from transformer_lens.model_bridge.generalized_components import AttentionBridge, PositionEmbeddingsAttentionBridge
+from transformer_lens.model_bridge.generalized_components import (
+    AttentionBridge,
+    GatedDeltaNetBridge,
+    PositionEmbeddingsAttentionBridge,
+)
 
 from gaze_lens.attention import attention_function
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.errors import HookError, ModelError
+from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.projections import make_projections_live
 from gaze_lens.model_protocol import Model
@@ -44,6 +49,16 @@ class DelegatingAttentionBridge(PositionEmbeddingsAttentionBridge):
             embeddings = self._apply_position_embedding_hooks(kwargs["position_embeddings"])
             kwargs["position_embeddings"] = embeddings
         return AttentionBridge.forward(self, *args, **kwargs)
+
+
+class CachedGatedDeltaNetBridge(GatedDeltaNetBridge):
+    """A bridge of linear attention that finds the cache under every name; without, it would begin from nothing."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As `GatedDeltaNetBridge.forward`."""
+        if cache_in(kwargs) is not None:
+            return self._native_forward(*args, **kwargs)
+        return super().forward(*args, **kwargs)
 
 
 @dataclass(eq=False)
@@ -94,6 +109,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
         for name in SPLIT if "attn" in block._modules else ():
             _name_on_block(bridge, block, name, f"attn.{name}", index)
         if "linear_attn" in block._modules:
+            block.linear_attn.__class__ = CachedGatedDeltaNetBridge
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
     blocks = nn.ModuleList(list(bridge.blocks))

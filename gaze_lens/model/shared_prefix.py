@@ -25,6 +25,7 @@ from gaze_lens.attention.backend import n_hooks
 from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import side_by_side
+from gaze_lens.families.cache_argument import cache_argument
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
 
@@ -109,19 +110,20 @@ class SharedPrefixBatch:
         as in its own cached decoding.
         """
         hf_model = model.original_model
+        taken_as = cache_argument(hf_model.forward)
         arguments = self._shared_arguments(inputs)
         cache = DynamicCache(config=hf_model.config.get_text_config(decoder=True))
         finish = RowReader(Positions.of([self.start - 1, self.start]), _finish)  # in either forward
         with model.attention_backend.lock.hold(), model.hooks([*readers, (readers[-1][0], finish)]):
             with suppress(Finished):
-                hf_model(**arguments, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                hf_model(**arguments, **{taken_as: cache}, use_cache=True, logits_to_keep=1)
             owners = torch.arange(len(self.shared), device=inputs.device).repeat_interleave(self.size)
             share_cache(cache, owners)
             ids = self._ends(inputs)
             seen = torch.cat([arguments["attention_mask"][owners], torch.ones_like(ids)], dim=1)
             positions = _positions(hf_model, ids, seen, cache, owners)
             with suppress(Finished):
-                hf_model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **positions)
+                hf_model(input_ids=ids, attention_mask=seen, **{taken_as: cache}, use_cache=True, **positions)
 
     def _shared_arguments(self, inputs: VLMInputs) -> dict[str, Any]:
         """The arguments of the model's forward for the shared prefixes, padded on the left; one row for each group."""
@@ -204,6 +206,6 @@ def _positions(hf_model: Any, ids: Tensor, seen: Tensor, cache: Cache, owners: T
     if getattr(inner, "rope_deltas", None) is None:
         return {}
     inner.rope_deltas = inner.rope_deltas[owners]
-    options = {"attention_mask": seen, "past_key_values": cache}
+    options = {"attention_mask": seen, cache_argument(hf_model.forward): cache}
     positions = hf_model._prepare_position_ids_for_generation(ids, options)
     return {"position_ids": positions[..., -ids.shape[1] :]}

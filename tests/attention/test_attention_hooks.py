@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from reference import SLIDING, at_real, full, padded, picture, slow_attention, slow_bias, visible
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, StaticCache
@@ -241,6 +243,9 @@ def test_a_bridge_that_is_not_ours_gives_the_same(llava, value):
     assert torch.equal(weights, got["pattern"][:, :, [7, 11]])
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) >= Version("5.24"), reason="TransformerLens 4.3 does not find the cache there"
+)
 @torch.no_grad()
 def test_a_bridge_that_is_not_ours_knows_positions_behind_a_cache(llava):
     bridge, tensors = llava

@@ -1,6 +1,8 @@
 """What the benchmarks do with their numbers: slopes, peaks, tables, interrupted runs. No time is tested."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import bookkeeping  # noqa: E402
 import common  # noqa: E402
 import everything  # noqa: E402
 import growth  # noqa: E402
+import soak  # noqa: E402
 from memory import peak  # noqa: E402
 
 SIZES = [100, 200, 400, 800, 1600]
@@ -109,3 +112,22 @@ def test_the_table_of_a_file_names_the_machine_and_the_command(benchmarks, tmp_p
     assert "| discovery | 2 rounds | 1 s | 2.5 s |  | 2.5 | 3 | missed |" in table
     assert "--size 0.1B --device cpu --rounds 2" in table
     assert common.machine()["processor"] in table
+
+
+def test_what_long_use_leaves_behind_is_found():
+    flat = [soak.Round(index, 1000 + index % 3, 6) for index in range(60)]
+    assert soak.faults(flat) == []
+    growing = [soak.Round(index, 1000 + index, 6) for index in range(300)]
+    (fault,) = soak.faults(growing)
+    assert fault == "Memory grew from 1049 MB after round 49 to 1299 MB after round 299."
+    assert "[6, 7]" in soak.faults([*flat, soak.Round(60, 1000, 7)])[0]
+
+
+@pytest.mark.slow
+def test_long_use_leaves_nothing_behind():
+    folder = Path(soak.__file__).parent
+    subprocess.run([sys.executable, str(folder / "soak.py"), "--rounds", "120"], check=True, env=one_thread())
+
+
+def one_thread():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
