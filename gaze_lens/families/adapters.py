@@ -86,6 +86,7 @@ class PathAdapter(ArchitectureAdapter):
         norms = _norm_names(layers[0])
         self.cfg.uses_rms_norm = "RMSNorm" in type(layers[0].input_layernorm).__name__  # as in TransformerLens
         self.cfg.normalization_type = "RMS" if self.cfg.uses_rms_norm else "LN"
+        self.cfg.final_rms = self.cfg.uses_rms_norm
         self.cfg.parallel_attn_mlp = norms is PARALLEL
         experts = any(hasattr(layer.mlp, "experts") for layer in layers)
         cross_attention = any(hasattr(layer, "cross_attn") for layer in layers)

@@ -1,4 +1,4 @@
-"""What `run_with_cache` returns for a vision-language model, and the check that it will fit.
+"""What `run_with_cache` returns for a vision-language model.
 
     logits, cache = model.run_with_cache(inputs)
     cache.decompose_resid(return_labels=True)      # embed, 0_attn_out, ..., image, 0_deepstack, ...
@@ -6,21 +6,16 @@
 TransformerLens' own decompositions know only embeddings, attention and MLPs; an image adds to the stream beside them.
 """
 
-import math
 from typing import Any, Literal
 
-import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
-from gaze_lens.errors import InputError, MemoryLimitError
-from gaze_lens.model.live_hooks import filter_function
+from gaze_lens.errors import InputError
+from gaze_lens.model.readout import epsilon_of
 from gaze_lens.model_protocol import Model
-
-MATRICES = ("hook_pattern", "hook_attn_scores")
 
 
 class VLMActivationCache(ActivationCache):
@@ -32,7 +27,8 @@ class VLMActivationCache(ActivationCache):
 
     Where the blocks of a model do more than add what attention and MLP put out (gates, multipliers, embeddings of each
     layer), a decomposition would be wrong and is an InputError; so are heads as components where their sum is normed
-    before it is added. As in TransformerLens, attributions are to logits before a soft cap.
+    before it is added. `logit_attrs` of a whole decomposition sums to the logit, whether the final norm's weight was
+    folded or not; where the model has a soft cap, to the logit before it.
     """
 
     model: Any  # a `Model`; TransformerLens' own protocol has no `hook_dict`
@@ -99,6 +95,18 @@ class VLMActivationCache(ActivationCache):
         self._check_heads(layer)
         return super().stack_head_results(layer, *args, **options)
 
+    def _get_cached_ln_scale(
+        self, layer: int | None, mlp_input: bool, pos_slice: Slice, batch_slice: Slice | None = None
+    ) -> Tensor:
+        """As in TransformerLens; the final norm's, from the stream where it was not cached (Gemma 4 has no hook)."""
+        if _depth(self.model, layer) < self.model.cfg.n_layers or "ln_final.hook_scale" in self.cache_dict:
+            return super()._get_cached_ln_scale(layer, mlp_input, pos_slice, batch_slice)
+        stream = pos_slice.apply(self._kept("resid_post", self.model.cfg.n_layers - 1).float(), dim=-2)
+        if self._uses_ln_centering(layer):
+            stream = stream - stream.mean(-1, keepdim=True)
+        scale = (stream.square().mean(-1, keepdim=True) + epsilon_of(self.model)).sqrt()
+        return scale if batch_slice is None or not self.has_batch_dim else batch_slice.apply(scale)
+
     def check_blocks(self, layer: int | None = None, mlp_input: bool = False) -> None:
         """InputError where what attention and MLP put out is not what a block adds to the stream."""
         depth = _depth(self.model, layer)
@@ -159,57 +167,3 @@ class VLMActivationCache(ActivationCache):
 def _depth(model: Model, layer: int | None) -> int:
     """The layer whose input is decomposed; the last one's output by default, as in TransformerLens."""
     return model.cfg.n_layers if layer is None or layer == -1 else layer
-
-
-def check_memory(
-    model: Model,
-    tokens: Any,
-    max_bytes: float | None,
-    *,
-    names_filter: Any = None,
-    pos_slice: Any = None,
-    stop_at_layer: int | None = None,
-    incl_bwd: bool = False,
-    copies: int = 1,
-    **_others: Any,
-) -> None:
-    """MemoryLimitError where the attention matrices that `run_with_cache` would keep exceed the limit.
-
-    copies: how often every row is run.
-    """
-    shape = getattr(tokens, "shape", None)
-    if shape is None or len(shape) != 2:
-        return
-    limit = free_memory(model) / 2 if max_bytes is None else max_bytes
-    if math.isnan(limit) or limit < 0:
-        raise InputError(f"max_bytes={max_bytes} was given; give a number of bytes, or math.inf for no limit.")
-    n_layers = model.cfg.n_layers
-    stop = n_layers if stop_at_layer is None else stop_at_layer + n_layers * (stop_at_layer < 0)
-    keep = filter_function(model, names_filter)
-    names = [name for name in model.hook_dict if name.startswith("blocks.") and name.endswith(MATRICES)]
-    layers = [int(name.split(".")[1]) for name in names if keep(name)]
-    cached = [layer for layer in layers if layer < stop] * (2 if incl_bwd else 1)
-    queries = np.size(Slice.unwrap(pos_slice).indices(shape[1]))
-    n_rows = copies * shape[0]
-    needed = sum(_matrix_bytes(model, tokens, n_rows, layer, queries) for layer in cached)
-    if needed > limit:
-        raise MemoryLimitError(
-            f"Caching {len(cached)} attention matrices of {n_rows} x {model.cfg.n_heads} heads x {queries} queries "
-            f"would take {needed:,} bytes, and {int(limit):,} are allowed. Name what you need, for example "
-            'names_filter="blocks.20.attn.hook_pattern" or names_filter=lambda name: "attn.hook_" not in name; read '
-            "single rows with gl.RowReader; or lift the limit with max_bytes=math.inf."
-        )
-
-
-def _matrix_bytes(model: Model, tokens: Any, n_rows: int, layer: int, queries: int) -> int:
-    """What the scores or the pattern of a layer take; the keys of a cross-attention layer are the image's."""
-    keys = tokens.shape[1]
-    if model.blocks[layer].attn.is_cross_attention and hasattr(tokens, "layout"):
-        keys = tokens.layout.n_keys
-    return n_rows * model.cfg.n_heads * queries * keys * model.original_model.dtype.itemsize
-
-
-def free_memory(model: Model) -> int:
-    """Bytes available on the model's device."""
-    device = torch.device(model._input_device())
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

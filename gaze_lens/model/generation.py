@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.errors import HookError
-from gaze_lens.model.activation_cache import check_memory
 from gaze_lens.model.live_hooks import filter_function
+from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
 
 LENGTHS = ("max_new_tokens", "max_length")

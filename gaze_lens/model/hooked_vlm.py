@@ -29,11 +29,13 @@ from gaze_lens.inputs.preparation import prepare
 from gaze_lens.inputs.video import refuse_video
 from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
 from gaze_lens.model import loading
-from gaze_lens.model.activation_cache import VLMActivationCache, check_memory
+from gaze_lens.model.activation_cache import VLMActivationCache
 from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
 from gaze_lens.model.live_hooks import explain_filter, make_live
+from gaze_lens.model.memory_limit import check_memory
+from gaze_lens.model.readout import readout_factors
 from gaze_lens.model.wrapping import bridge_of
 from gaze_lens.regions.picture import Picture
 
@@ -245,6 +247,16 @@ class HookedVLM(TransformerBridge):
             options["names_filter"] = self._has_positions
         output, cache = super().run_with_cache(input, output_attentions=False, **options)
         return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
+
+    def tokens_to_residual_directions(self, tokens: Any) -> torch.Tensor:
+        """The directions of the normed residual stream that give the logits of tokens: `[..., d_model]`.
+
+        As in TransformerLens, with what the final norm multiplies by, so that no weights need to be folded: the dot
+        product with a stream after `cache.apply_ln_to_stack` is the logit, before a soft cap.
+        tokens: a text that is one token, an id, or a tensor of ids.
+        """
+        directions = super().tokens_to_residual_directions(tokens)
+        return directions * readout_factors(self).to(directions)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **options: Any) -> tuple[dict, list, list]:
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""

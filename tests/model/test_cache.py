@@ -9,9 +9,12 @@ from reference import at_real, padded, picture
 from transformer_lens import ActivationCache
 from transformers import GenerationConfig
 
-import gaze_lens.model.activation_cache
+import gaze_lens as gl
+import gaze_lens.model.memory_limit
 from gaze_lens import testing
 from gaze_lens.errors import InputError, MemoryLimitError
+
+PAST = {"Mllama": "block 1 adds something else", "Gemma 4": "block 0 adds something else"}
 
 
 def normed(stream, model):
@@ -112,6 +115,49 @@ def test_attributions_and_accumulations_reach_the_logits(pair):
     assert len(labels) == 5
 
 
+@pytest.fixture(scope="module", params=list(testing.BUILDERS))
+def weighted(request):
+    """A tiny model of each family whose norms have weights that are neither 0 nor 1."""
+    hf_model, processor = testing.tiny(request.param)
+    generator = torch.manual_seed(0)
+    for parameter in hf_model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return gl.HookedVLM.wrap(hf_model, processor)
+
+
+@torch.no_grad()
+def test_attributions_sum_to_the_logits_whether_norms_are_folded_or_not(weighted):
+    inputs, tokens = padded(weighted), torch.tensor([65, 66])
+    before = at_real(weighted(inputs), inputs).log_softmax(-1)
+    for folded in (False, True):
+        if folded:
+            weighted.enable_compatibility_mode(disable_warnings=True)
+        logits, cache = weighted.run_with_cache(inputs)
+        torch.testing.assert_close(at_real(logits, inputs).log_softmax(-1), before, atol=2e-5, rtol=0)
+        decomposed = weighted.family.name not in PAST
+        parts = cache.decompose_resid(pos_slice=-1) if decomposed else cache.accumulated_resid(pos_slice=-1)[-1:]
+        expected = logits[[0, 1], -1, tokens]
+        cap = weighted.config.get_text_config().to_dict().get("final_logit_softcapping")
+        expected = expected if cap is None else cap * (expected / cap).atanh()
+        summed = cache.logit_attrs(parts, tokens, pos_slice=-1).sum(0)
+        torch.testing.assert_close(summed, expected, atol=2e-5, rtol=0)
+        differences = cache.logit_attrs(parts, tokens, tokens + 1, pos_slice=-1).sum(0)
+        assert (differences - summed).abs().max() > 0.01
+        lens = cache.logit_lens(positions=None)
+        torch.testing.assert_close(lens.values[-1], logits, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_directions_of_tokens_have_what_a_model_multiplies_its_logits_by(model, monkeypatch):
+    tokens = torch.tensor([[65, 66], [67, 68]])
+    plain = model.tokens_to_residual_directions(tokens)
+    torch.testing.assert_close(plain, model.W_U[:, tokens].movedim(0, -1) * model.ln_final.weight)
+    torch.testing.assert_close(model.tokens_to_residual_directions(65), plain[0, 0])
+    monkeypatch.setattr(model.adapter, "apply_output_logits_transform", lambda logits: 3 * (logits / 12).tanh())
+    torch.testing.assert_close(model.tokens_to_residual_directions(tokens), plain / 4)
+
+
 @torch.no_grad()
 def test_a_prompt_without_an_image_gets_nothing_from_one(model):
     _, cache = model.run_with_cache(model.prepare(None, "Only text."))
@@ -130,7 +176,6 @@ def test_a_decomposition_that_lacks_activations_is_refused(model):
 
 # Families whose blocks do more than add
 
-PAST = {"Mllama": "block 1 adds something else", "Gemma 4": "block 0 adds something else"}
 NORMED = "norms or gates the sum of its heads"
 HEADLESS = {
     **dict.fromkeys(("GLM-4V", "GLM-4.6V", "PaliGemma 2", "Gemma 3", "Gemma 3 pan and scan"), NORMED),
@@ -283,8 +328,8 @@ def test_the_limit_counts_what_will_be_kept(model):
 
 def test_the_limit_is_half_of_the_free_memory_and_can_be_lifted(model, monkeypatch):
     inputs, ran = padded(model), []
-    assert 2**20 < gaze_lens.model.activation_cache.free_memory(model) < 2**50
-    monkeypatch.setattr(gaze_lens.model.activation_cache, "free_memory", lambda model: 1000)
+    assert 2**20 < gaze_lens.model.memory_limit.free_memory(model) < 2**50
+    monkeypatch.setattr(gaze_lens.model.memory_limit, "free_memory", lambda model: 1000)
     with model.hooks([("hook_embed", lambda tensor, hook: ran.append(1))]):
         with pytest.raises(MemoryLimitError, match="500 are allowed"):
             model.run_with_cache(inputs)
