@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.attention.forward_state import STATE, Acted, ForwardState, add_up
 from gaze_lens.attention.model_lock import ModelLock
-from gaze_lens.errors import ModelError
+from gaze_lens.errors import InputError, ModelError
 from gaze_lens.families.cache_argument import cache_argument, cache_in
 from gaze_lens.regions.layout import Layout
 
@@ -70,6 +70,7 @@ class AttentionBackend:
         The model's cache tells how many tokens came before, and its input how many come now.
         """
         self.check_in_use()
+        self.refuse_output_attentions(kwargs)
         with self.lock.hold(), self._listening():
             cache = cache_in(kwargs)
             before = 0 if cache is None else int(cache.get_seq_length(self.first))
@@ -94,6 +95,14 @@ class AttentionBackend:
                 f"The language model was switched to attn_implementation={self.config._attn_implementation!r}; hooks "
                 f"on attention need {NAME!r}, which runs {self.default!r} wherever nothing is attached. Choose the "
                 "implementation when you load the model, before it is wrapped."
+            )
+
+    def refuse_output_attentions(self, kwargs: dict[str, Any]) -> None:
+        """InputError where Hugging Face would gather the weights of all layers, which the attention function keeps to
+        itself: the result would be empty."""
+        if kwargs.get("output_attentions") or getattr(self.config, "output_attentions", False):
+            raise InputError(
+                "output_attentions is not served; read blocks.L.attn.hook_pattern with run_with_cache, or in a hook."
             )
 
     def report(self, state: ForwardState) -> None:

@@ -317,5 +317,5 @@ def _load(model: str, device: str | None, dtype: str) -> Model:
     from gaze_lens.runs.processes import own_device
 
     if model == "tiny":
-        return load_tiny(device=own_device(device) or "cpu")
+        return load_tiny(device=own_device(device) or "cpu", dtype="float32" if dtype == "auto" else dtype)
     return HookedVLM.from_pretrained(model, device=own_device(device), dtype=dtype)

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
-from transformer_lens.model_bridge import TransformerBridge
 
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import HookError, InputError
@@ -35,7 +34,7 @@ from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
-from gaze_lens.model.readout import readout_factors
+from gaze_lens.model.vlm_bridge import VLMBridge
 from gaze_lens.model.wrapping import bridge_of
 from gaze_lens.regions.picture import Picture
 
@@ -54,7 +53,7 @@ def alone(run: Callable) -> Callable:
     return held
 
 
-class HookedVLM(TransformerBridge):
+class HookedVLM(VLMBridge):
     """A vision-language model's language backbone under TransformerLens hooks, with live attention.
 
     Everything of `TransformerBridge` is here; where it runs the model on tokens, it also runs it on `VLMInputs` (other
@@ -65,7 +64,6 @@ class HookedVLM(TransformerBridge):
     Make one with `from_pretrained` or `wrap`.
     """
 
-    original_model: Any  # Hugging Face's
     processor: Any
     family: Family
     attention_backend: AttentionBackend
@@ -248,16 +246,6 @@ class HookedVLM(TransformerBridge):
         output, cache = super().run_with_cache(input, output_attentions=False, **options)
         return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
 
-    def tokens_to_residual_directions(self, tokens: Any) -> torch.Tensor:
-        """The directions of the normed residual stream that give the logits of tokens: `[..., d_model]`.
-
-        As in TransformerLens, with what the final norm multiplies by, so that no weights need to be folded: the dot
-        product with a stream after `cache.apply_ln_to_stack` is the logit, before a soft cap.
-        tokens: a text that is one token, an id, or a tensor of ids.
-        """
-        directions = super().tokens_to_residual_directions(tokens)
-        return directions * readout_factors(self).to(directions)
-
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **options: Any) -> tuple[dict, list, list]:
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
         explain_filter(self, names_filter)
@@ -357,11 +345,3 @@ class HookedVLM(TransformerBridge):
                 f"set_{flag_name}(True) needs the weights of every head, and this model's are packed in few bits; load "
                 "it without quantization_config. All other attention hooks work."
             )
-
-    def generate_stream(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Not served: pass Hugging Face's `streamer=` to `generate`."""
-        raise InputError("generate_stream does not see images; pass a Hugging Face streamer= to model.generate.")
-
-    def hf_generate(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Not served: `generate` is Hugging Face's already."""
-        raise InputError("hf_generate is not needed: model.generate(inputs, ...) is Hugging Face's, under hooks.")

@@ -14,6 +14,7 @@ from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
 
 NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 HUB = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code")
 
 
@@ -26,6 +27,7 @@ def load(
     """
     if device is not None and device_map is not None:
         raise ModelError("Both device and device_map were given; give device for one device, device_map for several.")
+    _check_dtype(dtype)
     name, hub = str(name_or_folder), {key: options[key] for key in HUB if key in options}
     config = _config(name, revision, **hub)
     processor = _processor(name, revision, family_of(config), **hub)
@@ -42,6 +44,16 @@ def load(
             "they would be random. Download it again."
         )
     return (model if device is None else model.to(device)).eval(), processor
+
+
+def _check_dtype(dtype: Any) -> None:
+    """ModelError for a dtype in which no model runs; a model is packed in fewer bits by quantization_config."""
+    names = [*DTYPES, *(f"torch.{name}" for name in DTYPES)]
+    if dtype is not None and str(dtype) not in ("auto", *names):
+        raise ModelError(
+            f"dtype={dtype!r} was given; a model runs in {', '.join(DTYPES)}, or in what its checkpoint says "
+            '("auto"). Fewer bits are a quantization_config= of Hugging Face.'
+        )
 
 
 def _config(name: str, revision: str | None, **hub: Any) -> Any:

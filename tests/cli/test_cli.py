@@ -5,6 +5,7 @@ import re
 
 import datasets
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -239,3 +240,8 @@ def test_a_truncated_strip_in_the_folder_is_left_out_and_told(run, folder):
     assert "3 pictures" in result.output
     assert "left out: an image cannot be read (1)" in result.output
     assert len(HeadScores.load(folder / "out" / "scores.safetensors").samples) == 3
+
+
+@pytest.mark.parametrize(("given", "dtype"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_embedded_model_is_loaded_in_the_precision_that_is_asked_for(given, dtype):
+    assert commands._load("tiny", None, given).cfg.dtype is dtype
