@@ -8,13 +8,13 @@ from typing import Any
 
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.families import Family, Processed
+from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.video import refuse_other_parts
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
 
-Message = dict[str, Any]
 ORIENTATION = 0x0112  # the EXIF tag
 PLACEHOLDERS = ("image_token", "video_token", "audio_token")  # attributes of processors
 
@@ -54,7 +54,7 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
 def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:
     """The text of a conversation: by the chat template or, in a family without one, image placeholders and the text."""
     if not family.no_chat_template or processor.chat_template is not None:
-        return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        return rendered(processor, conversation)
     parts = _parts(conversation)
     images = [part.get("type") == "image" for part in parts]
     roles = [message["role"] for message in conversation]
@@ -104,7 +104,7 @@ def _with_answer(tokenizer: Any, prompt: str, answer: str) -> Text:
 def _process(processor: Any, texts: list[Text], pictures: list[list[Picture]]) -> dict[str, Any]:
     """Run the processor, with padding on the left; errors that it raises about images become an ImageError."""
     suffixes = [text.suffix for text in texts if text.suffix is not None]
-    options = {"suffix": suffixes} if suffixes else {}
+    options: dict[str, Any] = {"suffix": suffixes} if suffixes else special_tokens(processor.tokenizer, texts[0].full)
     nested = [[picture.image for picture in row] for row in pictures]
     sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
     try:

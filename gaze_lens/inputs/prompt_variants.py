@@ -11,6 +11,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from gaze_lens.inputs.chat_template import special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.preparation import text_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -42,7 +43,8 @@ def prepare_variants(
 
 def _with_text(model: Model, first: VLMInputs, text: Text) -> VLMInputs | None:
     """The inputs `first` with another text after the picture; None where only the processor can make them."""
-    old, new = model.processor.tokenizer([first.prompts[0], text.full])["input_ids"]
+    tokenizer = model.processor.tokenizer
+    old, new = tokenizer([first.prompts[0], text.full], **special_tokens(tokenizer, text.full))["input_ids"]
     n_equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
     start = first.layout.length - (len(old) - n_equal)  # of what differs
     of_picture = first.layout.placeholders if first.layout.cross_attention else first.layout.images
