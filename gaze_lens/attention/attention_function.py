@@ -73,6 +73,7 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any],
 ) -> Tensor:  # fmt: skip
     """Attention with hook points: the matrices built and shown where a hook wants them, else the fast kernel."""
+    _check_mask(layer, key, mask)
     positions = state.positions(query.shape[-2], key.shape[-2], layer.cross_attention)
     if any(layer.rotary_hooks):
         query, key = _rotated(layer, query, key, positions, *caches)
@@ -85,6 +86,15 @@ def _attend(
     )  # fmt: skip
     edits = _edits_and_readers(layer)
     return _with_matrices(call, layer, state) if edits is None else served(call, layer, state, simple, *edits)
+
+
+def _check_mask(layer: AttentionLayer, key: Tensor, mask: Tensor | None) -> None:
+    """HookError for a mask over another number of keys, as which Hugging Face's kernels do not take it either."""
+    if mask is not None and mask.shape[-1] not in (1, key.shape[-2]):
+        raise HookError(
+            f"The mask of layer {layer.index} is over {mask.shape[-1]} keys, and there are {key.shape[-2]}; give one "
+            "over the keys that the cache holds and those of the new tokens."
+        )
 
 
 def _state_of_lone_layer(layer: AttentionLayer, query: Tensor, key: Tensor, mask: Tensor | None) -> ForwardState:

@@ -8,12 +8,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
-from gaze_lens.errors import HookError
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
 
 LENGTHS = ("max_new_tokens", "max_length")
+ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
 COPIES = ("num_beams", "num_return_sequences")
 
 
@@ -54,6 +56,25 @@ def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> d
     if all(length is None for length in lengths):
         max_new_tokens = 64
     return selected if max_new_tokens is None else {**selected, "max_new_tokens": max_new_tokens}
+
+
+def refuse_assisted(model: Model, inputs: VLMInputs, options: dict[str, Any]) -> None:
+    """InputError for draft tokens where the image is read by cross-attention: Hugging Face cuts the image's keys when
+    it takes drafts back."""
+    configs = options.get("generation_config"), model.original_model.generation_config
+    asked = [name for name in ASSISTED if _option(name, options, *configs) not in (None, False)]
+    if asked and inputs.layout.cross_attention and inputs.maps:
+        raise InputError(
+            f"{asked[0]} was given, and {model.family.name} reads the image by cross-attention: when Hugging Face "
+            "takes draft tokens back, it cuts as many keys of the image from the cache. Generate without it; the "
+            "tokens are the same."
+        )
+
+
+def _option(name: str, options: dict[str, Any], *configs: Any) -> Any:
+    """An option of `generate` as it is given, or as the first config has it."""
+    values = [options.get(name), *(getattr(config, name, None) for config in configs)]
+    return next((value for value in values if value is not None), None)
 
 
 def copies_of(options: dict[str, Any]) -> int:

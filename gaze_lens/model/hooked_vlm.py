@@ -31,7 +31,7 @@ from gaze_lens.model import loading
 from gaze_lens.model.activation_cache import VLMActivationCache
 from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
-from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options
+from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model.vlm_bridge import VLMBridge
@@ -305,6 +305,7 @@ class HookedVLM(VLMBridge):
         if options.get("output_attentions"):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
         refuse_video(options)
+        refuse_assisted(self, inputs, options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
         captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
         with self._running(inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from reference import eager, slow_bias
+from transformers import GenerationConfig
 
 import gaze_lens as gl
 from gaze_lens.attention.attention_bias import AttentionBias
@@ -461,6 +462,37 @@ def test_a_static_cache_serves_encoded_images_or_says_that_it_is_too_small(model
         InputError, match="room for 68 image keys, and these encoded images have 136.*before model.encode"
     ):
         model.generate(model.encode(batch), **static)
+
+
+# Draft tokens
+
+DRAFTS = ("prompt_lookup_num_tokens", "assistant_model")
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+def test_draft_tokens_are_refused_as_hugging_face_refuses_them(model, plain, name):
+    inputs = model.prepare(picture(), "what what what what")
+    drafts = {name: 3 if name == "prompt_lookup_num_tokens" else plain}
+    matrices = [(f"blocks.{layer}.attn.hook_pattern", lambda pattern, hook: None) for layer in range(5)]
+    with pytest.raises(RuntimeError, match="must match the size of tensor b"):
+        plain.generate(**inputs.tensors, max_new_tokens=8, do_sample=False, **drafts)
+    for hooks in ([], matrices):
+        with pytest.raises(InputError, match=f"{name} was given, and Mllama reads the image by cross-attention"):
+            model.generate(inputs, max_new_tokens=8, fwd_hooks=hooks, **drafts)
+    with model.hooks(matrices), pytest.raises(HookError, match=r"mask of layer 1 is over 68 keys, and there are 6\d"):
+        model.original_model.generate(**inputs.tensors, max_new_tokens=8, do_sample=False, **drafts)
+    text = model.prepare(None, "what what what what")
+    expected = plain.generate(**text.tensors, max_new_tokens=8, do_sample=False, **drafts)
+    assert torch.equal(model.generate(text, max_new_tokens=8, fwd_hooks=matrices, **drafts).sequences, expected)
+
+
+def test_draft_tokens_of_a_config_are_refused(model, inputs, monkeypatch):
+    config = GenerationConfig(prompt_lookup_num_tokens=2, max_new_tokens=2)
+    with pytest.raises(InputError, match="prompt_lookup_num_tokens was given"):
+        model.generate(inputs, generation_config=config)
+    monkeypatch.setattr(model.original_model.generation_config, "prompt_lookup_num_tokens", 2)
+    with pytest.raises(InputError, match="prompt_lookup_num_tokens was given"):
+        model.generate(inputs, max_new_tokens=2)
 
 
 # Figures
