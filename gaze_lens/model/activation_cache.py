@@ -14,6 +14,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
 from gaze_lens.errors import InputError
+from gaze_lens.model.peft_layers import refuse_unmerged
 from gaze_lens.model.readout import epsilon_of
 from gaze_lens.model_protocol import Model
 
@@ -90,6 +91,11 @@ class VLMActivationCache(ActivationCache):
         stack, labels = torch.cat([stack, added]), labels + added_labels
         return (stack, labels) if return_labels else stack
 
+    def get_neuron_results(self, *args: Any, **options: Any) -> Tensor:
+        """As TransformerLens' method of this name."""
+        refuse_unmerged(self.model.original_model, "What neurons add to the stream")
+        return super().get_neuron_results(*args, **options)
+
     def stack_head_results(self, layer: int = -1, *args: Any, **options: Any) -> Any:
         """As TransformerLens' method of this name."""
         self._check_heads(layer)
@@ -126,7 +132,8 @@ class VLMActivationCache(ActivationCache):
                 )
 
     def _check_heads(self, layer: int | None) -> None:
-        """InputError where heads are no components of the stream."""
+        """InputError where heads are no components of the stream; ModelError where their weights lack an adapter's."""
+        refuse_unmerged(self.model.original_model, "What heads and neurons add to the stream")
         for index, block in enumerate(self.model.blocks[: _depth(self.model, layer)]):
             if "attn" not in block._modules:
                 raise InputError(f"Layer {index} has linear attention and no heads; use decompose_resid instead.")

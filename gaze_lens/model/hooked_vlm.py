@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from gaze_lens.attention.backend import AttentionBackend
-from gaze_lens.errors import HookError, InputError
+from gaze_lens.errors import InputError
 from gaze_lens.families import Family, Features, cross_attention, family_of
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.preparation import prepare
@@ -98,6 +98,8 @@ class HookedVLM(VLMBridge):
         The model's attention implementation becomes gaze_lens's own, which runs the old one wherever nothing is
         attached. A given `TransformerBridge` becomes a `HookedVLM` itself: its attention hooks come alive, and the same
         object is returned. A model is wrapped once: wrapping it again is a ModelError.
+        Of a model under PEFT's adapters, wrap `peft_model.merge_and_unload()`; or `peft_model.base_model.model`, whose
+        adapters stay apart: it runs with them and is saved with them merged, and what is made from weights is refused.
         """
         bridge: Any = bridge_of(hf_model, processor, name)  # its class changes
         bridge.__class__ = cls
@@ -338,11 +340,3 @@ class HookedVLM(VLMBridge):
     def _accepts_derived_position_ids(self) -> bool:
         """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
         return False
-
-    def _validate_attention_fork_supported(self, flag_name: str) -> None:
-        """Every layer serves per-head results and split inputs here; see `projections.py`. Packed weights cannot."""
-        if getattr(self.original_model, "is_quantized", False):
-            raise HookError(
-                f"set_{flag_name}(True) needs the weights of every head, and this model's are packed in few bits; load "
-                "it without quantization_config. All other attention hooks work."
-            )

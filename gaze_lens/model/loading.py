@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
+from gaze_lens.model.peft_layers import WRAPPED, merged_weights
 
 NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -95,10 +96,22 @@ def check_weights(model: nn.Module) -> None:
 
 
 def save(hf_model: Any, processor: Any, folder: str | os.PathLike[str]) -> None:
-    """Write a bridged model as a Hugging Face checkpoint folder, under the names that its weights had before."""
+    """Write a bridged model as a Hugging Face checkpoint folder, under the names that its weights had before.
+
+    What PEFT's adapters add is merged into the weights that are written. ModelError where a weight is not found.
+    """
     with torch.device("meta"):
         names = set(type(hf_model)(hf_model.config).state_dict())
-    state = {key.replace("._original_component", ""): weight for key, weight in hf_model.state_dict().items()}
+    state = {key.replace(WRAPPED, ""): weight for key, weight in hf_model.state_dict().items()}
+    for layer, weights in merged_weights(hf_model).items():
+        state |= {f"{layer}.{name}": weight for name, weight in weights.items()}
+    missing = sorted(names - set(state))
+    if missing:
+        raise ModelError(
+            f"{len(missing)} weights of {type(hf_model).__name__} are not where Hugging Face has them (the first: "
+            f"{missing[0]}), and the folder could not be read again. If an adapter took their place, wrap the model "
+            "after peft_model.merge_and_unload()."
+        )
     hf_model.save_pretrained(folder, state_dict={name: weight for name, weight in state.items() if name in names})
     processor.save_pretrained(folder)
 

@@ -13,10 +13,9 @@ from typing import Any, NoReturn
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from gaze_lens.errors import InputError, ModelError
+from gaze_lens.errors import HookError, InputError, ModelError
+from gaze_lens.model.peft_layers import WRAPPED, refuse_unmerged
 from gaze_lens.model.readout import readout_factors
-
-WRAPPED = "._original_component"  # in a weight's path, where it goes through a bridge to the module that it wraps
 
 
 class VLMBridge(TransformerBridge):
@@ -31,6 +30,7 @@ class VLMBridge(TransformerBridge):
         product with a stream after `cache.apply_ln_to_stack` is the logit, before a soft cap.
         tokens: a text that is one token, an id, or a tensor of ids.
         """
+        refuse_unmerged(self.unembed, "A direction")
         directions = super().tokens_to_residual_directions(tokens)
         return directions * readout_factors(self).to(directions)
 
@@ -56,6 +56,26 @@ class VLMBridge(TransformerBridge):
         # Hugging Face's own name is the path that goes through what bridges wrap wherever it can.
         rest = [(max(group, key=lambda path: path.count(WRAPPED)), group) for group in paths.values()]
         return named | {path.replace(WRAPPED, ""): group for path, group in rest}
+
+    def process_weights(self, *args: Any, **options: Any) -> None:
+        """As in TransformerLens; ModelError for a model with adapters beside its weights."""
+        refuse_unmerged(self.original_model, "What TransformerLens folds")
+        super().process_weights(*args, **options)
+
+    def _stack_block_params(self, attr_path: str, *args: Any, **options: Any) -> Tensor:
+        """`W_Q`, `W_out` and their like; ModelError where adapters stand beside such weights."""
+        refuse_unmerged(self.original_model, f"The stack of {attr_path}")
+        return super()._stack_block_params(attr_path, *args, **options)
+
+    def _validate_attention_fork_supported(self, flag_name: str) -> None:
+        """Every layer serves per-head results and split inputs here; see `projections.py`. Weights that are packed, or
+        that lack what an adapter adds, cannot."""
+        refuse_unmerged(self.original_model, f"What set_{flag_name}(True) shows")
+        if getattr(self.original_model, "is_quantized", False):
+            raise HookError(
+                f"set_{flag_name}(True) needs the weights of every head, and this model's are packed in few bits; load "
+                "it without quantization_config. All other attention hooks work."
+            )
 
     def to(self, *args: Any, **options: Any) -> "VLMBridge":
         """As PyTorch's `to`; `cfg.dtype` follows."""

@@ -12,14 +12,21 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from gaze_lens.attention.backend import kernel_of
 from gaze_lens.errors import ModelError
-from gaze_lens.families import family_of
+from gaze_lens.families import Family, family_of
 from gaze_lens.families.adapters import adapter_for
 from gaze_lens.model import loading
+from gaze_lens.model.peft_layers import is_peft_model
 
 
 def bridge_of(model: Any, processor: Any, name: str | None) -> TransformerBridge:
     """The bridge of a Hugging Face model, or the bridge itself where one is given; ModelError, with nothing changed,
     for models that cannot be wrapped."""
+    if is_peft_model(model):
+        raise ModelError(
+            f"A {type(model).__name__} was given; wrap takes the Hugging Face model in it. Give "
+            "model.merge_and_unload(), whose weights hold the adapter's, or model.base_model.model, to hook a model "
+            "whose adapter is still apart."
+        )
     if not isinstance(model, nn.Module) or not hasattr(getattr(model, "original_model", model), "config"):
         raise ModelError(
             f"A {type(model).__name__} was given; wrap takes a vision-language model as Hugging Face loads it, or a "
@@ -33,10 +40,26 @@ def bridge_of(model: Any, processor: Any, name: str | None) -> TransformerBridge
             "This model is wrapped already. Use the object that wrapped it (a TransformerBridge goes into "
             "HookedVLM.wrap itself, as it is), or load the model again."
         )
-    family_of(hf_model.config)
+    family = family_of(hf_model.config)
+    _check_parts(hf_model, processor, family)
     kernel_of(hf_model.get_decoder())
     loading.check_weights(hf_model)
     return model if isinstance(model, TransformerBridge) else _build(hf_model, processor, name)
+
+
+def _check_parts(hf_model: Any, processor: Any, family: Family) -> None:
+    """ModelError for a model without the head that makes logits, and for what is not the model's whole processor."""
+    if hf_model.get_output_embeddings() is None:
+        raise ModelError(
+            f"A {type(hf_model).__name__} was given, which has no head that makes logits; give the whole model, a "
+            f"{family.architectures[0]} (AutoModelForImageTextToText.from_pretrained loads it)."
+        )
+    lacking = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+    if lacking:
+        raise ModelError(
+            f"A {type(processor).__name__} was given as the processor, which has no {' and no '.join(lacking)}; give "
+            "the model's own, as AutoProcessor.from_pretrained(name) loads it."
+        )
 
 
 def _build(hf_model: Any, processor: Any, name: str | None) -> TransformerBridge:
