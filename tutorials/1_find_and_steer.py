@@ -75,7 +75,7 @@ for name, caption in strip.captions.items():
 # %%
 inputs = model.prepare(strip, gl.comics.OPEN)
 print(inputs)
-print(inputs.str_tokens())
+print(inputs.str_tokens(collapse=True))
 
 # %%
 tokens = inputs.image_tokens[0]

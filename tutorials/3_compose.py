@@ -23,7 +23,8 @@
 # | `logits = model(tokens)` | `logits = model(inputs)` |
 # | `logits, cache = model.run_with_cache(tokens)` | `logits, cache = model.run_with_cache(inputs)` |
 # | `cache["pattern", 2][0, 5, -1, 3]` | the same; image tokens are keys too: `inputs.region("panel 4").positions[0]` |
-# | `model.to_str_tokens(text)` | `inputs.str_tokens()`, with the image as one entry |
+# | `model.to_str_tokens(tokens)` | `inputs.str_tokens()`; with `collapse=True` the image is one entry |
+# | `tokens[0]`, `model.loss_fn(logits, tokens)`, `model.to_string(tokens)` | the same, with `inputs` |
 # | `model.run_with_hooks(tokens, fwd_hooks=[...])` | `model.run_with_hooks(inputs, fwd_hooks=[...])` |
 # | `with model.hooks(fwd_hooks=[...]): ...` | the same |
 # | `with model.hooks(...): model.generate(text)` | `model.generate(inputs, fwd_hooks=[...])`: prefill and every step |
@@ -47,7 +48,7 @@ import gaze_lens as gl
 model = gl.load_tiny()
 strip = gl.comics.synthetic(1, seed=31)[0]
 inputs = model.prepare(strip, gl.comics.ask(3))
-print(inputs.str_tokens())
+print(inputs.str_tokens(collapse=True))
 gl.show.picture(strip)
 
 # %% [markdown]

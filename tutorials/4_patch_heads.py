@@ -70,7 +70,7 @@ ordinals = [gl.changes.ordinal(gl.comics.ORDINALS[b]) for _, b in panels]
 pair = gl.counterfactual(model, strips, questions, ordinals).encoded(model)
 clean, corrupted = pair
 print(pair)
-print(clean.str_tokens())
+print(clean.str_tokens(collapse=True))
 
 # %% [markdown]
 # `encoded` runs the vision tower once, for all cells below.

@@ -37,16 +37,20 @@ class Features:
 
     def to(self, device: Any) -> "Features":
         """The same features on another device."""
-        return replace(self, images=tuple(_to_device(image, device) for image in self.images))
+        return replace(self, images=tuple(_with_tensors(image, lambda t: t.to(device)) for image in self.images))
+
+    def clone(self) -> "Features":
+        """The same features in tensors of their own."""
+        return replace(self, images=tuple(_with_tensors(image, Tensor.clone) for image in self.images))
 
 
-def _to_device(value: Any, device: Any) -> Any:
-    """A value with its tensors, also those in dicts, lists and tuples, on another device."""
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A value with every tensor changed, also those in dicts, lists and tuples."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return change(value)
     if isinstance(value, Mapping):
-        return {name: _to_device(item, device) for name, item in value.items()}
-    return type(value)(_to_device(item, device) for item in value) if isinstance(value, list | tuple) else value
+        return {name: _with_tensors(item, change) for name, item in value.items()}
+    return type(value)(_with_tensors(item, change) for item in value) if isinstance(value, list | tuple) else value
 
 
 def image_by_image(images: Sequence[EncodedImage]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`VLMInputs`: pictures and prompts as inputs of a model, with the position of every image token.
 
 inputs = model.prepare(strip, ["What is going on?", "What is left out?"])
-inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1)
+inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1); inputs[0]
 model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(model, inputs, cache, metric)
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.families import Features, TokenMap
+from gaze_lens.inputs.token_ids import ActsAsTokenIds
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
@@ -27,8 +28,11 @@ from gaze_lens.text.spans import span_of
 
 
 @dataclass(frozen=True, eq=False)
-class VLMInputs:
+class VLMInputs(ActsAsTokenIds):
     """A batch of prompts about pictures; accepted wherever TransformerLens runs a model on tokens.
+
+    Indices and comparisons are those of the token ids, names those of the tensors: `inputs[0]`,
+    `inputs["pixel_values"]`.
 
     tensors: the arguments of the model's forward, `input_ids` `[row, position]` first. Rows are padded on the left.
     pictures: for each row, its pictures. prompts: for each row, the text for the tokenizer.
@@ -54,16 +58,6 @@ class VLMInputs:
     def input_ids(self) -> Int[Tensor, "row position"]:
         """The token ids, padded on the left."""
         return self.tensors["input_ids"]
-
-    @property
-    def shape(self) -> torch.Size:
-        """(rows, positions), as of a tensor of tokens."""
-        return self.input_ids.shape
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the tensors."""
-        return self.input_ids.device
 
     @property
     def encoded_features(self) -> Features:
@@ -114,6 +108,11 @@ class VLMInputs:
         tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         features = self.features and self.features.to(device)
         return replace(self, tensors=tensors, features=features)
+
+    def clone(self) -> "VLMInputs":
+        """The same inputs with copies of their tensors and encoded images."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors, features=self.features and self.features.clone())
 
     @property
     def last_position(self) -> int:
@@ -227,17 +226,21 @@ class VLMInputs:
         """(row, index of the image in the row) -> its tokens."""
         return {(tokens.row, tokens.image): tokens for tokens in self.image_tokens}
 
-    def str_tokens(self, row: int = 0, *, collapse: bool = True) -> list[str]:
-        """The tokens of a row as text, without padding; with `collapse`, a run of image tokens is one entry.
+    def str_tokens(self, row: int = 0, *, collapse: bool = False) -> list[str]:
+        """The tokens of a row as text, one for every position, padding included.
 
+        collapse: for reading: without padding, and with a run of image tokens as one entry.
         An image that the model reads by cross-attention is shown as its placeholder.
         """
+        ids = self.input_ids[self._row(row)].tolist()
+        texts = self.tokenizer.batch_decode([[token] for token in ids], clean_up_tokenization_spaces=False)
+        if not collapse:
+            return texts
         strings: list[str] = []
-        images = set() if self.layout.cross_attention else set(self.layout.images[self._row(row)])
+        images = set() if self.layout.cross_attention else set(self.layout.images[row])
         for is_image, run in groupby(sorted(images | set(self.layout.text[row])), images.__contains__):
-            ids = self.input_ids[row, list(run)].tolist()
-            texts = [f"<image: {len(ids)} tokens>"] if collapse and is_image else map(self.tokenizer.decode, ids)
-            strings.extend(texts)
+            positions = list(run)
+            strings.extend([f"<image: {len(positions)} tokens>"] if is_image else [texts[p] for p in positions])
         return strings
 
     def heatmap(

@@ -34,11 +34,12 @@ from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
-from gaze_lens.model.vlm_bridge import VLMBridge
+from gaze_lens.model.token_methods import TokenMethods, unpacking
 from gaze_lens.model.wrapping import bridge_of
 from gaze_lens.regions.picture import Picture
 
 Hooks = Iterable[tuple[Any, Callable]]
+INSTEAD_OF_PIXELS = ("inputs_embeds", "encoder_outputs", "mm_encoder_outputs", "cross_attention_states")
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
 
 
@@ -53,11 +54,11 @@ def alone(run: Callable) -> Callable:
     return held
 
 
-class HookedVLM(VLMBridge):
+class HookedVLM(TokenMethods):
     """A vision-language model's language backbone under TransformerLens hooks, with live attention.
 
-    Everything of `TransformerBridge` is here; where it runs the model on tokens, it also runs it on `VLMInputs` (other
-    methods, such as `to_string`, take `inputs.input_ids`). On every layer
+    Everything of `TransformerBridge` is here; where it takes tokens, it also takes `VLMInputs`, and it runs on what a
+    processor returns (`model(**batch)`). On every layer
     `blocks.L.attn.hook_attn_scores` is pre-softmax and `blocks.L.attn.hook_pattern` post-softmax,
     `[batch, head, query, key]`, and edits of both take effect, in prefill and in every decode step.
 
@@ -183,6 +184,7 @@ class HookedVLM(VLMBridge):
         return replace(inputs, tensors=tensors, features=features)
 
     @alone
+    @unpacking
     def forward(self, input: Any, *args: Any, **options: Any) -> Any:
         """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results.
 
@@ -214,11 +216,12 @@ class HookedVLM(VLMBridge):
             )
         if not isinstance(input, torch.Tensor) or input.is_floating_point() or cache_in(options):
             return
-        brought = {*self.family.pixel_names, "inputs_embeds", "encoder_outputs"}
+        brought = {*self.family.pixel_names, *INSTEAD_OF_PIXELS}
         if brought.isdisjoint(options) and (input == self.config.image_token_id).any():
             raise InputError(
                 "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
-                "returned, not its input_ids: they are the text alone."
+                "returned, not its input_ids: they are the text alone. Where a function of TransformerLens took the "
+                "ids, hand it the cache of model.run_with_cache(inputs), or do its steps with inputs."
             )
 
     @contextmanager
@@ -233,6 +236,7 @@ class HookedVLM(VLMBridge):
             backend.layout = before
 
     @alone
+    @unpacking
     def run_with_cache(self, input: Any, *args: Any, max_bytes: float | None = None, **options: Any) -> tuple:
         """As TransformerLens' `run_with_cache`; the cache accounts for image features and DeepStack.
 
@@ -263,6 +267,7 @@ class HookedVLM(VLMBridge):
         return not name.startswith("vision") and self._gated_hook_reason(name) is None
 
     @alone
+    @unpacking
     def run_with_hooks(self, input: Any, fwd_hooks: Hooks = (), *args: Any, **options: Any) -> Any:
         """As TransformerLens' `run_with_hooks`; an `AttentionBias` that did nothing is a HookError."""
         hooks = hook_list(fwd_hooks)

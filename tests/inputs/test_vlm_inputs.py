@@ -281,11 +281,12 @@ def test_tokens_as_text(qwen):
     for row, sizes in enumerate([(6, 4), (4,)]):
         ids = inputs.input_ids[row][inputs.tensors["attention_mask"][row].bool()].tolist()
         question = ["A?", "Longer question?"][row]
-        assert inputs.str_tokens(row, collapse=False) == [inputs.tokenizer.decode([token]) for token in ids]
+        texts = [inputs.tokenizer.decode([token]) for token in ids]
+        assert inputs.str_tokens(row) == ["<|endoftext|>"] * (inputs.shape[1] - len(ids)) + texts
         images = "".join(f"<|vision_start|><image: {size} tokens><|vision_end|>" for size in sizes)
         expected = f"<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
-        assert "".join(inputs.str_tokens(row)) == expected
-        assert inputs.str_tokens(row).count(f"<image: {sizes[0]} tokens>") == 1
+        assert "".join(inputs.str_tokens(row, collapse=True)) == expected
+        assert inputs.str_tokens(row, collapse=True).count(f"<image: {sizes[0]} tokens>") == 1
     assert "".join(qwen.prepare(None, "Hi").str_tokens()).startswith("<|im_start|>user\nHi<|im_end|>")
     with pytest.raises(InputError, match="There is no row 2; these inputs have rows 0 to 1"):
         inputs.str_tokens(2)

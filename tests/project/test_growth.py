@@ -141,7 +141,7 @@ def look_up(inputs):
         for index, each in enumerate(pictures):
             for name in each.regions:
                 inputs.positions_of(name, image=index)
-    inputs.str_tokens(), inputs.str_tokens(collapse=False)
+    inputs.str_tokens(), inputs.str_tokens(collapse=True)
 
 
 def test_work_grows_with_the_number_of_images_of_a_prompt(model):
