@@ -27,6 +27,7 @@ GREEN, RED = "#00694f", "#9c1f1f"
 @dataclass(frozen=True)
 class _Row:
     """One text. target: the region steered to, None for the baseline. verdict: which region it describes, in words.
+    described: that region, or None.
 
     hit: whether that is the target; None where there is no target, or there are no captions.
     """
@@ -35,6 +36,7 @@ class _Row:
     text: str
     verdict: str
     hit: bool | None
+    described: str | None = None
 
     def wrapped(self, inches: float) -> list[str]:
         lines = textwrap.wrap(" ".join(self.text.split()), int(inches / LETTER)) or ["(no text)"]
@@ -103,7 +105,7 @@ def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plo
     lines += [f"  {row.target or 'unsteered'}: {row.text!r}" + f"  ({row.verdict})" * bool(row.verdict) for row in rows]
     data: dict[str, Any] = {"targets": tuple(steered), "baseline": rows[0].text}
     data["texts"] = tuple(row.text for row in rows[1:])
-    data["described"] = tuple(best_match(row.text, picture.captions) for row in rows[1:]) if captioned else None
+    data["described"] = tuple(row.described for row in rows[1:]) if captioned else None
     data["hits"] = hits
     return Plot(figure, data, "\n".join(lines))
 
@@ -111,10 +113,10 @@ def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plo
 def _row(picture: Picture, target: str | None, text: str) -> _Row:
     if not picture.captions:
         return _Row(target, text, "", None)
-    described = best_match(text, picture.captions)
+    described = best_match(text, picture.captions, target=target)
     hit = None if target is None else described == target
     sign = "" if hit is None else "✓ " if hit else "✗ "
-    return _Row(target, text, f"{sign}describes {described or 'no region in particular'}", hit)
+    return _Row(target, text, f"{sign}describes {described or 'no region in particular'}", hit, described)
 
 
 def _draw(page: _Page, rows: list[_Row], title: str) -> Figure:

@@ -74,19 +74,29 @@ def similarities(text: str, captions: Mapping[str, str], score: str = "shared wo
 
 
 def best_match(
-    text: str, captions: Mapping[str, str], *, score: str = "shared words", margin: float = 0.0
+    text: str,
+    captions: Mapping[str, str],
+    *,
+    score: str = "shared words",
+    margin: float = 0.0,
+    target: str | None = None,
 ) -> str | None:
     """Forced choice: the name whose caption fits `text` best, or None.
 
-    None where the best similarity exceeds the second by no more than `margin`, where the text shares fewer than two
-    different words with the best caption ("red red red"; one where that caption has only one distinctive word), and
-    for junk. Arguments and errors as for `similarities`.
+    A caption that is the text itself (`plain`) wins, whatever else has the same words in another order. Where several
+    regions have that caption, nothing tells them apart: it is the target if that is one of them.
+    Else None where the best similarity exceeds the second by no more than `margin`, where the text shares fewer than
+    two different words with the best caption ("red red red"; one where that caption has only one distinctive word), and
+    for junk. Other arguments and errors as for `similarities`.
 
     >>> captions = {"panel 1": "red ring above pink bar.", "panel 2": "blue moon above green bar."}
     >>> best_match("A red ring, above something.", captions)
     'panel 1'
     """
     values = similarities(text, captions, score)
+    exact = [name for name, caption in captions.items() if plain(caption) == plain(text) != ""]
+    if len(exact) == 1 or target in exact:
+        return target if target in exact else exact[0]
     answer, distinct = _distinctive(text, captions)
     best = max(values, key=values.__getitem__)
     lead = lead_of(values)

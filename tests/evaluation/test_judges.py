@@ -57,6 +57,29 @@ def test_forced_choice(text, name):
     assert CaptionMatch().judge(Description(text, "panel 1", PICTURE)).match == name
 
 
+SAME_WORDS = {
+    "panel 1": "A red ring above a pink bar.", "panel 2": "A pink ring above a red bar.",
+    "panel 3": "A pink bar above a red ring.", "panel 4": "A blue moon above a green bar.",
+    "panel 5": "A red ring above a pink bar.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("judge", [CaptionMatch(), CaptionMatch("f1", margin=0.5), CaptionMatch("rouge-l")], ids=repr)
+def test_a_caption_word_for_word_is_no_miss_where_another_has_the_same_words(judge):
+    picture = Picture(Image.new("RGB", (160, 32)), panels(5, 160, 32), SAME_WORDS)
+    for target in SAME_WORDS:
+        for name, text in SAME_WORDS.items():
+            description = Description(text.upper().rstrip("."), target, picture)
+            expected = SAME_WORDS[target] == text  # nothing tells panels 1 and 5 apart
+            assert judge.judge(description).correct == ExactDescription().judge(description).correct == expected
+            if name in ("panel 2", "panel 3", "panel 4"):
+                assert judge.judge(description).match == name
+    assert best_match("A pink ring above a red bar", SAME_WORDS) == "panel 2"
+    assert best_match("pink ring red bar", {name: SAME_WORDS[name] for name in ("panel 2", "panel 3")}) is None
+    assert best_match("A red ring above a pink bar", SAME_WORDS) is None, "without a target nothing decides"
+    assert best_match("", {"a": "", "b": "A cat."}) is None
+
+
 def test_captions_of_one_word_of_their_own_can_be_chosen():
     assert best_match("a cat.", {"a": "A dog.", "b": "A cat."}) == "b"
     assert best_match("yellow star.", {"a": "yellow star.", "b": "yellow bar."}) == "a"

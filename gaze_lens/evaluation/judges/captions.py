@@ -8,6 +8,7 @@ NamesOnly()            captions are names of categories, such as "dog"; the text
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
@@ -52,7 +53,8 @@ class CaptionMatch(Judge):
     """Forced choice: the region whose caption fits the text best; see `gaze_lens.text.caption_matching.best_match`.
 
     score: "shared words" (their number), "f1" (token F1) or "rouge-l" (F1 by the longest common subsequence).
-    margin: by how much, in that score, the best must be ahead of the second; with less there is no match.
+    margin: by how much, in that score, the best must be ahead of the second; with less there is no match. A text that
+        is a caption, word for word, matches it whatever the margin.
     Raises InputError for another score, or a negative margin.
     """
 
@@ -70,7 +72,8 @@ class CaptionMatch(Judge):
         """The detail holds the score of every caption. Raises JudgeError if the target has no caption."""
         captions = captions_of(description)
         scores = similarities(description.text, captions, self.score)
-        match = best_match(description.text, captions, score=self.score, margin=self.margin)
+        options: dict[str, Any] = {"score": self.score, "margin": self.margin, "target": description.target}
+        match = best_match(description.text, captions, **options)
         return Judgement(match, match == description.target, lead_of(scores), {self.score: scores})
 
 
