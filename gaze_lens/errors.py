@@ -3,6 +3,9 @@
 Every message says what was given, what was expected and what to do.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class GazeLensError(Exception):
     """Base class of every error that gaze_lens raises on purpose."""
@@ -22,6 +25,24 @@ class HeadError(GazeLensError):
 
 class ModelError(GazeLensError):
     """A model cannot be wrapped or loaded, or its weights cannot be used."""
+
+
+class NotFiniteError(ModelError):
+    """The logits of a generation are NaN or infinite, so that its next token means nothing.
+
+    steps: row of the batch -> the step, from 0, at which that was so. reasons: the same in words.
+    generation: the record; the texts of the other rows are what they would be alone.
+    """
+
+    def __init__(self, steps: Mapping[int, int], generation: Any) -> None:
+        self.steps, self.generation = dict(steps), generation
+        self.reasons = {row: f"the logits are NaN or infinite at step {step}" for row, step in self.steps.items()}
+        rows = ", ".join(f"row {row} (step {step})" for row, step in self.steps.items())
+        super().__init__(
+            f"The model's logits are NaN or infinite in {rows}: expected numbers to choose a token by. Look for such "
+            "values in weights and hooks, or load the model in float32 or bfloat16; to forbid a token, give "
+            "suppress_tokens=."
+        )
 
 
 class InputError(GazeLensError):

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from gaze_lens.attention.backend import AttentionBackend
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, NotFiniteError
 from gaze_lens.families import Family, Features, cross_attention, family_of
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.preparation import prepare
@@ -31,6 +31,7 @@ from gaze_lens.model import loading
 from gaze_lens.model.activation_cache import VLMActivationCache
 from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
+from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
@@ -306,6 +307,7 @@ class HookedVLM(TokenMethods):
         max_bytes: the limit on attention matrices to be kept of the prompt, as for `run_with_cache`.
         options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...).
             Greedy unless you ask for sampling.
+        Raises NotFiniteError (a ModelError) where logits are NaN or infinite; its `generation` has the other rows.
         """
         if not isinstance(inputs, VLMInputs):
             raise InputError(f"generate takes what model.prepare returns, not {type(inputs).__name__}.")
@@ -315,11 +317,16 @@ class HookedVLM(TokenMethods):
         refuse_assisted(self, inputs, options)
         hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
         captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
+        watch = FiniteLogits(self, rows=inputs.n_rows, start=inputs.layout.length, options=options)
+        options = {**inputs.arguments(), **watch.options}
         with self._running(inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):
-            sequences = self.original_model.generate(input_ids=inputs.input_ids, **{**inputs.arguments(), **options})
-        sequences = getattr(sequences, "sequences", sequences)
-        tokens = sequences[:, inputs.layout.length :]
-        texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
+            with watch.attached():
+                sequences = self.original_model.generate(input_ids=inputs.input_ids, **options)
+            sequences = getattr(sequences, "sequences", sequences)
+            tokens = sequences[:, inputs.layout.length :]
+            texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
+            if watch.steps:  # before the edits are checked: a generation that failed may not have come to them
+                raise NotFiniteError(watch.steps, Generation(texts, tokens, sequences, captured, (), edits.acted))
         return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
