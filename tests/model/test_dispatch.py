@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, RowReader, testing
 from gaze_lens.errors import HookError
+from gaze_lens.model.weights_digest import weights_digest
 
 FAMILIES = ["Qwen3-VL", "LLaVA", "GLM-4V", "Gemma 4", "Mllama", "Qwen3.5"]
 UNPACKED = ["model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -43,6 +44,7 @@ def test_layers_kept_on_the_disk_run_as_if_they_were_here(family, tmp_path):
     )
     away = [name for name, weight in model.original_model.named_parameters() if weight.device.type == "meta"]
     assert len(away) > 10
+    assert weights_digest(model) == weights_digest(HookedVLM.from_pretrained(str(tmp_path / "model"), dtype="float32"))
     inputs = padded(model)
     assert {tensor.device.type for tensor in inputs.tensors.values()} == {"cpu"}
     expected = at_real(untouched(**inputs.tensors).logits, inputs)
