@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from typer import BadParameter
+from typer import BadParameter, echo
 
 from gaze_lens import comics, data
 from gaze_lens.cli.options import JUDGES
@@ -72,10 +72,33 @@ def heads_of(
     if heads is None:
         all_scores = score_heads(model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False)
         return all_scores.top(n_heads or HEADS), all_scores
-    head_set = HeadSet.load(heads, **owner)[:n_heads]
+    head_set = head_set_of(model, heads, n_heads, force=force)
     beside = Path(heads).parent / "scores.safetensors"
     path = scores or (beside if beside.exists() else None)
     return head_set, None if path is None else HeadScores.load(path, **owner)
+
+
+def head_set_of(model: Model, path: Path, n_heads: int | None, *, force: bool) -> HeadSet:
+    """The heads in a file: heads.json, a ranking, or the scores of all heads (scores.safetensors).
+
+    n_heads: how many of the best. A file of all heads of the model needs it, or recommends a number itself.
+    """
+    owner = {"model": model.cfg.model_name, "fingerprint": model.fingerprint, "force": force}
+    every = model.cfg.n_layers * model.cfg.n_heads
+    if path.suffix == ".safetensors":
+        scores = HeadScores.load(path, **owner)
+        head_set = scores.top(every).as_ranking(recommended=len(scores.verdict().heads))
+    else:
+        head_set = HeadSet.load(path, **owner)
+    if n_heads is None and len(head_set) == every:
+        n_heads = head_set.provenance.get("recommended")
+        if not isinstance(n_heads, int) or not 1 <= n_heads < every:
+            raise InputError(
+                f"{path} has all {every} heads of the model, and to steer all of them spoils every answer: say with "
+                "--n-heads how many of the first to take."
+            )
+        echo(f"Taking the first {n_heads} of {every} heads, as {path} recommends; --n-heads takes others.", err=True)
+    return head_set[:n_heads]
 
 
 def conditions_of(

@@ -1,7 +1,7 @@
 """The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | serve | info`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,6 +74,7 @@ def discover(
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
     from gaze_lens.cli import arguments, discovery
+    from gaze_lens.runs.left_out import told
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
@@ -83,8 +84,8 @@ def discover(
     loaded = _load(model, device, dtype)
     with _resumable(out, "strips"):
         if part is not None:
-            discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
-            typer.echo(_shard_done(shard, out))
+            left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
+            _print_lines(told(left_out), _shard_done(shard, out))
             return
         scores = discovery.discover(loaded, pictures, out, top=top, resume=resume)
     if _first():
@@ -92,9 +93,16 @@ def discover(
 
 
 def _print_scores(scores, out: Path) -> None:
-    typer.echo(str(scores))
-    typer.echo(str(scores.verdict()))
-    typer.echo(f"Written: {out / 'heads.json'} and more beside it.")
+    from gaze_lens.cli.discovery import left_out_of
+    from gaze_lens.runs.left_out import told
+
+    written = f"Written: {out / 'heads.json'} and more beside it."
+    _print_lines([str(scores), str(scores.verdict())], *told(left_out_of(out)), written)
+
+
+def _print_lines(lines: Sequence[str], *more: str) -> None:
+    for line in (*lines, *more):
+        typer.echo(line)
 
 
 @app.command(
@@ -116,14 +124,13 @@ def steer(
     dtype: options.Dtype = "auto",
 ) -> None:
     """Ask about a picture twice: as it is, and with the heads steered to a box or panel."""
-    from gaze_lens import HeadSet, boost_and_suppress
+    from gaze_lens import boost_and_suppress
     from gaze_lens import steer as steering
     from gaze_lens.cli import arguments
 
     picture, target = arguments.target_of(image, box, panel, panels)
     loaded = _load(model, device, dtype)
-    owner = {"model": loaded.cfg.model_name, "fingerprint": loaded.fingerprint, "force": force}
-    head_set = HeadSet.load(heads, **owner)[:n_heads]
+    head_set = arguments.head_set_of(loaded, heads, n_heads, force=force)
     inputs = loaded.prepare(picture, prompt)
     hooks = steering(head_set, inputs.region(target), mode=boost_and_suppress(strength))
     for name, fwd_hooks in (("as it is", []), (f"steered to {target}", hooks)):
@@ -172,6 +179,7 @@ def evaluate(
     from gaze_lens import evaluation
     from gaze_lens.cli import arguments
     from gaze_lens.evaluation.merge import file_of
+    from gaze_lens.evaluation.records import losses_told
     from gaze_lens.runs.processes import part_of
 
     name = protocol or ("question" if annotations is None else "regions")
@@ -191,8 +199,9 @@ def evaluate(
     )  # fmt: skip
     with _resumable(out, "answers"):
         if part is not None:
-            evaluation.generate_answers(loaded, pictures, selected, path=out / file_of(part), shard=part, **settings)
-            typer.echo(_shard_done(shard, out))
+            path = out / file_of(part)
+            answers = evaluation.generate_answers(loaded, pictures, selected, path=path, shard=part, **settings)
+            _print_lines(losses_told(answers), _shard_done(shard, out))
             return
         results = evaluation.evaluate(loaded, pictures, selected, judge=judge_object, out=out, **settings)
     if _first():

@@ -8,8 +8,9 @@ merge_samples(Path("out"), top=100)                                           # 
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,24 @@ from tqdm import tqdm
 from gaze_lens import show
 from gaze_lens.comics.questions import ask
 from gaze_lens.data import Pictures
-from gaze_lens.data.picture_digests import picture_digest
+from gaze_lens.data.picture_digests import image_digest, picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.model.weights_digest import settings_as_written, weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.digests import digest
 from gaze_lens.runs.files import write_whole
-from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
+from gaze_lens.runs.left_out import reasons_by_name
+from gaze_lens.runs.locks import one_writer
+from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished, str_of
 from gaze_lens.scoring.across_processes import gather_samples
 from gaze_lens.scoring.gaze_score import score_strips, scores_of, widest
 
 Shape = tuple[int, ...]
 SHARDS = "run-*-of-*.json"
+LEFT_OUT = "left_out.json"
 
 
 def discover(
@@ -50,36 +54,41 @@ def discover(
     """Score every head on the strips and write the results into `out`.
 
     heads.json (the `top` heads), gaze_head_ranking.json (all heads, in the layout of the paper's authors), scores.csv,
-    scores.safetensors, verdict.json, and figures. Each strip's samples are written as soon as they are computed;
-    `resume` continues a run that was stopped. Strips that cannot be read are left out. Under torchrun or accelerate
-    launch, each rank takes a share of the strips, all return the same scores, and the first one writes.
+    scores.safetensors, verdict.json, left_out.json (strips that could not be read, and why) and figures. Each strip's
+    samples are written as soon as they are computed; `resume` continues a run that was stopped. Under torchrun or
+    accelerate launch, each rank takes a share of the strips, all return the same scores, and the first one writes.
     Raises InputError if `out` holds another run, or a run and not `resume`.
     """
     rank, ranks = processes.launched()
     run, partial = _describe(model, strips), out / "strips"
-    if rank == 0:
-        _Record.begin(partial, run, (0, 1), resume=resume)
-    processes.wait()
-    if rank > 0:
-        _Record.begin(partial, run, (0, 1), resume=True)
-    shapes = _samples(model, strips, partial, (rank, ranks))
-    scores = _collect(run, partial, strips.names, shapes)
-    if rank == 0:
-        write_results(scores, out, top=top, rank_by=rank_by)
+    with one_writer(partial / "run.json" if rank == 0 else None):
+        if rank == 0:
+            _Record.begin(partial, model, run, (0, 1), resume=resume)
+        processes.wait()
+        if rank > 0:
+            _Record.begin(partial, model, run, (0, 1), resume=True)
+        shapes, left_out = _samples(model, strips, partial, (rank, ranks))
+        scores = _collect(run, partial, strips.names, shapes)
+        left_out = {name: why for part in processes.gathered(left_out) for name, why in part.items()}
+        if rank == 0:
+            write_results(scores, out, top=top, rank_by=rank_by, left_out={**_before(strips), **left_out})
     return scores
 
 
-def sample_strips(model: Model, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> None:
+def sample_strips(model: Model, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> dict[str, str]:
     """One job of several that share a run. shard=(i, n) samples every n-th strip, starting with the i-th, from 0.
 
     The jobs may write into one folder, or each into its own folder; then copy the contents of all into one. When all
-    jobs are done, `merge_samples` writes the results. Errors as for `discover`.
+    jobs are done, `merge_samples` writes the results. Returns name -> reason, of the strips that were left out. Errors
+    as for `discover`.
     """
     partial, shard = out / "strips", check_shard(shard)
-    record = _Record.begin(partial, _describe(model, strips), shard, resume=resume)
-    shapes = _samples(model, strips, partial, shard)
-    names = strips.names[shard[0] :: shard[1]]
-    record.write(names=names, left_out=[name for index, name in _share(strips.names, shard) if index not in shapes])
+    with one_writer(_Record.path_of(partial, shard)):
+        record = _Record.begin(partial, model, _describe(model, strips), shard, resume=resume)
+        _, left_out = _samples(model, strips, partial, shard)
+        left_out = {**_before(strips), **left_out}
+        record.write(names=strips.names[shard[0] :: shard[1]], left_out=left_out)
+    return left_out
 
 
 def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadScores:
@@ -91,16 +100,18 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
     records = [_Record.read(path) for path in sorted(partial.glob(SHARDS))]
     if not records:
         raise InputError(f"{out} holds no shards of a run: expected what `gaze-lens discover --shard i/n` wrote.")
-    for record in records[1:]:
+    for record in records:
         record.must_be_of(records[0].run)
+        record.must_be_in_place()
     number = records[0].shard[1]
     refuse_unfinished(out, {record.shard: record.names is not None for record in records})
     by_first = {record.shard[0]: record.names or () for record in records}
     names = [by_first[index % number][index // number] for index in range(records[0].run["strips"])]
-    left_out = {name for record in records for name in record.left_out}
+    left_out = {name: why for record in records for name, why in record.left_out.items()}
     shapes = {index: _shape(partial, name) for index, name in enumerate(names) if name not in left_out}
-    scores = _collect(records[0].run, partial, names, shapes)
-    write_results(scores, out, top=top, rank_by=rank_by)
+    with one_writer(partial / "run.json"):
+        scores = _collect(records[0].run, partial, names, shapes)
+        write_results(scores, out, top=top, rank_by=rank_by, left_out=left_out)
     return scores
 
 
@@ -109,16 +120,37 @@ def has_shards(out: Path) -> bool:
     return any((out / "strips").glob(SHARDS))
 
 
-def write_results(scores: HeadScores, out: Path, *, top: int = 100, rank_by: str = "score") -> None:
-    """Write heads, tables and figures into a folder."""
+def write_results(
+    scores: HeadScores,
+    out: Path,
+    *,
+    top: int = 100,
+    rank_by: str = "score",
+    left_out: Mapping[str, str] | None = None,
+) -> None:
+    """Write heads, tables and figures into a folder. left_out: strip -> why it has no sample."""
     scores.save(out / "scores.safetensors")
     scores.to_csv(out / "scores.csv")
     scores.save_ranking(out / "gaze_head_ranking.json")
-    scores.verdict().save(out / "verdict.json")
+    verdict = scores.verdict()
+    verdict.save(out / "verdict.json")
     heads = scores.top(min(top, scores.score.numel()), by=rank_by)
+    if len(heads) == scores.score.numel():
+        heads = heads.as_ranking(recommended=len(verdict.heads))
     heads.save(out / "heads.json")
+    write_whole(out / LEFT_OUT, json.dumps(dict(left_out or {}), indent=1).encode())
     show.scores(scores).save(out / "scores.png")
     show.matrices(scores, heads[:8]).save(out / "matrices.png")
+
+
+def left_out_of(out: Path) -> dict[str, str]:
+    """Strip -> why it was left out, of the results in a folder."""
+    return json.loads((out / LEFT_OUT).read_text())
+
+
+def _before(strips: Pictures) -> dict[str, str]:
+    """Name -> why, of what was left out before any strip was read."""
+    return reasons_by_name(strips.left_out)
 
 
 def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
@@ -134,25 +166,32 @@ def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
 class _Record:
     """The file that describes the samples beside it.
 
-    run: the settings. names: the strips of a shard, once it is finished. left_out: those that cannot be read.
+    run: the settings. names: the strips of a shard, once it is finished. left_out: those that cannot be read, and why.
     """
 
     path: Path
     run: dict[str, Any]
     shard: Shard
     names: tuple[str, ...] | None = None
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def path_of(partial: Path, shard: Shard) -> Path:
+        """The file of a shard, or of a whole run."""
+        first, number = shard
+        return partial / ("run.json" if number == 1 else f"run-{first + 1}-of-{number}.json")
 
     @classmethod
-    def begin(cls, partial: Path, run: dict[str, Any], shard: Shard, *, resume: bool) -> "_Record":
+    def begin(cls, partial: Path, model: Model, run: dict[str, Any], shard: Shard, *, resume: bool) -> "_Record":
         """Start a folder of samples, or check that the samples there are of the same run."""
-        first, number = shard
-        path = partial / ("run.json" if number == 1 else f"run-{first + 1}-of-{number}.json")
-        for other in sorted(partial.glob("run*.json")):
-            cls.read(other).must_be_of(run)
+        path = cls.path_of(partial, shard)
+        for other in map(cls.read, sorted(partial.glob("run*.json"))):
+            run = settings_as_written(run, other.run, model)
+            other.must_be_of(run)
         if path.exists() and not resume:
             raise InputError(f"{partial.parent} holds a run of these strips already; add --resume, or choose another.")
         record = cls.read(path) if path.exists() else cls(path, run, shard)
+        record.must_be_in_place()
         record.write(names=record.names, left_out=record.left_out)
         return record
 
@@ -160,10 +199,13 @@ class _Record:
     def read(cls, path: Path) -> "_Record":
         values = json.loads(path.read_text())
         names = None if values["names"] is None else tuple(values["names"])
-        return cls(path, values["run"], tuple(values["shard"]), names, tuple(values["left_out"]))
+        left_out = values["left_out"]
+        if isinstance(left_out, list):  # version 0.1 wrote the names alone
+            left_out = dict.fromkeys(left_out, "it could not be read")
+        return cls(path, values["run"], tuple(values["shard"]), names, left_out)
 
-    def write(self, *, names: Iterable[str] | None, left_out: Iterable[str]) -> None:
-        values = {"run": self.run, "shard": self.shard, "left_out": [*left_out], "names": names and [*names]}
+    def write(self, *, names: Iterable[str] | None, left_out: Mapping[str, str]) -> None:
+        values = {"run": self.run, "shard": self.shard, "left_out": dict(left_out), "names": names and [*names]}
         write_whole(self.path, json.dumps(values, indent=1).encode())
 
     def must_be_of(self, run: dict[str, Any]) -> None:
@@ -171,28 +213,41 @@ class _Record:
         if changed:
             raise InputError(f"{self.path} holds a run with other {', '.join(changed)}; choose another folder.")
 
+    def must_be_in_place(self) -> None:
+        """Raises InputError where the file has the name of another shard."""
+        if self.path != self.path_of(self.path.parent, self.shard):
+            raise InputError(
+                f"{self.path} holds shard {str_of(self.shard)} of a run: it was copied or renamed. Delete it, run the "
+                "shard that its name says, and merge again."
+            )
+
 
 def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
     """The (index, name) of the strips of a shard."""
     return list(enumerate(names))[shard[0] :: shard[1]]
 
 
-def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> dict[int, Shape]:
-    """Write a shard's missing samples. Returns index -> shape of the sample, for the strips that can be read."""
+def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> tuple[dict[int, Shape], dict[str, str]]:
+    """Write a shard's missing samples.
+
+    Returns index -> shape of the sample, for the strips that can be read; and name -> why, for the others.
+    """
     share = _share(strips.names, shard)
     stored = {index: _stored(strips, name, partial) for index, name in share}
     shapes = {index: shape for index, shape in stored.items() if shape is not None}
+    left_out: dict[str, str] = {}
     hidden = processes.launched()[0] > 0
     with tqdm(total=len(share), initial=len(shapes), desc="strips", unit="strip", disable=hidden) as bar:
         for index, name in share:
             if index not in shapes:
                 strip = _read(strips, name)
                 if isinstance(strip, str):
+                    left_out[name] = strip
                     bar.write(f"Left out: {strip}", file=sys.stderr)
                 else:
                     shapes[index] = _sample(model, name, strip, partial)
                 bar.update()
-    return shapes
+    return shapes, left_out
 
 
 def _read(strips: Pictures, name: str) -> Picture | str:
@@ -204,22 +259,30 @@ def _read(strips: Pictures, name: str) -> Picture | str:
 
 
 def _stored(strips: Pictures, name: str, partial: Path) -> Shape | None:
-    """The shape of a strip's sample if its file exists, is complete, and is of the same picture; else None."""
+    """The shape of a strip's sample if its file exists, is complete, and is of the same picture; else None.
+
+    Where the picture can no longer be read, its sample counts.
+    """
     path = _path(partial, name)
-    if not path.exists() or isinstance(strip := _read(strips, name), str):
+    if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
-            same = (file.metadata() or {}).get("picture") == picture_digest(strip)
-            return tuple(file.get_slice("sample").get_shape()) if same else None
+            about, shape = file.metadata() or {}, tuple(file.get_slice("sample").get_shape())
     except SafetensorError:  # an incomplete file, for example after a full disk
         return None
+    strip = _read(strips, name)
+    if isinstance(strip, str):
+        message = f"The sample of '{name}' is kept, and its picture cannot be compared with it: {strip}"
+        warnings.warn(message, stacklevel=2)
+        return shape
+    return shape if about.get("picture") == picture_digest(strip) else None
 
 
 def _sample(model: Model, name: str, strip: Picture, partial: Path) -> Shape:
     """Compute the sample of a strip and write it."""
     (sample,) = score_strips(model, [strip], progress=False)
-    about = {"strip": name, "picture": picture_digest(strip)}
+    about = {"strip": name, "picture": picture_digest(strip), "image": image_digest(strip)}
     write_whole(_path(partial, name), save({"sample": sample.to(torch.float32)}, metadata=about))
     return tuple(sample.shape)
 
@@ -246,4 +309,14 @@ def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], shapes: M
     samples = gather_samples(rows, len(names), widest(shapes.values()))
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
-    return scores_of(samples, model=run["model"], fingerprint=run["fingerprint"])
+    parts = processes.gathered({index: _image(partial, names[index]) for index in shapes})
+    images = {index: image for part in parts for index, image in part.items() if image is not None}
+    return scores_of(
+        samples, model=run["model"], fingerprint=run["fingerprint"], images=[images[index] for index in sorted(images)]
+    )
+
+
+def _image(partial: Path, name: str) -> str | None:
+    """The fingerprint of a strip's image; None in a sample that version 0.1 wrote."""
+    with safe_open(_path(partial, name), "pt") as file:
+        return (file.metadata() or {}).get("image")

@@ -129,7 +129,7 @@ def lowest(count: int, n_heads: int) -> float:
 
 
 def _check(model: ModelShape, heads: HeadSet, names: Sequence[str], draws: int) -> None:
-    HeadSet.of(heads, model)
+    HeadSet.of(heads, model).refuse_ranking(model)
     unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
     if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
         raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")

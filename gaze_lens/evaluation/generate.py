@@ -5,23 +5,38 @@
 The pictures run one after the other. An image is encoded once; conditions and targets are rows of its batches.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from gaze_lens.data.picture_digests import names_of
+from gaze_lens.data.picture_digests import image_digest, names_of
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.condition import Condition, checked
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
-from gaze_lens.evaluation.records import KIND, Generations, Record, check_picture, describe, picture_line, skipped_line
+from gaze_lens.evaluation.records import (
+    KIND,
+    Generations,
+    Record,
+    check_picture,
+    chosen_warning,
+    describe,
+    left_out_lines,
+    picture_line,
+    skipped_line,
+)
 from gaze_lens.evaluation.steered_rows import Row, Text, answers
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model.weights_digest import settings_as_written
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
-from gaze_lens.runs.journal import Journal, Line, header
+from gaze_lens.runs.journal import Journal, Line, header, same_run
+from gaze_lens.runs.left_out import reasons_by_name
+from gaze_lens.runs.locks import one_writer
 from gaze_lens.runs.shards import check_shard
 
 
@@ -42,9 +57,12 @@ def generate_answers(
 
     path: a file of JSON lines; None keeps everything in memory. resume: continue the file. seed: of random orders and
     places. batch_size: answers at a time. shard: (i, n) takes every n-th picture, starting with the i-th, from 0.
-    Pictures that cannot be read, and targets without an image token, are recorded as skipped.
+    Pictures that cannot be read, and targets without an image token, are recorded as skipped; answers with logits that
+    are NaN or infinite as failed, and tried again when the run is resumed. Warns of pictures that the heads were chosen
+    on.
     Raises InputError if there are no pictures, if two conditions share a name, for objects that are no condition or no
-    protocol, and for a file of another run or of other pictures.
+    protocol, and for a file of another run or of other pictures, or one that
+    another process is writing.
     """
     conditions = checked(conditions)
     if not isinstance(protocol, Protocol):
@@ -53,20 +71,23 @@ def generate_answers(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
     settings = describe(model, pictures, protocol, conditions, seed=seed)
-    journal = Journal.open(path, header(KIND, settings), resume=resume)
-    run = _Run(model, protocol, conditions, journal, Generations.of(settings, journal.lines), seed, batch_size)
-    finished = run.generations.finished()
-    for index, name in todo:
-        if name in run.generations.pictures:
-            check_picture(run.generations.pictures[name], pictures[index])
-    done = sum(name in finished for _, name in todo)
-    with tqdm(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
-        for index, name in todo:
-            if name not in finished:
-                run.answer_picture(index, name, pictures)
-                bar.update()
-                bar.set_postfix(answers=len(run.generations.records))
-    return run.generations
+    with one_writer(path):
+        check = partial(_same_run, model)
+        journal = Journal.open(path, header(KIND, settings, shard=shard), check=check, resume=resume)
+        generations = Generations.of(journal.header["run"], journal.lines)
+        run = _Run(model, protocol, conditions, journal, generations, seed, batch_size)
+        run.answer_all(pictures, todo, progress=progress)
+    if generations.chosen:
+        warnings.warn(chosen_warning(generations), stacklevel=2)
+    return generations
+
+
+def _same_run(model: Model, path: Path, actual: Line, expected: Line) -> None:
+    """Raises InputError unless a file is of this run, with the fingerprint of weights that its version wrote."""
+    written = actual.get("run")
+    if isinstance(written, dict):
+        expected = {**expected, "run": settings_as_written(expected["run"], written, model)}
+    same_run(path, actual, expected)
 
 
 def _shard(names: Sequence[str], shard: tuple[int, int]) -> list[tuple[int, str]]:
@@ -89,6 +110,38 @@ class _Run:
     seed: int
     batch_size: int
 
+    @cached_property
+    def chosen_on(self) -> set[str]:
+        """Fingerprints of the images that the conditions' heads were chosen on, as far as they are known."""
+        return {image for condition in self.conditions if condition.heads for image in condition.heads.chosen_on}
+
+    def answer_all(self, pictures: Sequence[Picture], todo: Sequence[tuple[int, str]], *, progress: bool) -> None:
+        """Write down what was left out, and the answers that are missing or have failed."""
+        left_out = reasons_by_name(getattr(pictures, "left_out", {}))
+        known = self.generations.left_out
+        self.write(left_out_lines({name: why for name, why in left_out.items() if known.get(name) != why}))
+        for index, name in todo:
+            if name in self.generations.pictures:
+                self.check(index, name, pictures)
+        finished = self.generations.finished() - {record.picture for record in self.generations.failed}
+        done = sum(name in finished for _, name in todo)
+        with tqdm(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
+            for index, name in todo:
+                if name not in finished:
+                    self.answer_picture(index, name, pictures)
+                    bar.update()
+                    bar.set_postfix(answers=len(self.generations.records))
+
+    def check(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
+        """Refuse another picture than the one begun with. One that can no longer be read keeps its answers."""
+        try:
+            picture = pictures[index]
+        except (ImageError, RegionError) as error:
+            message = f"The answers about '{name}' are kept, and its picture cannot be compared with theirs: {error}"
+            warnings.warn(message, stacklevel=2)
+        else:
+            check_picture(self.generations.pictures[name], picture)
+
     def answer_picture(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
         """Generate and write the answers about one picture that are missing."""
         try:
@@ -99,8 +152,11 @@ class _Run:
             return
         rows = plan(self.protocol, picture, self.conditions, seed=(self.seed, index))
         if name not in self.generations.pictures:
-            self.write([picture_line(name, picture, len(rows))])
-        rows = [row for row in rows if self.record(name, row).key not in self.generations.answered[name]]
+            chosen = bool(self.chosen_on) and image_digest(picture) in self.chosen_on
+            self.write([picture_line(name, picture, len(rows), chosen=chosen)])
+        failed = {record.key for record in self.generations.failed}
+        done = self.generations.answered[name] - failed
+        rows = [row for row in rows if self.record(name, row).key not in done]
         reasons = {row: _reason_to_skip(row, encoded) for row in rows}
         self.write([self.record(name, row, skipped=reason).to_line() for row, reason in reasons.items() if reason])
         rows = [row for row in rows if not reasons[row]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from gaze_lens.comics.questions import NARRATE, OPEN, ask
 from gaze_lens.deprecation import warn_renamed
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, ModelError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription
@@ -147,6 +147,9 @@ def _answers(
     model: Model, pictures: Sequence[Picture], condition: Condition, protocol: Protocol, **options: Any
 ) -> list[Answer]:
     records = generate_answers(model, list(pictures), [condition], protocol=protocol, **options).records
+    failed = next((record.failed for record in records if record.failed), None)
+    if failed:
+        raise ModelError(f"An answer cannot be counted: {failed}. Look for such values in weights and hooks.")
     numbers = [(int(record.picture), record) for record in records if not record.skipped]
     return [_judged(n, pictures[n], record.targets[0], record.text) for n, record in numbers]
 

@@ -5,7 +5,7 @@ generations = Generations.read("out/generations.jsonl")
 generations.records[0].text, generations.pictures["strip 1"]["captions"]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.journal import Line, read
+from gaze_lens.runs.left_out import told
 
 KIND = "generations"
+FAILED = 10  # answers that are named on the terminal
 OLD_KEYS = {"aims": "steered_to"}  # version 0.1 wrote the first
 
 
@@ -34,7 +36,8 @@ class Record:
         were steered to, if these are not the targets.
     pieces: the text, cut where the target changes: one piece for each target that was reached. steps: the token at
         which each piece begins.
-    skipped: why there is no answer, or None.
+    skipped: why there is no answer, or None. failed: why its generation failed (logits that are no numbers), or None;
+        a resumed run tries again.
     """
 
     picture: str
@@ -50,6 +53,7 @@ class Record:
     pieces: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
     skipped: str | None = None
+    failed: str | None = None
 
     aims = renamed_attribute("aims", "steered_to")
 
@@ -76,9 +80,11 @@ class Record:
 class Generations:
     """Everything that a run has written so far.
 
-    run: its settings. records: the answers.
-    pictures: name -> size, bounds of the regions, captions ("" if a region has none), a digest, and the number of
-        answers when it is finished. answered: name -> keys of its answers. skipped: name -> why it could not be used.
+    run: its settings. records: the answers, each once.
+    pictures: name -> size, bounds of the regions, captions ("" if a region has none), a digest, the number of answers
+        when it is finished, and "chosen" if the heads were chosen on it.
+    answered: name -> keys of its answers. skipped: name -> why it could not be used. left_out: name -> why it was not
+        among the run's pictures at all.
     """
 
     run: Line
@@ -86,6 +92,8 @@ class Generations:
     pictures: dict[str, Line] = field(default_factory=dict)
     answered: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    _places: dict[tuple[Any, ...], int] = field(default_factory=dict, repr=False)  # key -> index in records
 
     @classmethod
     def of(cls, run: Line, lines: Sequence[Line]) -> "Generations":
@@ -101,16 +109,38 @@ class Generations:
         return cls.of(*read(path, kind=KIND))
 
     def add(self, line: Line) -> None:
-        """Add one line."""
+        """Add one line. Raises InputError where it contradicts another one."""
+        name = line["picture"]
         if line["kind"] == "answer":
-            record = Record.from_line(line)
+            self._add_answer(Record.from_line(line))
+        elif line["kind"] == "picture":
+            self._add_picture(name, line)
+        else:
+            (self.left_out if line["kind"] == "left out" else self.skipped)[name] = line["why"]
+
+    def _add_answer(self, record: Record) -> None:
+        """Add an answer. The same one twice counts once, and one that failed is replaced."""
+        if record.picture not in self.pictures:
+            raise InputError(f"An answer about picture '{record.picture}' comes before its line; begin the run again.")
+        place = self._places.setdefault(record.key, len(self.records))
+        if place == len(self.records):
             self.records.append(record)
             self.answered[record.picture].add(record.key)
-        elif line["kind"] == "picture":
-            self.pictures[line["picture"]], self.answered[line["picture"]] = line, set()
-            self.skipped.pop(line["picture"], None)
-        else:
-            self.skipped[line["picture"]] = line["why"]
+        elif self.records[place].failed:
+            self.records[place] = record
+        elif not record.failed and self.records[place] != record:
+            _, condition, draw, targets = record.key
+            raise InputError(
+                f"The run has two different answers about picture '{record.picture}', condition {condition!r} (draw "
+                f"{draw}), target {', '.join(targets)}: two processes have written it. Begin it again, in a new folder."
+            )
+
+    def _add_picture(self, name: str, line: Line) -> None:
+        known = self.pictures.setdefault(name, line)
+        if any(known[key] != line[key] for key in ("digest", "captions", "regions", "answers")):
+            raise InputError(f"The run has two different pictures of the name '{name}'; begin it again.")
+        self.answered.setdefault(name, set())
+        self.skipped.pop(name, None)
 
     @property
     def protocol(self) -> Protocol:
@@ -122,19 +152,41 @@ class Generations:
         """The run's conditions."""
         return [Condition.from_dict(values) for values in self.run["conditions"]]
 
+    @property
+    def unused(self) -> dict[str, str]:
+        """Pictures without answers -> why: those that could not be read, by the run or before it."""
+        return {**self.left_out, **self.skipped}
+
+    @property
+    def failed(self) -> list[Record]:
+        """The answers whose generation failed."""
+        return [record for record in self.records if record.failed]
+
+    @property
+    def chosen(self) -> list[str]:
+        """The pictures that are among those that the heads were chosen on."""
+        return [name for name, line in self.pictures.items() if line.get("chosen")]
+
     def finished(self) -> set[str]:
-        """The pictures that have all their answers."""
+        """The pictures that have all their answers, those that failed among them."""
         return {name for name, line in self.pictures.items() if len(self.answered[name]) == line["answers"]}
 
 
-def picture_line(name: str, picture: Picture, answers: int) -> Line:
-    """The line that comes before a picture's answers."""
+def picture_line(name: str, picture: Picture, answers: int, *, chosen: bool = False) -> Line:
+    """The line that comes before a picture's answers. chosen: whether the heads were chosen on it."""
     bounds = {key: shape.bounds for key, shape in picture.regions.items()}
+    mark = {"chosen": True} if chosen else {}
     return {
         "kind": "picture", "picture": name, "size": list(picture.image.size), "answers": answers,
         "regions": {key: [box.x0, box.y0, box.x1, box.y1] for key, box in bounds.items()},
         "captions": {key: picture.captions.get(key, "") for key in picture.regions}, "digest": picture_digest(picture),
+        **mark,
     }  # fmt: skip
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> list[Line]:
+    """The lines for pictures that are not among those of the run. left_out: name -> why."""
+    return [{"kind": "left out", "picture": name, "why": reason} for name, reason in left_out.items()]
 
 
 def skipped_line(name: str, reason: str) -> Line:
@@ -161,3 +213,19 @@ def check_picture(line: Line, picture: Picture) -> None:
             f"The run was made on another picture of the name '{line['picture']}': its pixels, regions or captions "
             "differ. Give the pictures that the run was begun with, or choose another folder."
         )
+
+
+def chosen_warning(generations: Generations) -> str:
+    """What to know about accuracy on the pictures that the heads were chosen on."""
+    return (
+        f"{len(generations.chosen)} of the {len(generations.pictures)} pictures are among those that the heads were "
+        "chosen on, so that accuracy is too high: evaluate on other pictures."
+    )
+
+
+def losses_told(generations: Generations) -> list[str]:
+    """Lines that name what has no answer: pictures by reason, and the first answers that failed."""
+    failed = generations.failed
+    lines = [f"Failed: {r.picture}, {r.condition}, {', '.join(r.targets)}: {r.failed}" for r in failed[:FAILED]]
+    more = [f"Failed: {len(failed) - FAILED} more answers"] * (len(failed) > FAILED)
+    return told(generations.unused) + lines + more

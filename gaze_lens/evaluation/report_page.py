@@ -38,8 +38,8 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
     report.section(
         "Does the answer describe the target?",
         f"Share of judged answers whose match is their target. Chance is {results.chance:.1%}. Intervals: 95 %, "
-        "percentile bootstrap over pictures, 10,000 resamples. Errors of the judge and skipped answers are "
-        "counted separately; they are no misses.",
+        "percentile bootstrap over pictures, 10,000 resamples. Errors of the judge, and answers that were "
+        "skipped or failed, are counted separately; they are no misses.",
     )
     if (table.n[table.curve == ""] > 0).any():
         report.figure(show.accuracies(results), "Accuracy by condition.")
@@ -53,9 +53,8 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
     for along in ("heads", "strength"):
         if (table.n[table.curve == along] > 0).any():
             report.figure(show.accuracy_curve(results, along), f"Accuracy along the curve of {along}.")
-    if results.missing or results.generations.skipped:
-        skipped = [f"{name}: {why}" for name, why in results.generations.skipped.items()]
-        report.section("Not in these figures", f"{results.missing} pictures are not finished.", *skipped[:20])
+    if caveats := results.caveats():
+        report.section("Not in these figures, or doubtful", *caveats)
 
 
 def _row(row: TableRow, *, moves: bool) -> dict[str, str]:
@@ -66,6 +65,8 @@ def _row(row: TableRow, *, moves: bool) -> dict[str, str]:
         "repeats": _percent(row["repeats"]), "repeats as misses": _percent(row["without_repeats"]),
         "errors": str(row["errors"]), "skipped": str(row["skipped"]),
     }  # fmt: skip
+    if "failed" in row:
+        cells["failed"] = str(row["failed"])
     if moves:
         defined = row["rho"] == row["rho"] and row["rho"] is not None
         rho = f"{row['rho']:.2f} [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if defined else ""
@@ -97,7 +98,7 @@ def _examples(report: Report, results: Results) -> None:
     examples = examples.sort_values(["picture", "place"], kind="stable")
     rows, marks = [], []
     for row in examples.to_dict("records"):
-        outcomes = (row["skipped"], row["error"], row["match"])  # those that are missing are NaN
+        outcomes = (row["skipped"], row["failed"], row["error"], row["match"])  # those that are missing are NaN
         outcome = next((one for one in outcomes if isinstance(one, str) and one), "none")
         rows.append((row["picture"], row["condition"], row["target"], row["text"], outcome))
         marks.append(None if row["correct"] != row["correct"] else bool(row["correct"]))

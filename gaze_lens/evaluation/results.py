@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
-from gaze_lens.evaluation.records import Generations, Record
+from gaze_lens.evaluation.records import Generations, Record, chosen_warning, losses_told
 from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
 from gaze_lens.text.caption_matching import repeats
 
@@ -41,8 +41,8 @@ class Results:
     """The judged answers of a run.
 
     generations: the answers. judge: the judge's name. judgements: an answer's key -> a judgement for each target.
-    Errors of the judge and skipped answers are counted separately; they are no misses. Intervals are bootstrapped over
-    pictures (95 %, 10,000 resamples), with the run's seed.
+    Errors of the judge, and answers that were skipped or failed, are counted separately; they are no misses. Intervals
+    are bootstrapped over pictures (95 %, 10,000 resamples), with the run's seed.
     """
 
     generations: Generations
@@ -58,7 +58,12 @@ class Results:
     @property
     def missing(self) -> int:
         """Pictures that the run has not finished."""
-        return self.generations.run["pictures"] - len(self.generations.finished()) - len(self.generations.skipped)
+        return self.generations.run["pictures"] - len(self.generations.finished() | self.generations.skipped.keys())
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Pictures that are in no figure -> why: those that could not be read, by the run or before it."""
+        return self.generations.unused
 
     @property
     def chance(self) -> float:
@@ -72,21 +77,23 @@ class Results:
 
         Columns: picture, condition, draw, turn, target, place (the target's, in reading order, from 0), text, match,
         match_place, correct (1, 0, or NaN if it was not judged), margin, repeats (1 if the text has the words of the
-        unsteered answer, else 0; NaN if there is none), error, skipped.
+        unsteered answer, else 0; NaN if there is none), error, skipped, failed.
         """
         import pandas
 
         columns = (
             "picture", "condition", "draw", "turn", "target", "place", "text", "match", "match_place", "correct",
-            "margin", "repeats", "error", "skipped",
+            "margin", "repeats", "error", "skipped", "failed",
         )  # fmt: skip
-        plain = {(r.picture, r.targets): r.text for r in self.generations.records if not r.heads and not r.skipped}
+        answered = [r for r in self.generations.records if not (r.skipped or r.failed)]
+        plain = {(r.picture, r.targets): r.text for r in answered if not r.heads}
         rows = [row for record in self.generations.records for row in self._rows(record, plain)]
         return pandas.DataFrame(rows, columns=columns).astype({"correct": float, "margin": float, "repeats": float})
 
     def _rows(self, record: Record, plain: Mapping[Key, str]) -> list[tuple]:
         places = {name: index for index, name in enumerate(self.generations.pictures[record.picture]["regions"])}
-        unsteered = plain.get((record.picture, record.targets)) if record.heads and not record.skipped else None
+        is_steered = record.heads and not (record.skipped or record.failed)
+        unsteered = plain.get((record.picture, record.targets)) if is_steered else None
         repeated = None if unsteered is None else float(repeats(record.text, unsteered))
         judgements: list[dict[str, Any]] = self.judgements.get(record.key, [])
         rows = []
@@ -98,6 +105,7 @@ class Results:
             rows.append((
                 record.picture, record.condition, record.draw, turn, target, places[target], text, judgement["match"],
                 match_place, correct, judgement["margin"], repeated, judgement["error"], record.skipped,
+                record.failed,
             ))  # fmt: skip
         return rows
 
@@ -149,7 +157,7 @@ class Results:
 
         Columns: condition, curve, heads, strength, draws, accuracy, low, high, n, least and most (of the draws),
         repeats (share of answers that repeat the unsteered one), without_repeats (accuracy if these count as misses, as
-        in the paper), errors, skipped; for a narration also rho, rho_low and rho_high.
+        in the paper), errors, skipped; for a narration also rho, rho_low and rho_high; where answers failed, failed.
         """
         import pandas
 
@@ -165,6 +173,8 @@ class Results:
             "most": by_draw.max(), "repeats": rows.repeats.mean(), "without_repeats": _strict(rows),
             "errors": int(rows.error.notna().sum()), "skipped": int(rows.skipped.notna().sum()),
         }  # fmt: skip
+        if self.generations.failed:
+            summary["failed"] = int(rows.failed.notna().sum())
         if self.generations.protocol.moves:
             rho = _numbers(self.spearman(name), "rho")
             summary |= {"rho": rho["rho"], "rho_low": rho["low"], "rho_high": rho["high"]}
@@ -196,7 +206,8 @@ class Results:
         tables = {"conditions": self.table(), "by target": self.by_target(), "comparisons": self.comparisons()}
         return {
             "run": self.generations.run, "judge": self.judge, "chance": self.chance, "unfinished": self.missing,
-            "skipped pictures": self.generations.skipped,
+            "skipped pictures": self.left_out, "chosen on": self.generations.chosen,
+            "failed answers": [_failure(record) for record in self.generations.failed],
             **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
         }  # fmt: skip
 
@@ -208,10 +219,22 @@ class Results:
         lines = [repr(self), f"{'condition':<16}{'heads':>6}  describes the target (chance {self.chance:.1%})"]
         for row in self.table().to_dict("records"):
             share = "{accuracy:.1%} [{low:.1%}, {high:.1%}] of {n}".format_map(row) if row["n"] else "not judged"
-            others = [f"; {row[name]} {name}" for name in ("errors", "skipped") if row[name]]
+            others = [f"; {row[name]} {name}" for name in ("errors", "skipped", "failed") if row.get(name)]
             lines.append(f"{row['condition']:<16}{row['heads']:>6}  {share}{''.join(others)}")
-        lines += [f"{self.missing} pictures are not finished."] * bool(self.missing)
-        return "\n".join(lines)
+        return "\n".join(lines + self.caveats())
+
+    def caveats(self) -> list[str]:
+        """What is not in the figures, and what makes them doubtful; a line for each reason."""
+        lines = [f"{self.missing} pictures are not finished."] * bool(self.missing)
+        lines += losses_told(self.generations)
+        if self.generations.chosen:
+            lines.append(f"Warning: {chosen_warning(self.generations)}")
+        return lines
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    names = "picture", "condition", "draw", "targets", "failed"
+    return {name: getattr(record, name) for name in names}
 
 
 def _strict(rows: "DataFrame") -> float:

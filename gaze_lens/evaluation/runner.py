@@ -16,16 +16,15 @@ from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
-from gaze_lens.evaluation.merge import FILE, file_of, interleave, merge_generations
+from gaze_lens.evaluation.merge import file_of, interleave, merge_generations, write_merged
 from gaze_lens.evaluation.protocols import Protocol, question
-from gaze_lens.evaluation.records import KIND, Generations
+from gaze_lens.evaluation.records import Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole
-from gaze_lens.runs.journal import write
 
 
 def evaluate(
@@ -51,8 +50,10 @@ def evaluate(
     options: seed=0 (of orders and places), batch_size=24 (answers at a time), as for `generate_answers`.
     Under torchrun or accelerate launch, each rank takes a share of the pictures and writes its own file, which the same
     number of ranks can resume. All ranks return the same results; the first one judges and writes the other files.
-    The same arguments give the same figures. Raises InputError if `out` holds another run, or a run and not `resume`;
-    and if the judge compares captions and the pictures have none.
+    The same arguments give the same figures. Pictures that were left out, and answers whose logits are NaN or infinite,
+    are named in the results; pictures that the heads were chosen on are warned of. Raises InputError if `out` holds
+    another run, or a run and not `resume`, or another process writes there; and if the judge compares captions and the
+    pictures have none.
     """
     protocol = protocol or question()
     if len(pictures):
@@ -86,7 +87,7 @@ def _of_all_ranks(generations: Generations, names: list[str], out: str | Path | 
     """The answers of all ranks, in the order of one process; also written into `out`, unless it is None."""
     lines = interleave(processes.gathered((generations, names)))
     if out is not None:
-        write(Path(out) / FILE, generations.run, lines, kind=KIND)
+        write_merged(Path(out), generations.run, lines)
     return Generations.of(generations.run, lines)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from gaze_lens.attention.switchable_bias import SwitchableBias
-from gaze_lens.errors import HookError
+from gaze_lens.errors import HookError, NotFiniteError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.heads.head_set import HeadSet
@@ -43,39 +43,69 @@ class Row:
 
 @dataclass(frozen=True)
 class Text:
-    """An answer. pieces: the text, cut where the target changes. steps: the tokens, from 0, at which pieces begin."""
+    """An answer. pieces: the text, cut where the target changes. steps: the tokens, from 0, at which pieces begin.
+
+    failed: why there is none, where the logits were no numbers.
+    """
 
     text: str
     pieces: tuple[str, ...]
     steps: tuple[int, ...]
+    failed: str | None = None
 
 
 def answers(model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> list[Text]:
     """One answer for each row of a batch; each is the answer that the row would get alone."""
     if protocol.moves:
-        generation, steps = narrate(model, protocol, inputs, rows)
+        generation, steps, error = _narrate(model, protocol, inputs, rows)
         ids = generation.tokens.tolist()
-        return [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
-    region = inputs.region([row.steered_to[0] for row in rows])
-    hooks = []
-    for condition, heads, group in _by_condition(rows):
-        hooks += steer(heads, region, mode=condition.mode, where=protocol.where, rows=group)
-    generation = model.generate(inputs, fwd_hooks=hooks, max_new_tokens=protocol.max_new_tokens)
-    return [Text(text, (text,), (0,)) for text in generation.texts]
+        texts = [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
+    else:
+        region = inputs.region([row.steered_to[0] for row in rows])
+        hooks = []
+        for condition, heads, group in _by_condition(rows):
+            hooks += steer(heads, region, mode=condition.mode, where=protocol.where, rows=group)
+        options = {"fwd_hooks": hooks, "max_new_tokens": protocol.max_new_tokens}
+        generation, error = _generated(model, inputs, **options)
+        texts = [Text(text, (text,), (0,)) for text in generation.texts]
+    reasons = {} if error is None else error.reasons
+    return [Text("", (), (), reasons[n]) if n in reasons else text for n, text in enumerate(texts)]
+
+
+def _generated(model: Model, inputs: VLMInputs, **options: Any) -> tuple[Generation, NotFiniteError | None]:
+    """A generation, and the error of its rows whose logits were no numbers, if there are any."""
+    try:
+        return model.generate(inputs, **options), None
+    except NotFiniteError as error:
+        return error.generation, error
 
 
 def narrate(model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> tuple[Generation, Steps]:
-    """One generation in which the targets change, and for each row the steps at which its target changed."""
+    """One generation in which the targets change, and for each row the steps at which its target changed.
+
+    Raises NotFiniteError where logits are no numbers.
+    """
+    generation, steps, error = _narrate(model, protocol, inputs, rows)
+    if error is not None:
+        raise error
+    return generation, steps
+
+
+def _narrate(
+    model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]
+) -> tuple[Generation, Steps, NotFiniteError | None]:
+    """As `narrate`, with the error of some rows beside what the others wrote."""
     changes = _TargetChanges(model, protocol, inputs, rows)
-    generation = model.generate(
+    generation, error = _generated(
+        model,
         inputs,
         fwd_hooks=[hook for switch in changes.switches.values() for hook in switch.hooks()],
         max_new_tokens=protocol.max_new_tokens,
         stopping_criteria=StoppingCriteriaList([changes]),
     )
-    if not all(bias in generation.acted for bias in changes.first):
+    if error is None and not all(bias in generation.acted for bias in changes.first):
         raise HookError(f"A steering never acted: {protocol} lets no forward of the generation be steered.")
-    return generation, changes.steps
+    return generation, changes.steps, error
 
 
 def _by_condition(rows: Sequence[Row]) -> Iterator[tuple[Condition, HeadSet, list[int]]]:

@@ -97,8 +97,7 @@ class HeadSet:
             raise HeadError(
                 f"{heads!r} is not a list of heads: expected a list of {FORMS}. Write HeadSet([{heads!r}])."
             )
-        if not isinstance(heads, Iterable):
-            raise HeadError(f"A {type(heads).__name__} is not a list of heads: expected a list of {FORMS}.")
+        _refuse_no_list(heads)
         parsed = tuple(Head.parse(head) for head in heads)
         if len(set(parsed)) < len(parsed):
             twice = _names(sorted({head for head in parsed if parsed.count(head) > 1}))
@@ -115,6 +114,7 @@ class HeadSet:
             itself is checked.
         Raises HeadError for an empty set, for heads outside the model, and for heads of another architecture.
         """
+        _refuse_no_list(heads)
         heads = heads if isinstance(heads, cls) else cls(heads)
         if not len(heads):
             raise HeadError("The set of heads is empty; choose at least one head, for example scores.top(10).")
@@ -159,6 +159,11 @@ class HeadSet:
         provenance = both[0] if both[0] == both[1] else {"operation": sign, "of": both}
         return HeadSet(heads, **about, provenance=provenance)
 
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """Fingerprints of the images that they were chosen on, as far as `provenance` has them."""
+        return frozenset(_images_of(self.provenance))
+
     def by_layer(self) -> dict[int, tuple[int, ...]]:
         """`heads.by_layer()[20]`: for each layer its heads; both in ascending order."""
         layers = sorted({head.layer for head in self})
@@ -172,6 +177,28 @@ class HeadSet:
             raise HeadError(
                 f"{_names(outside)} lie outside the model: expected layers 0 to {n_layers - 1} and heads 0 to "
                 f"{n_heads - 1}.{owner} Use heads that were found in this model."
+            )
+
+    def as_ranking(self, *, recommended: int = 0) -> "HeadSet":
+        """The same heads, known as a ranking: to steer with all heads of a model is refused, a slice of it is not.
+
+        recommended: how many of the best to take; 0 for no recommendation.
+        """
+        how = {"ranking": len(self), **({"recommended": recommended} if recommended else {})}
+        return HeadSet(self, model=self.model, fingerprint=self.fingerprint, provenance={**self.provenance, **how})
+
+    def refuse_ranking(self, model: ModelShape) -> None:
+        """`heads.refuse_ranking(model)`: raises HeadError where they rank all heads of the model, with none chosen.
+
+        They do if `as_ranking` made them, or if they are all that a file of unknown origin holds.
+        """
+        n_heads = model.cfg.n_layers * model.cfg.n_heads
+        is_ranking = "file" in self.provenance or self.provenance.get("ranking") == n_heads
+        if len(self) == n_heads and is_ranking:
+            best = self.provenance.get("recommended", 10)
+            raise HeadError(
+                f"This is a ranking of all {n_heads} heads of the model, and to edit all of them spoils every answer: "
+                f"take the best, for example heads[:{best}]."
             )
 
     def __str__(self) -> str:
@@ -201,7 +228,7 @@ class HeadSet:
         """`HeadSet.load("heads.json", model=name)`: what `save` wrote, or a ranking of the paper's authors.
 
         A ranking is a list, best first, of [layer, head], [layer, head, score] or {"layer":, "head":, "score":}, alone
-        or under a key of a JSON object; slice it for its best heads.
+        or under a key of a JSON object; slice it for its best heads (steering all heads of a model is refused).
         model, fingerprint: of the model that the heads are for. A file of another model is an error; with `force` its
             heads become those of this model. A file that names no model is accepted.
         Raises HeadError for a file that cannot be read, that holds no heads, or that belongs to another model.
@@ -228,6 +255,23 @@ class HeadSet:
             return cls(heads, model=owner, fingerprint=shape, provenance=provenance)
         refuse_other(os.fspath(path), heads, model=model, fingerprint=fingerprint)
         return heads
+
+
+def _refuse_no_list(heads: Any) -> None:
+    """Raises HeadError for what is no list; for scores of heads it says how to choose among them."""
+    if not isinstance(heads, Iterable):
+        hint = " Take the best of them: scores.top(10)." if hasattr(heads, "top") else ""
+        raise HeadError(f"A {type(heads).__name__} is not a list of heads: expected a list of {FORMS}.{hint}")
+
+
+def _images_of(provenance: Any) -> Iterator[str]:
+    """The fingerprints in a provenance, or in those of the sets that it was made of."""
+    if isinstance(provenance, dict):
+        images = provenance.get("images")
+        yield from images.split() if isinstance(images, str) else ()
+        parts = provenance.get("of")
+        for part in parts if isinstance(parts, list) else ():
+            yield from _images_of(part)
 
 
 def _entry(entry: Any) -> Any:

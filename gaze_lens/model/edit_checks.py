@@ -72,6 +72,7 @@ def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Ed
     for name, function in hooks:
         if isinstance(function, AttentionBias | SwitchableBias):
             function.heads.check(model.cfg.n_layers, model.cfg.n_heads)
+            function.heads.refuse_ranking(model)
             refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
             attached.setdefault(function, set()).update(_layers(name, function))
     with model.attention_backend.recording() as acted:

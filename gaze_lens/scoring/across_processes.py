@@ -13,6 +13,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
@@ -33,7 +34,8 @@ def score_heads(
     samples = list(score_strips(model, strips, **options))
     rows = zip(indices_of_shard(len(strips), batch_size, shard), samples, strict=True)
     filled = gather_samples(rows, len(strips), widest(sample.shape for sample in samples))
-    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at)
+    images = [image_digest(strip) for strip in strips]
+    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at, images=images)
 
 
 def gather_samples(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.comics.questions import ask
+from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.concatenation import concatenated
@@ -59,7 +60,8 @@ def score_heads(
     options: dict[str, Any] = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
     samples = list(score_strips(model, strips, prompts=prompts, at=at, **options))
     filled, _ = stacked(enumerate(samples), len(samples), widest(sample.shape for sample in samples))
-    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at)
+    images = [image_digest(strip) for strip in strips]
+    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at, images=images)
 
 
 def score_strips(
@@ -127,10 +129,21 @@ def stacked(
 
 
 def scores_of(
-    samples: Float[Tensor, "strip layer head asked attended"], *, model: str, fingerprint: str, at: str = "prompt"
+    samples: Float[Tensor, "strip layer head asked attended"],
+    *,
+    model: str,
+    fingerprint: str,
+    at: str = "prompt",
+    images: Sequence[str] = (),
 ) -> HeadScores:
-    """The samples of `score_strips` as HeadScores of a model."""
-    return HeadScores(samples, model, fingerprint, {"method": "gaze score", "at": at, "strips": len(samples)})
+    """The samples of `score_strips` as HeadScores of a model.
+
+    images: fingerprints of the strips' images, by which an evaluation notices that the heads were chosen on them.
+    """
+    provenance: dict[str, Any] = {"method": "gaze score", "at": at, "strips": len(samples)}
+    if images:
+        provenance["images"] = " ".join(images)
+    return HeadScores(samples, model, fingerprint, provenance)
 
 
 def _check(strips: Sequence[Picture], indices: Sequence[int], at: str) -> int:

@@ -1,5 +1,7 @@
 """`--shard i/n` and `gaze-lens merge`: the files of one process."""
 
+import json
+
 import pytest
 
 from gaze_lens import HeadSet, comics
@@ -16,15 +18,19 @@ def test_discover_in_shards(run, tmp_path):
         strip.image.save(tmp_path / "strips" / f"s{index}.png")
     (tmp_path / "strips" / "s1b.png").write_bytes(b"no image")
     options = ("discover", "--model", "tiny", "--strips", tmp_path / "strips", "--panels", 3, "--top", 4, "--out")
-    run(*options, tmp_path / "one")
+    assert "Left out: an image cannot be read (1): s1b" in run(*options, tmp_path / "one").output
+    assert json.loads((tmp_path / "one" / "left_out.json").read_text()) == {"s1b": "an image cannot be read"}
     result = run(*options, tmp_path / "jobs", "--shard", "2/2")
+    assert "Left out: an image cannot be read (1): s1b\n" in result.output
     assert f"Shard 2/2 is done. When all are: gaze-lens merge {tmp_path / 'jobs'}" in result.output
     with pytest.raises(InputError, match="not all of its 2 shards: 1/2 missing"):
         run("merge", tmp_path / "jobs")
     run(*options, tmp_path / "jobs", "--shard", "1/2", "--resume")
     result = run("merge", tmp_path / "jobs", "--top", 4)
+    assert "Left out: an image cannot be read (1): s1b\n" in result.output
     assert "3 strips of up to 3 panels" in result.output
     same(tmp_path / "one", tmp_path / "jobs", "heads.json", "scores.csv", "gaze_head_ranking.json", "verdict.json")
+    same(tmp_path / "one", tmp_path / "jobs", "left_out.json")
     run(*options, tmp_path / "single", "--shard", "1/1")
     same(tmp_path / "one", tmp_path / "single", "heads.json")
     for wrong in ("0/2", "3/2", "2", "a/b"):

@@ -56,16 +56,32 @@ def test_a_run_goes_on_where_the_old_version_stopped(folder, tiny_model, strips)
     assert '"steered_to"' in (folder / FILE).read_text().splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", [CaptionMatch, LikelihoodJudge])
-def test_judgements_of_the_old_version_are_not_made_again(folder, tiny_model, strips, kind, monkeypatch):
-    judge = kind(tiny_model) if kind is LikelihoodJudge else kind()
-    asked = []
-    monkeypatch.setattr(kind, "judge_all", lambda _self, descriptions, **_: asked.extend(descriptions) or [])
-    results = rejudge(folder, judge, pictures=strips, progress=False)
-    assert not asked
+def test_judgements_of_the_old_version_are_not_made_again_where_that_costs_something(
+    folder, tiny_model, strips, monkeypatch
+):
+    """They do not say which text was judged, and a warning says so."""
+    monkeypatch.setattr(LikelihoodJudge, "judge_all", lambda *_, **__: pytest.fail("asked"))
+    with pytest.warns(UserWarning, match="18 judgements are of version 0.1, which did not store which text was judged"):
+        results = rejudge(folder, LikelihoodJudge(tiny_model), pictures=strips, progress=False)
     assert results.accuracy("gaze").value == 1
     assert results.accuracy("elsewhere").value == 0
     assert results.answers.error.isna().all()
+
+
+def test_judgements_of_the_old_version_are_made_again_where_that_costs_nothing(folder):
+    """They are written down where they differ."""
+    stored = next(folder.glob("judgements-captionmatch*"))
+    content, right = stored.read_text(), rejudge(folder, CaptionMatch(), progress=False)
+    assert stored.read_text() == content
+    stored.write_text(content.replace('"correct": true', '"correct": false'))
+    wrong, n_right = stored.read_text(), content.count('"correct": true')
+    assert n_right > 0
+    again = rejudge(folder, CaptionMatch(), progress=False)
+    assert again.judgements == right.judgements
+    added = stored.read_text().removeprefix(wrong)
+    assert added.count('"correct": true') == len(added.splitlines()) == n_right
+    rejudge(folder, CaptionMatch(), progress=False)
+    assert stored.read_text() == wrong + added, "now they say which text they are of"
 
 
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
@@ -76,10 +92,12 @@ def test_replies_that_the_old_version_stored_are_not_asked_for_again(folder, pro
     judge = LanguageModelJudge(provider, model="some-model", cache=folder / "replies.sqlite", workers=1)
     monkeypatch.setattr(judge.provider, "send", lambda _body: pytest.fail("asked again"))
     before = {path.name for path in folder.iterdir()}
-    stored = rejudge(folder, judge, progress=False)
+    with pytest.warns(UserWarning, match="version 0.1"):
+        stored = rejudge(folder, judge, progress=False)
     for path in folder.glob("judgements-languagemodel*"):
         path.unlink()
     again = rejudge(folder, judge, progress=False)
     assert again.judgements == stored.judgements
     assert again.answers.match.unique().tolist() == ["panel 2"]
-    assert {path.name for path in folder.iterdir()} < before, "judgements have the names of files that they had"
+    after = {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+    assert after < before, "judgements have the names of files that they had"

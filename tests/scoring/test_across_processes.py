@@ -12,8 +12,10 @@ import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.cli import discovery
 from gaze_lens.data import Pictures
+from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.runs import processes
+from gaze_lens.runs.locks import one_writer
 from gaze_lens.scoring import across_processes
 
 
@@ -149,6 +151,47 @@ def test_shards_that_do_not_fit_together_are_refused(tiny_model, strips, tmp_pat
     next((tmp_path / "strips").glob("*.safetensors")).unlink()
     with pytest.raises(InputError, match="The sample of strip 'strip .' in .* is missing or damaged"):
         discovery.merge_samples(tmp_path)
+
+
+def test_what_is_left_out_is_written_down_with_its_reason(tiny_model, strips, tmp_path):
+    strips = Pictures(strips._readers, source="here", left_out={"an image is missing": ("x",)})
+    discovery.discover(tiny_model, strips, tmp_path)
+    expected = {"x": "an image is missing", "damaged": "Picture 'damaged' of here cannot be used: not an image"}
+    assert discovery.left_out_of(tmp_path) == expected
+    for shard in ((0, 2), (1, 2)):
+        told = discovery.sample_strips(tiny_model, strips, tmp_path / "jobs", shard=shard)
+        assert told == {name: why for name, why in expected.items() if name == "x" or shard == (1, 2)}
+    discovery.merge_samples(tmp_path / "jobs")
+    assert discovery.left_out_of(tmp_path / "jobs") == expected
+
+
+def test_the_sample_of_a_picture_that_has_vanished_counts(tiny_model, strips, tmp_path):
+    first = discovery.discover(tiny_model, strips[:2], tmp_path)
+
+    def gone():
+        raise ImageError("gone")
+
+    fewer = Pictures({strips.names[0]: gone, strips.names[1]: lambda: strips[1]}, source="here")
+    with pytest.warns(UserWarning, match="The sample of 'strip 0' is kept, and its picture cannot be compared"):
+        second = discovery.discover(tiny_model, fewer, tmp_path, resume=True)
+    assert same(first, second)
+    assert first.top(1).chosen_on == {image_digest(strips[0]), image_digest(strips[1])}
+
+
+def test_a_folder_has_one_writer_and_a_shard_its_own_file(tiny_model, strips, tmp_path):
+    with one_writer(tmp_path / "strips" / "run.json"), pytest.raises(InputError, match="written by another process"):
+        discovery.discover(tiny_model, strips, tmp_path, resume=True)
+    discovery.sample_strips(tiny_model, strips, tmp_path, shard=(0, 2))
+    first, second = (tmp_path / "strips" / f"run-{n}-of-2.json" for n in (1, 2))
+    with one_writer(first), pytest.raises(InputError, match="written by another process"):
+        discovery.sample_strips(tiny_model, strips, tmp_path, shard=(0, 2), resume=True)
+    second.write_text(first.read_text())
+    for again in (
+        lambda: discovery.merge_samples(tmp_path),
+        lambda: discovery.sample_strips(tiny_model, strips, tmp_path, shard=(1, 2), resume=True),
+    ):
+        with pytest.raises(InputError, match=r"run-2-of-2.json holds shard 1/2 of a run: it was copied or renamed"):
+            again()
 
 
 def test_a_sample_of_another_picture_is_made_again(tiny_model, strips, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 import gaze_lens as gl
 from gaze_lens import comics
 from gaze_lens.attention import attention_function
+from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.shapes import Box
@@ -86,7 +87,9 @@ def test_batches_of_unequal_strips_equal_single_strips(pair, at):
         gl.score_heads(model, strips, prompts=question, at=at, batch_size=size, progress=False) for size in (1, 3)
     )
     torch.testing.assert_close(three.samples, one.samples, atol=1e-5, rtol=0, equal_nan=True)
-    assert one.provenance == {"method": "gaze score", "at": at, "strips": 4}
+    images = " ".join(map(image_digest, strips))
+    assert one.provenance == {"method": "gaze score", "at": at, "strips": 4, "images": images}
+    assert one.top(2).chosen_on == set(images.split())
     assert one.fingerprint == model.fingerprint
     assert one.samples.shape == (4, model.cfg.n_layers, model.cfg.n_heads, 4, 4)
 

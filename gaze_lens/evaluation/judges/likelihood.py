@@ -12,7 +12,7 @@ from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import ImageError, InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.model.weights_digest import weights_digest
+from gaze_lens.model.weights_digest import sampled_digest, weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import log_probabilities
 from gaze_lens.regions.picture import Picture
@@ -39,7 +39,15 @@ class LikelihoodJudge(Judge):
         self._encoding: tuple[Picture, VLMInputs] | None = None  # of the last picture
 
     def __repr__(self) -> str:
-        model = f"{self.model.cfg.model_name}, weights={weights_digest(self.model)[:8]!r}"
+        return self._named(weights_digest(self.model))
+
+    @property
+    def former_name(self) -> str:
+        """Its repr in version 0.1, which compared samples of the weights; judgements are stored under it."""
+        return self._named(sampled_digest(self.model))
+
+    def _named(self, weights: str) -> str:
+        model = f"{self.model.cfg.model_name}, weights={weights[:8]!r}"
         return f"{type(self).__name__}({model}, prompt={self.prompt!r}, margin={self.margin:g})"
 
     def judge(self, description: Description) -> Judgement:
@@ -108,8 +116,8 @@ class LikelihoodJudge(Judge):
         rows = zip(logits, inputs.input_ids, inputs.answers, strict=True)
         pairs = [(row, ids[start:]) for row, ids, start in rows]
         sums = torch.stack([log_probabilities(row[-1 - len(ids) : -1], ids).sum() for row, ids in pairs])
-        if sums.isnan().any():
-            raise JudgeError("The model's probabilities are not numbers (NaN); try float32.")
+        if not sums.isfinite().all():
+            raise JudgeError("The model's probabilities are no numbers (NaN or infinite); try float32.")
         return sums.reshape(len(texts), n_regions).cpu()
 
     def _encoded(self, picture: Picture) -> VLMInputs:
