@@ -32,6 +32,7 @@ from gaze_lens.model.projections import InputProjection, OutputProjection
 FIRED_BY_ATTENTION = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k")
 SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
 Place = tuple[dict[str, nn.Module | None], str, nn.Module, nn.Module]
+HARMLESS = ("transformer_lens.", "gaze_lens.model.resid_mid")
 AFTER = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = {  # without hooks, these do what the module that they wrap does
     kind.forward for kind in (
@@ -60,6 +61,7 @@ class Slot:
         within = [module for module in self.bridge.modules() if isinstance(module, GeneralizedComponent)]
         owner, _ = getattr(self.bridge, "gaze_lens_owner", (None, None))
         points = [point for bridge in [*within, *[owner] * (owner is not None)] for point in _points(bridge)]
+        points += self.bridge.__dict__.get("gaze_lens_points", ())
         self.hooks = [point.__dict__[kind] for point in points for kind in (*AFTER, "_forward_pre_hooks")]
         self.hooks += [bridge.__dict__[kind] for bridge in within for kind in AFTER]
 
@@ -69,8 +71,8 @@ class Slot:
         if "forward" in own or own.get("_stop_at_layer_idx") is not None or self.bridge.compatibility_mode:
             return False
         hooks = own["_forward_pre_hooks"]
-        # The capture hooks of TransformerLens' blocks do nothing while SWITCHES are off.
-        return not hooks or all(getattr(h, "__module__", "").startswith("transformer_lens.") for h in hooks.values())
+        # The capture hooks of TransformerLens' blocks do nothing while SWITCHES are off, nor do ours without hooks.
+        return not hooks or all(getattr(hook, "__module__", "").startswith(HARMLESS) for hook in hooks.values())
 
 
 def _points(bridge: Any) -> list[HookPoint]:

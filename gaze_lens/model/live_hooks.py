@@ -30,6 +30,7 @@ from gaze_lens.errors import HookError, ModelError
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.projections import make_projections_live
+from gaze_lens.model.resid_mid import put_on_stream
 from gaze_lens.model_protocol import Model
 
 SHARED = "the layer takes its keys and values from an earlier layer; hook that layer's"
@@ -111,6 +112,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
         if "linear_attn" in block._modules:
             block.linear_attn.__class__ = CachedGatedDeltaNetBridge
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
+    put_on_stream(bridge)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
     blocks = nn.ModuleList(list(bridge.blocks))
     blocks.training = bridge.blocks.training
