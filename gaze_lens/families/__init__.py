@@ -34,6 +34,8 @@ from gaze_lens.families.geometry import Processed, TokenMap
 
 __all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of", "register"]
 
+INSTEAD_OF_PIXELS = ("inputs_embeds", "encoder_outputs", "mm_encoder_outputs", "cross_attention_states")
+
 
 @renamed_fields(
     arrange="to_forward_kwargs", crossed="cross_attention", tower="vision_model_type", plain="no_chat_template",
@@ -75,6 +77,10 @@ class Family:
     no_chat_template: bool = False
     upcast: bool = True
     prefix_sharing_blocker: str = "it is not known of this family whether a token may read later ones"
+
+    def brings_images(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the arguments of a forward hold images: their pixels, or what stands in their place."""
+        return not {*self.pixel_names, *INSTEAD_OF_PIXELS}.isdisjoint(arguments)
 
 
 GRID = (grid.token_maps, grid.encode, grid.to_forward_kwargs)

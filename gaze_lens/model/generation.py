@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.errors import HookError, InputError
-from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
@@ -29,6 +28,7 @@ class Generation:
     activations: for each hook name asked for, one tensor per forward: the prefill, then every decode step.
     unreached: the edits of a schedule that the text ended before.
     acted: for each `AttentionBias` that acted, in how many forwards it changed the scores of each layer.
+    logits: with `output_logits=True`, for each step, the model's logits as Hugging Face returns them.
     """
 
     texts: tuple[str, ...]
@@ -37,6 +37,7 @@ class Generation:
     activations: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
     unreached: tuple[AttentionBias, ...] = ()
     acted: dict[AttentionBias, dict[int, int]] = field(default_factory=dict, repr=False)
+    logits: tuple[Tensor, ...] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return "\n".join(self.texts)
@@ -58,12 +59,12 @@ def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> d
     return selected if max_new_tokens is None else {**selected, "max_new_tokens": max_new_tokens}
 
 
-def refuse_assisted(model: Model, inputs: VLMInputs, options: dict[str, Any]) -> None:
+def refuse_assisted(model: Model, options: dict[str, Any]) -> None:
     """InputError for draft tokens where the image is read by cross-attention: Hugging Face cuts the image's keys when
     it takes drafts back."""
     configs = options.get("generation_config"), model.original_model.generation_config
     asked = [name for name in ASSISTED if _option(name, options, *configs) not in (None, False)]
-    if asked and inputs.layout.cross_attention and inputs.maps:
+    if asked and model.family.cross_attention and model.family.brings_images(options):
         raise InputError(
             f"{asked[0]} was given, and {model.family.name} reads the image by cross-attention: when Hugging Face "
             "takes draft tokens back, it cuts as many keys of the image from the cache. Generate without it; the "

@@ -33,14 +33,14 @@ from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
+from gaze_lens.model.generation_arguments import Prompt, as_asked, check_return_type, hugging_face_options, prompt_of
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
-from gaze_lens.model.token_methods import TokenMethods, unpacking
+from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
 from gaze_lens.model.wrapping import bridge_of
 from gaze_lens.regions.picture import Picture
 
 Hooks = Iterable[tuple[Any, Callable]]
-INSTEAD_OF_PIXELS = ("inputs_embeds", "encoder_outputs", "mm_encoder_outputs", "cross_attention_states")
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
 
 
@@ -215,10 +215,9 @@ class HookedVLM(TokenMethods):
             raise InputError(
                 f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
             )
-        if not isinstance(input, torch.Tensor) or input.is_floating_point() or cache_in(options):
+        if cache_in(options) or self.family.brings_images(options):
             return
-        brought = {*self.family.pixel_names, *INSTEAD_OF_PIXELS}
-        if brought.isdisjoint(options) and (input == self.config.image_token_id).any():
+        if has_placeholder(input, self.config.image_token_id, self.tokenizer):
             raise InputError(
                 "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
                 "returned, not its input_ids: they are the text alone. Where a function of TransformerLens took the "
@@ -289,45 +288,66 @@ class HookedVLM(TokenMethods):
 
     @alone
     @torch.no_grad()
+    @unpacking
     def generate(
         self,
-        inputs: VLMInputs,
+        inputs: Any,
+        max_new_tokens: int | None = None,
         *,
         fwd_hooks: Hooks = (),
         names_filter: Any = None,
-        max_new_tokens: int | None = None,
         max_bytes: float | None = None,
+        chat_template: bool = False,
+        prepend_bos: bool | None = None,
+        return_type: str | None = None,
         **options: Any,
-    ) -> Generation:
-        """Generate with Hugging Face's `generate`, under hooks, in prefill and every decode step.
+    ) -> Any:
+        """Generate with Hugging Face's `generate`, under hooks, in prefill and every decode step: a `Generation`.
 
+        inputs: what `model.prepare` or a processor returns; a text, a list of texts, or token ids.
+        max_new_tokens: 64 unless given, here or by `max_length` or a `generation_config`.
         fwd_hooks: `(hook name, function)` pairs, as for `run_with_hooks`.
         names_filter: activations to keep, as for `run_with_cache`; one tensor per forward in `.activations`.
-        max_new_tokens: 64 unless given, here or by `max_length` or a `generation_config`.
         max_bytes: the limit on attention matrices to be kept of the prompt, as for `run_with_cache`.
-        options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...).
+        chat_template: of text, whether it is a user's turn in a conversation; if not, the model continues it, as in
+            TransformerLens. prepend_bos: of text that is continued, whether it begins with BOS, as in TransformerLens.
+        return_type: "tokens", "str" or "input": prompt and answer in one, as `TransformerBridge` returns them.
+        options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...),
+            and `TransformerBridge` (stop_at_eos, verbose, use_past_kv_cache, ...), or an InputError says what to give.
             Greedy unless you ask for sampling.
         Raises NotFiniteError (a ModelError) where logits are NaN or infinite; its `generation` has the other rows.
         """
-        if not isinstance(inputs, VLMInputs):
-            raise InputError(f"generate takes what model.prepare returns, not {type(inputs).__name__}.")
         if options.get("output_attentions"):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
         refuse_video(options)
-        refuse_assisted(self, inputs, options)
-        hooks, options = hook_list(fwd_hooks), generation_options(options, max_new_tokens)
-        captured, capture = capturing(self, inputs, names_filter, max_bytes, copies_of(options))
-        watch = FiniteLogits(self, rows=inputs.n_rows, start=inputs.layout.length, options=options)
-        options = {**inputs.arguments(), **watch.options}
-        with self._running(inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):
+        check_return_type(return_type, options)
+        self._refuse_unprepared(inputs, options)
+        prompt = prompt_of(self, inputs, chat_template=chat_template, prepend_bos=prepend_bos)
+        options = generation_options(hugging_face_options(self, options), max_new_tokens)
+        refuse_assisted(self, {**prompt.arguments, **options})
+        generation = self._generate(prompt, hook_list(fwd_hooks), names_filter, max_bytes, options)
+        return as_asked(generation, return_type, prompt, self.tokenizer)
+
+    def _generate(
+        self, prompt: Prompt, hooks: list, names_filter: Any, max_bytes: float | None, options: dict[str, Any]
+    ) -> Generation:
+        """Hugging Face's `generate` under hooks, and its record."""
+        given = prompt.ids if prompt.inputs is None else prompt.inputs
+        captured, capture = capturing(self, given, names_filter, max_bytes, copies_of(options))
+        n_rows, start = prompt.ids.shape
+        watch = FiniteLogits(self, rows=n_rows, start=start, options=options)
+        with self._running(prompt.inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):
+            if prompt.inputs is None:
+                refuse_bound(self, cache_in(options))
             with watch.attached():
-                sequences = self.original_model.generate(input_ids=inputs.input_ids, **options)
-            sequences = getattr(sequences, "sequences", sequences)
-            tokens = sequences[:, inputs.layout.length :]
+                output = self.original_model.generate(input_ids=prompt.ids, **{**prompt.arguments, **watch.options})
+            sequences, logits = getattr(output, "sequences", output), getattr(output, "logits", None)
+            tokens = sequences[:, start:]
             texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
             if watch.steps:  # before the edits are checked: a generation that failed may not have come to them
-                raise NotFiniteError(watch.steps, Generation(texts, tokens, sequences, captured, (), edits.acted))
-        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted)
+                failed = Generation(texts, tokens, sequences, captured, (), edits.acted, logits)
+                raise NotFiniteError(watch.steps, failed)
+        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted, logits)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write weights, config and processor as Hugging Face would have before wrapping; `from_pretrained` reads them.
