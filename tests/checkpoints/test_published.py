@@ -1,0 +1,219 @@
+"""gaze_lens on the metadata of published checkpoints, beside plain Hugging Face on the same folder.
+
+The environment variable GAZE_LENS_CHECKPOINTS names a folder with `metadata.tar.xz` and `unpack.py`, which writes
+checkpoint folders with real metadata and random weights. Without it, one test is skipped.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from painting import noise
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import gaze_lens as gl
+from gaze_lens.errors import InputError, RegionError
+from gaze_lens.regions.picture import Picture, panels
+
+FOLDER = os.environ.get("GAZE_LENS_CHECKPOINTS")
+WITHOUT_TEMPLATE = ("paligemma2-3b-pt-224",)
+CUT = ("llava-1.5-7b-hf",)  # the processor cuts the ends of a strip away
+PART = {"type": "image"}
+pytestmark = pytest.mark.slow
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+QUESTION = {"role": "user", "content": [PART, text("What is this?")]}
+CONVERSATIONS = {
+    "one image": (1, [QUESTION]),
+    "two images": (2, [{"role": "user", "content": [PART, PART, text("Compare.")]}]),
+    "text between": (2, [{"role": "user", "content": [text("Look"), PART, text("and"), PART, text("Compare.")]}]),
+    "system": (1, [{"role": "system", "content": [text("Be brief.")]}, QUESTION]),
+    "system as a text": (1, [{"role": "system", "content": "Be brief."}, QUESTION]),
+    "history": (1, [QUESTION, turn("assistant", [text("A cat.")]), turn("user", [text("Why?")])]),
+    "history as texts": (1, [QUESTION, turn("assistant", "A cat."), turn("user", "Why?")]),
+}  # fmt: skip
+NOT_IN_TEMPLATE = {("Llama-3.2-11B-Vision", "system"), ("Llama-3.2-11B-Vision", "system as a text")}
+
+
+def names():
+    """The checkpoints in the archive."""
+    with tarfile.open(Path(FOLDER) / "metadata.tar.xz") as archive:
+        return sorted({Path(member.name).parts[0] for member in archive if member.isfile()})
+
+
+if FOLDER is None:
+
+    def test_published_checkpoints():
+        pytest.skip("GAZE_LENS_CHECKPOINTS names no folder with the metadata of published checkpoints")
+
+
+class Checkpoint:
+    """A checkpoint as plain Hugging Face loads it, and as gaze_lens does."""
+
+    def __init__(self, folder):
+        self.name, self.folder = folder.name, folder
+        self.plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.model = gl.HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
+
+    def theirs(self, conversation, images):
+        """The tensors of plain Hugging Face."""
+        if self.name in WITHOUT_TEMPLATE:
+            words = conversation[0]["content"][-1]["text"]
+            return self.processor(
+                images=images, text=self.processor.image_token * len(images) + words, return_tensors="pt"
+            )
+        remaining = iter(images)
+        with_images = [
+            {**m, "content": [p if p["type"] == "text" else {**p, "image": next(remaining)} for p in m["content"]]}
+            if isinstance(m["content"], list) else m
+            for m in conversation
+        ]  # fmt: skip
+        return self.processor.apply_chat_template(
+            with_images, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+
+
+@pytest.fixture(scope="module", params=names() if FOLDER is not None else [])
+def checkpoint(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("published")
+    command = [sys.executable, str(Path(FOLDER) / "unpack.py"), str(out), request.param]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True)
+    yield Checkpoint(out / request.param)
+    shutil.rmtree(out)
+
+
+@pytest.fixture(scope="module")
+def strip(checkpoint):
+    """Three panels side by side; square where the processor would cut a strip."""
+    width, height = (96, 96) if checkpoint.name in CUT else (384, 128)
+    regions = panels(3, width, height)
+    return Picture(Image.fromarray(noise(width, height)), regions, dict.fromkeys(regions, "a cat"))
+
+
+@pytest.fixture(scope="module")
+def inputs(checkpoint, strip):
+    return checkpoint.model.prepare(strip, "What is this?")
+
+
+@pytest.fixture(scope="module")
+def heads(checkpoint):
+    """Heads of a layer that sees the image: the last with cross-attention, if there are any, else the last."""
+    attentions = [(i, block.attn) for i, block in enumerate(checkpoint.model.blocks) if "attn" in block._modules]
+    crossing = [i for i, attention in attentions if attention.is_cross_attention]
+    return gl.HeadSet([((crossing or [i for i, _ in attentions])[-1], head) for head in (0, 1)])
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_prompts_are_those_of_hugging_face(checkpoint, name):
+    n_images, conversation = CONVERSATIONS[name]
+    images = [Image.fromarray(noise(600, 400)), Image.fromarray(noise(300, 500, seed=1))][:n_images]
+    if checkpoint.name in WITHOUT_TEMPLATE and name not in ("one image", "two images"):
+        with pytest.raises(InputError, match="no conversation"):
+            checkpoint.model.prepare([images], [conversation])
+        return
+    if (checkpoint.name, name) in NOT_IN_TEMPLATE:
+        with pytest.raises(InputError, match=r"'Be brief\.' is not in the text that the model's chat template makes"):
+            checkpoint.model.prepare([images], [conversation])
+        return
+    ours = checkpoint.model.prepare([images], [conversation])
+    said = checkpoint.processor.decode(ours.input_ids[0])
+    texts = [p for m in conversation for p in ([m["content"]] if isinstance(m["content"], str) else m["content"])]
+    for part in texts:
+        words = part if isinstance(part, str) else part.get("text", "")
+        assert words in said
+    assert "'type'" not in said
+    beginning = ours.input_ids[0, :2].tolist()
+    assert beginning != [checkpoint.processor.tokenizer.bos_token_id] * 2
+    same = same_form(checkpoint, conversation, ours, images)
+    assert same, "in no form of its contents does the conversation give the same tensors in Hugging Face"
+
+
+def same_form(checkpoint, conversation, ours, images):
+    """Whether Hugging Face makes the same of the conversation, as it is given or with contents of the other form."""
+    as_parts = [
+        {**m, "content": [text(m["content"])] if isinstance(m["content"], str) else m["content"]} for m in conversation
+    ]
+    as_texts = [
+        {
+            **m,
+            "content": m["content"][0]["text"]
+            if len(m["content"]) == 1 and "text" in m["content"][0]
+            else m["content"],
+        }
+        for m in as_parts
+    ]
+    mixed = [one if one["role"] == "system" else other for one, other in zip(as_texts, as_parts, strict=True)]
+    for form in (conversation, as_parts, as_texts, mixed):
+        try:
+            expected = checkpoint.theirs(form, images)
+        except (TypeError, ValueError, AttributeError):
+            continue
+        if expected.keys() - {"labels"} == ours.tensors.keys() and all(
+            torch.equal(tensor, ours.tensors[key]) for key, tensor in expected.items() if key != "labels"
+        ):
+            return True
+    return False
+
+
+@torch.no_grad()
+def test_logits_are_those_of_hugging_face(checkpoint, inputs):
+    plain = checkpoint.plain(**inputs.tensors).logits
+    assert torch.equal(checkpoint.model(inputs), plain)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_generated_tokens_are_those_of_hugging_face(checkpoint, inputs, sample):
+    options = {"do_sample": sample, "max_new_tokens": 4}
+    torch.manual_seed(3)
+    expected = checkpoint.plain.generate(**inputs.tensors, **options)
+    torch.manual_seed(3)
+    assert torch.equal(checkpoint.model.generate(inputs, **options).sequences, expected)
+
+
+def test_scores_steering_and_tracking(checkpoint, strip, inputs, heads):
+    scores = gl.score_heads(checkpoint.model, [strip], progress=False)
+    assert scores.score.shape == (checkpoint.model.cfg.n_layers, checkpoint.model.cfg.n_heads)
+    layer, head = next(iter(heads)).layer, next(iter(heads)).head
+    assert 0 < scores.score[layer, head] <= 1
+    target = inputs.region("panel 2")
+    with torch.no_grad():
+        _, cache = checkpoint.model.run_with_cache(inputs, names_filter=f"blocks.{layer}.attn.hook_pattern")
+        plain = checkpoint.model(inputs)
+        with checkpoint.model.hooks(gl.steer(heads, target)):
+            steered, after = checkpoint.model.run_with_cache(inputs, names_filter=f"blocks.{layer}.attn.hook_pattern")
+    assert not torch.equal(plain, steered)
+    name = f"blocks.{layer}.attn.hook_pattern"
+    positions = target.positions[0]
+    before, steered_mass = (one[name][0, head, -1, list(positions)].sum() for one in (cache, after))
+    assert steered_mass > max(0.99, before)
+    trajectory = gl.track(checkpoint.model, inputs, heads, max_new_tokens=3)
+    assert trajectory.mass.shape[0] == 3
+
+
+def test_capabilities_are_told(checkpoint):
+    described = str(checkpoint.model.capabilities((1536, 256)))
+    assert "1536" in described
+
+
+@pytest.mark.skipif(FOLDER is None, reason="no folder")
+def test_a_region_that_the_processor_cuts_away_is_an_error(checkpoint):
+    if checkpoint.name not in CUT:
+        return
+    wide = Picture(Image.fromarray(noise(384, 128)), panels(3, 384, 128))
+    with pytest.raises(RegionError, match="panel 1"):
+        checkpoint.model.prepare(wide, "What?").region("panel 1")
