@@ -58,7 +58,9 @@ class Model(ModelShape, Protocol):
     def __call__(self, input: Any, /, *args: Any, **options: Any) -> Any:
         """Run the model."""
 
-    def prepare(self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None) -> "VLMInputs":
+    def prepare(
+        self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None, fit: Any = None
+    ) -> "VLMInputs":
         """Make inputs of pictures and prompts."""
 
     def encode(self, inputs: "VLMInputs", *, reuse: "VLMInputs | None" = None) -> "VLMInputs":

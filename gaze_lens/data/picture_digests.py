@@ -14,12 +14,14 @@ def names_of(pictures: Sequence[Picture]) -> list[str]:
 def pictures_digest(pictures: Sequence[Picture]) -> str:
     """A fingerprint of the pictures' names; of the pictures themselves where they have no names."""
     contents = () if hasattr(pictures, "names") else (f"{picture_digest(one)} {one.captions}" for one in pictures)
-    return digest(repr(names_of(pictures)), *contents)[:16]
+    fit = getattr(pictures, "fit", None)
+    return digest(repr(names_of(pictures)), *contents, *([] if fit is None else [str(fit)]))[:16]
 
 
 def picture_digest(picture: Picture) -> str:
-    """A fingerprint of a picture: its pixels and its regions."""
-    return digest(f"{picture.image.size} {picture.regions}", picture.image.tobytes())[:16]
+    """A fingerprint of a picture: its pixels, its regions, and how it is shown to the model."""
+    shown = "" if picture.fit is None else f" {picture.fit}"  # so that digests of earlier versions are the same
+    return digest(f"{picture.image.size} {picture.regions}{shown}", picture.image.tobytes())[:16]
 
 
 def image_digest(picture: Picture) -> str:

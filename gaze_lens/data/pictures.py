@@ -8,12 +8,13 @@ pictures = pictures.check()           # reads every picture once, and leaves out
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import overload
 
 from tqdm import tqdm
 
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture, check_fit
 
 Reader = Callable[[], Picture]
 
@@ -22,14 +23,21 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
     """Pictures that are read on access: by index, by slice (again lazy), or by name.
 
     readers: name -> a function that reads the picture. source: where they come from, for messages.
-    left_out: reason -> the names of what was left out for it.
+    left_out: reason -> the names of what was left out for it. fit: of every picture, if it is not None.
     No picture stays in memory. Access raises ImageError or RegionError, with the picture's name, where a file is
     damaged or does not have the panels; `check` leaves such pictures out.
     """
 
     def __init__(
-        self, readers: Mapping[str, Reader], *, source: str = "", left_out: Mapping[str, Sequence[str]] | None = None
+        self,
+        readers: Mapping[str, Reader],
+        *,
+        source: str = "",
+        left_out: Mapping[str, Sequence[str]] | None = None,
+        fit: Fit | None = None,
     ) -> None:
+        check_fit(fit)
+        self.fit = fit
         self.source = source
         self.left_out = {reason: tuple(names) for reason, names in (left_out or {}).items()}
         self._readers = dict(readers)
@@ -50,18 +58,23 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
     def __getitem__(self, index):
         if isinstance(index, slice):
             readers = {name: self._readers[name] for name in self.names[index]}
-            return Pictures(readers, source=self.source, left_out=self.left_out)
+            return Pictures(readers, source=self.source, left_out=self.left_out, fit=self.fit)
         if isinstance(index, str) and index not in self._readers:
             raise InputError(f"There is no picture '{index}' in {self}; `names` holds the names of all.")
         name = index if isinstance(index, str) else self.names[index]
         try:
-            return self._readers[name]()
+            picture = self._readers[name]()
+            return picture if self.fit is None else replace(picture, fit=self.fit)
         except (ImageError, RegionError) as error:
             raise type(error)(f"Picture '{name}' of {self.source} cannot be used: {error}") from error
 
     def items(self) -> Iterator[tuple[str, Picture]]:
         """(name, picture) in order; each picture is read when the iterator reaches it."""
         return ((name, self[name]) for name in self.names)
+
+    def fitted(self, fit: Fit | None) -> "Pictures":
+        """The same pictures, each with that `Picture.fit`."""
+        return Pictures(self._readers, source=self.source, left_out=self.left_out, fit=fit)
 
     def check(self, *, progress: bool = False) -> "Pictures":
         """Read every picture once; return those that can be read, with the others in `left_out`.

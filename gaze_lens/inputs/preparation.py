@@ -4,15 +4,19 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from PIL import Image
+
 from gaze_lens.errors import ImageError, InputError
-from gaze_lens.families import Family, Processed
+from gaze_lens.families import Family, Processed, TokenMap
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
+from gaze_lens.inputs.fitting import check_whole, fitted, image_for, in_original_pixels
 from gaze_lens.inputs.video import refuse_other_parts
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import read_image
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -27,20 +31,32 @@ def prepare(
     *,
     config: Any,
     answers: str | Sequence[str] | None = None,
+    fit: Fit | None = None,
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
     conversations, pictures = _rows(images, prompts)
+    pictures = [[fitted(picture, fit) for picture in row] for row in pictures]
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
     texts = _texts(processor.tokenizer, prompts, answers, as_suffix=family.no_chat_template)
-    tensors = _process(processor, texts, pictures)
-    sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
-    maps = family.token_maps(Processed(sizes, tensors, processor, config))
+    images = [[image_for(processor, picture) for picture in row] for row in pictures]
+    tensors = _process(processor, texts, images)
+    sizes = tuple(tuple(image.size for image in row) for row in images)
+    maps = _maps(family, Processed(sizes, tensors, processor, config), pictures)
     return collate(
         tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer,
         cross_attention=family.cross_attention,
     )  # fmt: skip
+
+
+def _maps(family: Family, processed: Processed, pictures: list[list[Picture]]) -> list[TokenMap]:
+    """One map per image, in pixels of the pictures, which may have been stretched for the processor."""
+    drawn, maps = [picture for row in pictures for picture in row], []
+    for token_map, size, picture in zip(family.token_maps(processed), processed.images, drawn, strict=True):
+        maps.append(in_original_pixels(token_map, size, picture.image.size))
+        check_whole(picture, maps[-1])
+    return maps
 
 
 def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1) -> Text:
@@ -101,11 +117,10 @@ def _with_answer(tokenizer: Any, prompt: str, answer: str) -> Text:
     return Text(prompt + answer, tuple(ids[len(before) :]))
 
 
-def _process(processor: Any, texts: list[Text], pictures: list[list[Picture]]) -> dict[str, Any]:
+def _process(processor: Any, texts: list[Text], nested: list[list[Image.Image]]) -> dict[str, Any]:
     """Run the processor, with padding on the left; errors that it raises about images become an ImageError."""
     suffixes = [text.suffix for text in texts if text.suffix is not None]
     options: dict[str, Any] = {"suffix": suffixes} if suffixes else special_tokens(processor.tokenizer, texts[0].full)
-    nested = [[picture.image for picture in row] for row in pictures]
     sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
     try:
         encoded = processor(
@@ -159,7 +174,7 @@ def _picture(image: Any) -> Picture:
             "The Picture's image carries an EXIF orientation that was not applied, so its regions may be in other "
             "pixels than the model would see. Make it with Picture(gaze_lens.regions.read_image(path), regions)."
         )
-    return Picture(read_image(image.image), image.regions, image.captions)
+    return replace(image, image=read_image(image.image))
 
 
 def _is_conversation(prompts: Any) -> bool:

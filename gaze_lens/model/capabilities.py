@@ -16,10 +16,12 @@ from typing import Any
 from PIL import Image
 
 from gaze_lens.errors import InputError
+from gaze_lens.inputs.fitting import seen
 from gaze_lens.inputs.preparation import prepare
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 
+CUT = 0.98  # share of a picture: where less has image tokens, the processor cuts something off
 HOOKS = (
     "hook_attn_scores", "hook_pattern", "hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z",
     "hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in",
@@ -66,6 +68,7 @@ class ImageCapabilities:
     prompt: tokens of a prompt that has only the picture.
     cross_attention: the tokens are keys of cross-attention layers, not positions of the prompt.
     deepstack: image features are added again between the first blocks.
+    seen: (x0, y0, x1, y1) in pixels, the part of the picture that the processor keeps.
     """
 
     size: tuple[int, int]
@@ -77,6 +80,7 @@ class ImageCapabilities:
     prompt: int
     cross_attention: bool
     deepstack: bool
+    seen: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,7 @@ def _image(model: Model, size: tuple[int, int]) -> ImageCapabilities:
         prompt=inputs.layout.length,
         cross_attention=cross_attention,
         deepstack=model.family.deepstack,
+        seen=seen(tokens.boxes, picture.size),
     )
 
 
@@ -233,10 +238,19 @@ def _image_lines(image: ImageCapabilities) -> Iterable[tuple[str, str]]:
     ]
     parts = ", ".join(views) or "nothing placed"
     yield "image tokens", f"{image.tokens} ({parts}) for {image.size[0]} x {image.size[1]} pixels"
+    yield from _cut(image)
     yield "layout", image.layout
     if image.unplaced or image.between:
         yield "separators", f"{image.unplaced} image tokens without a place, {image.between} other tokens among them"
     yield "prompt", f"{image.prompt} tokens with that image and no text"
+
+
+def _cut(image: ImageCapabilities) -> Iterable[tuple[str, str]]:
+    """What part of the picture is seen, where the processor cuts some of it off."""
+    (x0, y0, x1, y1), (width, height) = image.seen, image.size
+    share = (x1 - x0) * (y1 - y0) / (width * height)
+    if share < CUT:
+        yield "seen", f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}: {share:.0%} of the picture; fit='whole' keeps all"
 
 
 def _ranges(numbers: list[int]) -> str:

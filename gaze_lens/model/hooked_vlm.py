@@ -38,7 +38,7 @@ from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
 from gaze_lens.model.wrapping import bridge_of
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture
 
 Hooks = Iterable[tuple[Any, Callable]]
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
@@ -118,7 +118,9 @@ class HookedVLM(TokenMethods):
         kv_heads = cfg.n_key_value_heads or cfg.n_heads
         return f"{cfg.architecture}-{cfg.n_layers}x{cfg.n_heads}x{kv_heads}x{cfg.d_head}"
 
-    def prepare(self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None) -> VLMInputs:
+    def prepare(
+        self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None, fit: Fit | None = None
+    ) -> VLMInputs:
         """Make model inputs: chat template, processor, every tensor, and the place of every image token.
 
         images: a path, PIL image, array or `Picture`; None for text alone. One image serves every prompt; a list
@@ -126,9 +128,12 @@ class HookedVLM(TokenMethods):
         prompts: a text, or chat messages with {"type": "image"} placeholders, which may carry their image
             ("image" or "path"); a list of either makes a batch.
         answers: text after the generation prompt (teacher forcing), one for all rows or one each.
+        fit: "whole" stretches pictures to what the model's processor does not cut (LLaVA 1.5 sees only the middle of a
+            strip), (width, height) to that size; regions and boxes of tokens stay in the picture's own pixels. None
+            leaves it to each `Picture.fit`, and so to the processor.
         Raises ImageError and InputError, which say what to give.
         """
-        inputs = prepare(self.processor, self.family, images, prompts, config=self.config, answers=answers)
+        inputs = prepare(self.processor, self.family, images, prompts, config=self.config, answers=answers, fit=fit)
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", math.inf)
         if inputs.layout.length > limit:
             raise InputError(

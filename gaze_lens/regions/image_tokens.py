@@ -24,6 +24,7 @@ from gaze_lens.regions.shapes import Box, Mask, Number, Shape, as_shape, misses
 
 Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
 RULES = ("centre", "overlap")
+SEEN = 0.98  # share of a picture: where less has image tokens, the processor cut something off
 LEAST = 1e-6  # part of a token's area: a region that shares less than this does not overlap it (rounding)
 
 
@@ -161,6 +162,14 @@ class ImageTokens:
         width, height = self.size
         token = "{:.4g} x {:.4g}".format(*self.token_size)
         reason = "lies outside the image" if outside else "holds no image token"
+        has_box = ~np.isnan(self._boxes[:, 0])
+        (x0, y0), (x1, y1) = self._boxes[has_box, :2].min(0), self._boxes[has_box, 2:].max(0)
+        if not outside and (x1 - x0) * (y1 - y0) < SEEN * width * height:
+            return (
+                f"{region[0].upper()}{region[1:]} {reason}: of the image of {width} x {height} pixels, the model's "
+                f"processor keeps only x {x0:.0f} to {x1:.0f} and y {y0:.0f} to {y1:.0f}. Show it whole: "
+                "model.prepare(picture, prompt, fit='whole'), or --fit whole on the command line."
+            )
         return (
             f"{region[0].upper()}{region[1:]} {reason}: the image is {width} x {height} pixels, and a token covers "
             f"{token} pixels. Give x in 0..{width} and y in 0..{height}, and a region of at least a token's size, or "

@@ -15,12 +15,15 @@ with another.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from PIL import Image
 
-from gaze_lens.errors import RegionError
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box, Shape, as_shape, misses
+
+Fit = Literal["whole"] | tuple[int, int]
 
 
 def panels(n: int, width: int, height: int) -> dict[str, Box]:
@@ -36,6 +39,13 @@ def panels(n: int, width: int, height: int) -> dict[str, Box]:
     return {f"panel {i + 1}": Box(i * width / n, 0, (i + 1) * width / n, height) for i in range(n)}
 
 
+def check_fit(fit: Any) -> None:
+    """InputError for what is no `fit` of a Picture."""
+    pair = isinstance(fit, tuple) and len(fit) == 2 and all(isinstance(side, int) and side > 0 for side in fit)
+    if fit is not None and fit != "whole" and not pair:
+        raise InputError(f"fit={fit!r} was given; give 'whole', (width, height) in pixels, or None.")
+
+
 @dataclass(frozen=True, repr=False)
 class Picture:
     """`Picture(image, {"cat": Box(10, 20, 110, 90)})`: an image with named regions.
@@ -43,6 +53,9 @@ class Picture:
     image: RGB, already upright (EXIF applied); or a path or array, as for `model.prepare`, which is read.
     regions: name -> shape, in reading order, in pixels of the image.
     captions: name -> text about the region, for some or all of the names.
+    fit: how the model is to see the image: None leaves that to the model's processor, which may cut off the ends of a
+        wide image; "whole" stretches the image to what the processor does not cut; (width, height) in pixels stretches
+        it to that. Regions stay in pixels of the image.
     Raises RegionError where a region lies outside the image, is not a shape, or a caption belongs to no region;
     ImageError for an image that cannot be read.
     """
@@ -50,6 +63,7 @@ class Picture:
     image: Image.Image
     regions: Mapping[str, Shape] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image.Image):
@@ -57,6 +71,7 @@ class Picture:
         object.__setattr__(self, "regions", {name: as_shape(shape) for name, shape in self.regions.items()})
         captions = {name: caption for name, caption in self.captions.items() if caption.strip()}
         object.__setattr__(self, "captions", captions)
+        check_fit(self.fit)
         width, height = self.image.size
         for name, shape in self.regions.items():
             if misses(shape, width, height):

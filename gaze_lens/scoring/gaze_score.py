@@ -21,12 +21,13 @@ from gaze_lens.comics.questions import ask
 from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.inputs.fitting import fitted
 from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.runs.shards import Shard
 
 Prompts = Callable[[int], str] | Sequence[str]
@@ -41,6 +42,7 @@ def score_heads(
     at: str = "prompt",
     batch_size: int = 1,
     share_prefix: bool = True,
+    fit: Fit | None = None,
     progress: bool = True,
 ) -> HeadScores:
     """Score every head on strips whose regions are asked about one by one.
@@ -55,10 +57,11 @@ def score_heads(
     share_prefix: run the common beginning of a strip's prompts, which includes the image, once for all its questions.
         Prompts run in full anyway where sharing would not be exact (`model.capabilities()` says so), and where hooks
         are attached, which expect whole prompts. The scores are the same.
+    fit: how the model is to see the strips, as for `model.prepare`: "whole" where its processor would cut them.
     Returns HeadScores with samples `[strip, layer, head, asked, attended]`, attention mass 0-1.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
-    samples = list(score_strips(model, strips, prompts=prompts, at=at, **options))
+    samples = list(score_strips(model, fitted(strips, fit), prompts=prompts, at=at, **options))
     filled, _ = stacked(enumerate(samples), len(samples), widest(sample.shape for sample in samples))
     images = [image_digest(strip) for strip in strips]
     return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at, images=images)
