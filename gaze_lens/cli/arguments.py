@@ -17,7 +17,7 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import MODES, Mode
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box
 from gaze_lens.scoring.gaze_score import score_heads
@@ -57,6 +57,11 @@ def pictures_of(
             annotations, source, min_area=32.0 * 32.0, unique=True, n_objects=(2, 6), seed=seed, limit=limit
         )
     return strips_of(source, panels, False, None, seed, limit)
+
+
+def fit_of(text: str | None) -> Fit | None:
+    """How pictures are fitted to the processor: "whole", or a size such as 336x336."""
+    return "whole" if text == "whole" else None if text is None else size_of(text, "--fit")
 
 
 def heads_of(
@@ -198,12 +203,12 @@ def judge_of(
     return simple[name]
 
 
-def size_of(text: str) -> tuple[int, int]:
+def size_of(text: str, option: str = "--size") -> tuple[int, int]:
     """Width and height of a text such as 1536x256."""
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError as error:
-        raise InputError(f"--size {text} was given; write width x height in pixels, as in 1536x256.") from error
+        raise InputError(f"{option} {text} was given; write width x height in pixels, as in 1536x256.") from error
     return width, height
 
 

@@ -66,6 +66,7 @@ def discover(
     windows: Annotated[int | None, typer.Option(help="Panels per strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
     limit: options.Limit = None,
+    fit: options.Fit = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
     shard: options.Shard = None,
     resume: options.Resume = False,
@@ -78,7 +79,7 @@ def discover(
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
-    pictures = arguments.strips_of(strips, panels, detect, windows, seed, limit)
+    pictures = arguments.strips_of(strips, panels, detect, windows, seed, limit).fitted(arguments.fit_of(fit))
     if _first() and part is None:
         typer.echo(str(pictures.check()))
     loaded = _load(model, device, dtype)
@@ -116,6 +117,7 @@ def steer(
     box: Annotated[str | None, typer.Option(help="The target: x,y,w,h in pixels.")] = None,
     panel: Annotated[int | None, typer.Option(help="The target: a panel, counted from one ('panel 3').")] = None,
     panels: Annotated[int | None, typer.Option(help="How many panels of equal width the picture has.")] = None,
+    fit: options.Fit = None,
     n_heads: options.Count = None,
     strength: options.Strength = 10_000.0,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answers.")] = 40,
@@ -131,7 +133,7 @@ def steer(
     picture, target = arguments.target_of(image, box, panel, panels)
     loaded = _load(model, device, dtype)
     head_set = arguments.head_set_of(loaded, heads, n_heads, force=force)
-    inputs = loaded.prepare(picture, prompt)
+    inputs = loaded.prepare(picture, prompt, fit=arguments.fit_of(fit))
     hooks = steering(head_set, inputs.region(target), mode=boost_and_suppress(strength))
     for name, fwd_hooks in (("as it is", []), (f"steered to {target}", hooks)):
         answer = loaded.generate(inputs, fwd_hooks=fwd_hooks, max_new_tokens=max_new_tokens)
@@ -150,6 +152,7 @@ def evaluate(
     panels: options.Panels = None,
     annotations: options.Annotations = None,
     limit: options.Limit = None,
+    fit: options.Fit = None,
     protocol: options.Protocol = None,
     prompt: options.Prompt = None,
     judge: options.Judge = None,
@@ -180,6 +183,7 @@ def evaluate(
     from gaze_lens.cli import arguments
     from gaze_lens.evaluation.merge import file_of
     from gaze_lens.evaluation.records import losses_told
+    from gaze_lens.inputs.fitting import fitted
     from gaze_lens.runs.processes import part_of
 
     name = protocol or ("question" if annotations is None else "regions")
@@ -189,7 +193,7 @@ def evaluate(
     }  # fmt: skip
     part = part_of(shard)
     judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
-    pictures = arguments.pictures_of(strips, panels, annotations, seed, limit)
+    pictures = fitted(arguments.pictures_of(strips, panels, annotations, seed, limit), arguments.fit_of(fit))
     loaded = _load(model, device, dtype)
     judge_object = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judge_object
     head_set, all_scores = arguments.heads_of(loaded, heads, scores, n_heads, force=force)

@@ -159,6 +159,7 @@ def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
     return {
         "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
         "strips": len(strips), "digest": digest(repr(strips.names)), "questions": questions,
+        "fit": None if strips.fit is None else str(strips.fit),
     }  # fmt: skip
 
 

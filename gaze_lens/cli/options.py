@@ -54,6 +54,10 @@ Pictures = Annotated[
 ]
 Panels = Annotated[int | None, pictures(help="Panels of each image, if strips are single images.")]
 Annotations = Annotated[Path | None, pictures(help="COCO's instances_*.json; --strips is the folder of its images.")]
+Fit = Annotated[
+    str | None,
+    pictures(help="Stretch pictures first: 'whole', so that the model's processor cuts nothing off, or e.g. 336x336."),
+]
 Limit = Annotated[int | None, pictures(help="Use only the first so many pictures.")]
 
 Protocol = Annotated[

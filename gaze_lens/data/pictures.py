@@ -92,7 +92,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
                 left_out["panels or regions do not fit the image"].append(name)
             else:
                 readers[name] = self._readers[name]
-        return collected(readers, left_out, source=self.source, expected="pictures that can be read")
+        return collected(readers, left_out, source=self.source, expected="pictures that can be read").fitted(self.fit)
 
     def __repr__(self) -> str:
         return f"{len(self)} pictures from {self.source}" + _reasons(self.skipped)

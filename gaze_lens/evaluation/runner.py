@@ -21,8 +21,9 @@ from gaze_lens.evaluation.protocols import Protocol, question
 from gaze_lens.evaluation.records import Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
+from gaze_lens.inputs.fitting import fitted
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole
 
@@ -36,6 +37,7 @@ def evaluate(
     judge: Judge | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    fit: Fit | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Results:
@@ -47,6 +49,7 @@ def evaluate(
     out: a folder. generations.jsonl there has each answer as soon as it is generated; judgements, tables (CSV), all
         figures (results.json) and a page (report.html) are beside it. None keeps everything in memory.
     resume: continue the run in the folder. A run that was killed loses at most the present batch.
+    fit: how the model is to see the pictures, as for `model.prepare`: "whole" where its processor would cut them.
     options: seed=0 (of orders and places), batch_size=24 (answers at a time), as for `generate_answers`.
     Under torchrun or accelerate launch, each rank takes a share of the pictures and writes its own file, which the same
     number of ranks can resume. All ranks return the same results; the first one judges and writes the other files.
@@ -55,7 +58,7 @@ def evaluate(
     another run, or a run and not `resume`, or another process writes there; and if the judge compares captions and the
     pictures have none.
     """
-    protocol = protocol or question()
+    protocol, pictures = protocol or question(), fitted(pictures, fit)
     if len(pictures):
         refuse_without_captions(judge, pictures)
     rank, ranks = shard = processes.launched()

@@ -25,7 +25,7 @@ LEAST = 0.999  # of a picture's width or height: less is cut off
 
 
 def fitted(pictures: Any, fit: Fit | None) -> Any:
-    """`fitted(strips, "whole")`: a picture, a list of pictures or `gl.data` pictures with that `fit`; None: as they are."""
+    """`fitted(strips, "whole")`: a picture, a list of them or `gl.data` pictures with that `fit`; None: as they are."""
     check_fit(fit)
     if fit is None:
         return pictures
@@ -60,7 +60,7 @@ def in_original_pixels(token_map: TokenMap, drawn: Size, original: Size) -> Toke
 
 
 def seen(boxes: Float[Tensor, "token 4"], size: Size) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the part of a picture that has image tokens, in pixels; all of it where no token has a place."""
+    """x0, y0, x1, y1 in pixels of the part of a picture that has image tokens; all of it where no token has a place."""
     boxes = boxes[~boxes[:, 0].isnan()]
     if not len(boxes):
         return 0.0, 0.0, float(size[0]), float(size[1])

@@ -250,7 +250,8 @@ def _cut(image: ImageCapabilities) -> Iterable[tuple[str, str]]:
     (x0, y0, x1, y1), (width, height) = image.seen, image.size
     share = (x1 - x0) * (y1 - y0) / (width * height)
     if share < CUT:
-        yield "seen", f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}: {share:.0%} of the picture; fit='whole' keeps all"
+        part = f"x {x0:.0f} to {x1:.0f}, y {y0:.0f} to {y1:.0f}"
+        yield "seen", f"{part}: {share:.0%} of the picture; fit='whole' keeps all of it"
 
 
 def _ranges(numbers: list[int]) -> str:

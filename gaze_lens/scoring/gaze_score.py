@@ -21,8 +21,8 @@ from gaze_lens.comics.questions import ask
 from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.errors import InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.inputs.fitting import fitted
 from gaze_lens.inputs.concatenation import concatenated
+from gaze_lens.inputs.fitting import fitted
 from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share

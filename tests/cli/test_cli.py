@@ -33,6 +33,24 @@ def discover(run, folder, *more):
     )
 
 
+def test_fit_reaches_discovery_and_evaluation(run, folder, tiny_model):
+    from gaze_lens import score_heads
+
+    assert discover(run, folder, "--fit", "96x32").exit_code == 0
+    expected = score_heads(tiny_model, data.read_pages(folder / "strips", 3), fit=(96, 32), progress=False)
+    scores = HeadScores.load(folder / "out" / "scores.safetensors")
+    assert (scores.samples - expected.samples).abs().max() < 1e-6
+    with pytest.raises(InputError, match="a run with other fit"):
+        discover(run, folder, "--resume")
+    with pytest.raises(InputError, match="--fit half was given"):
+        discover(run, folder, "--fit", "half")
+    result = run(
+        "evaluate", "--model", "tiny", "--strips", "synthetic:1", "--fit", "96x32", "--conditions", "none",
+        "--out", folder / "evaluated", "--max-new-tokens", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0
+
+
 def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
     from gaze_lens import score_heads
 
