@@ -9,8 +9,7 @@ merge_samples(Path("out"), top=100)                                           # 
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from gaze_lens import show
+from gaze_lens.cli.run_record import SHARDS, RunRecord
 from gaze_lens.comics.questions import ask
 from gaze_lens.data import Pictures
 from gaze_lens.data.picture_digests import image_digest, picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.model.weights_digest import settings_as_written, weights_digest
+from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
@@ -33,12 +33,11 @@ from gaze_lens.runs.digests import digest
 from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
-from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished, str_of
+from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
 from gaze_lens.scoring.across_processes import gather_samples
 from gaze_lens.scoring.gaze_score import score_strips, scores_of, widest
 
 Shape = tuple[int, ...]
-SHARDS = "run-*-of-*.json"
 LEFT_OUT = "left_out.json"
 
 
@@ -63,10 +62,10 @@ def discover(
     run, partial = _describe(model, strips), out / "strips"
     with one_writer(partial / "run.json" if rank == 0 else None):
         if rank == 0:
-            _Record.begin(partial, model, run, (0, 1), resume=resume)
+            RunRecord.begin(partial, model, run, (0, 1), resume=resume)
         processes.wait()
         if rank > 0:
-            _Record.begin(partial, model, run, (0, 1), resume=True)
+            RunRecord.begin(partial, model, run, (0, 1), resume=True)
         shapes, left_out = _samples(model, strips, partial, (rank, ranks))
         scores = _collect(run, partial, strips.names, shapes)
         left_out = {name: why for part in processes.gathered(left_out) for name, why in part.items()}
@@ -83,8 +82,8 @@ def sample_strips(model: Model, strips: Pictures, out: Path, *, shard: Shard, re
     as for `discover`.
     """
     partial, shard = out / "strips", check_shard(shard)
-    with one_writer(_Record.path_of(partial, shard)):
-        record = _Record.begin(partial, model, _describe(model, strips), shard, resume=resume)
+    with one_writer(RunRecord.path_of(partial, shard)):
+        record = RunRecord.begin(partial, model, _describe(model, strips), shard, resume=resume)
         _, left_out = _samples(model, strips, partial, shard)
         left_out = {**_before(strips), **left_out}
         record.write(names=strips.names[shard[0] :: shard[1]], left_out=left_out)
@@ -97,7 +96,7 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
     Raises InputError, with the names of the shards, if some are missing, not finished, or of different runs.
     """
     partial = out / "strips"
-    records = [_Record.read(path) for path in sorted(partial.glob(SHARDS))]
+    records = [RunRecord.read(path) for path in sorted(partial.glob(SHARDS))]
     if not records:
         raise InputError(f"{out} holds no shards of a run: expected what `gaze-lens discover --shard i/n` wrote.")
     for record in records:
@@ -161,66 +160,6 @@ def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
         "strips": len(strips), "digest": digest(repr(strips.names)), "questions": questions,
         "fit": None if strips.fit is None else str(strips.fit),
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Record:
-    """The file that describes the samples beside it.
-
-    run: the settings. names: the strips of a shard, once it is finished. left_out: those that cannot be read, and why.
-    """
-
-    path: Path
-    run: dict[str, Any]
-    shard: Shard
-    names: tuple[str, ...] | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @staticmethod
-    def path_of(partial: Path, shard: Shard) -> Path:
-        """The file of a shard, or of a whole run."""
-        first, number = shard
-        return partial / ("run.json" if number == 1 else f"run-{first + 1}-of-{number}.json")
-
-    @classmethod
-    def begin(cls, partial: Path, model: Model, run: dict[str, Any], shard: Shard, *, resume: bool) -> "_Record":
-        """Start a folder of samples, or check that the samples there are of the same run."""
-        path = cls.path_of(partial, shard)
-        for other in map(cls.read, sorted(partial.glob("run*.json"))):
-            run = settings_as_written(run, other.run, model)
-            other.must_be_of(run)
-        if path.exists() and not resume:
-            raise InputError(f"{partial.parent} holds a run of these strips already; add --resume, or choose another.")
-        record = cls.read(path) if path.exists() else cls(path, run, shard)
-        record.must_be_in_place()
-        record.write(names=record.names, left_out=record.left_out)
-        return record
-
-    @classmethod
-    def read(cls, path: Path) -> "_Record":
-        values = json.loads(path.read_text())
-        names = None if values["names"] is None else tuple(values["names"])
-        left_out = values["left_out"]
-        if isinstance(left_out, list):  # version 0.1 wrote the names alone
-            left_out = dict.fromkeys(left_out, "it could not be read")
-        return cls(path, values["run"], tuple(values["shard"]), names, left_out)
-
-    def write(self, *, names: Iterable[str] | None, left_out: Mapping[str, str]) -> None:
-        values = {"run": self.run, "shard": self.shard, "left_out": dict(left_out), "names": names and [*names]}
-        write_whole(self.path, json.dumps(values, indent=1).encode())
-
-    def must_be_of(self, run: dict[str, Any]) -> None:
-        changed = sorted(key for key in run if self.run.get(key) != run[key])
-        if changed:
-            raise InputError(f"{self.path} holds a run with other {', '.join(changed)}; choose another folder.")
-
-    def must_be_in_place(self) -> None:
-        """Raises InputError where the file has the name of another shard."""
-        if self.path != self.path_of(self.path.parent, self.shard):
-            raise InputError(
-                f"{self.path} holds shard {str_of(self.shard)} of a run: it was copied or renamed. Delete it, run the "
-                "shard that its name says, and merge again."
-            )
 
 
 def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
