@@ -30,6 +30,7 @@
 # | `with model.hooks(...): model.generate(text)` | `model.generate(inputs, fwd_hooks=[...])`: prefill and every step |
 # | `patching.get_act_patch_attn_head_out_all_pos(model, ...)` | the same, with `inputs` instead of tokens |
 # | `cache.decompose_resid(return_labels=True)` | the same; the image adds its own components |
+# | `ActivationCache(gradients, model)` of backward hooks | the same: attribution patching by parts, the image's too |
 # | `model.W_Q`, `model.W_U`, `model.cfg` | the same |
 
 # %%
