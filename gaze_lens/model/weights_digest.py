@@ -33,7 +33,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights by name; in place of an empty one what accelerate loads for it."""
     away: dict[int, tuple[Mapping[str, Tensor], str]] = {}
     for module in model.modules():
-        hook = getattr(module, "_hf_hook", None)
+        hook: Any = getattr(module, "_hf_hook", None)
         for one in getattr(hook, "hooks", (hook,)):
             if getattr(one, "weights_map", None) is not None:
                 inside = module.named_parameters(recurse=one.place_submodules)
