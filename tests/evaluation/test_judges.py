@@ -119,8 +119,9 @@ def test_f1_counts_length_and_rouge_l_counts_order():
     assert best_match("cat dog", lengths) is None  # as many shared words in both
     assert best_match("cat dog", lengths, score="f1") == "short"
     orders = {"one": "cat dog elk", "other": "elk dog cat", "third": "sun sea"}
-    assert best_match("elk dog cat", orders, score="f1") is None
-    assert best_match("elk dog cat", orders, score="rouge-l") == "other"
+    assert best_match("elk dog cat bat", orders, score="f1") is None
+    assert best_match("elk dog cat bat", orders, score="rouge-l") == "other"
+    assert best_match("elk dog cat", orders, score="f1") == "other", "it is the caption, word for word"
     assert similarities("elk cat dog", orders, "f1") == {"one": 1.0, "other": 1.0, "third": 0.0}
 
 
@@ -334,7 +335,7 @@ def test_broken_weights_are_an_error(shelf):
 
     with model.hooks([("blocks.1.hook_resid_pre", poison)]):
         (judgement,) = LikelihoodJudge(model).judge_all([Description("red", "panel 1", picture)], progress=False)
-    assert "not numbers (NaN); try float32" in judgement.error
+    assert "no numbers (NaN or infinite); try float32" in judgement.error
     with pytest.raises(InputError, match="batch_size=0"):
         LikelihoodJudge(model, batch_size=0)
 
