@@ -29,6 +29,7 @@ from gaze_lens.attention.forward_context import run_in_context
 from gaze_lens.errors import HookError, ModelError
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.model.bypass import Bypass
+from gaze_lens.model.checkpoint_checks import WeightCheck
 from gaze_lens.model.projections import make_projections_live
 from gaze_lens.model.resid_mid import put_on_stream
 from gaze_lens.model_protocol import Model
@@ -118,6 +119,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     blocks.training = bridge.blocks.training
     bridge.blocks = blocks
     Bypass.attach(bridge.original_model, text_model, bridge.cfg)
+    run_in_context(bridge.original_model, WeightCheck(bridge.original_model).before)
     run_in_context(bridge.original_model, backend.run)
     run_in_context(bridge.original_model, backend.run, "generate")
     return backend

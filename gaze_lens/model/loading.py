@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
+from gaze_lens.model.hub_errors import reason
 from gaze_lens.model.peft_layers import WRAPPED, merged_weights
 
 NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
@@ -36,7 +40,7 @@ def load(
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{name} cannot be loaded: {error}") from error
+        raise ModelError(f"{name} cannot be loaded: {reason(error)}") from error
     model, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
@@ -60,8 +64,20 @@ def _check_dtype(dtype: Any) -> None:
 def _config(name: str, revision: str | None, **hub: Any) -> Any:
     try:
         return AutoConfig.from_pretrained(name, revision=revision, **hub)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name} is no model that Hugging Face can load: {error}") from error
+    except (OSError, ValueError, StrictDataclassError) as error:
+        note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
+        raise ModelError(f"{name} is no model that Hugging Face can load: {reason(error)}{note}") from error
+
+
+def _newer(name: str, revision: str | None, **hub: Any) -> str:
+    """A remark on a config.json that a newer transformers wrote."""
+    try:
+        written = Version(PreTrainedConfig.get_config_dict(name, revision=revision, **hub)[0]["transformers_version"])
+    except (OSError, ValueError, KeyError, TypeError):  # the error that led here tells more
+        return ""
+    if written <= Version(transformers.__version__):
+        return ""
+    return f" Its config.json was written by transformers {written}, and {transformers.__version__} is installed."
 
 
 def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> Any:
@@ -69,7 +85,7 @@ def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> A
         processor = AutoProcessor.from_pretrained(name, revision=revision, **hub)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{name} has no processor that Hugging Face can load ({error}). Save one beside the weights: "
+            f"{name} has no processor that Hugging Face can load ({reason(error)}). Save one beside the weights: "
             "processor.save_pretrained(folder)."
         ) from error
     except ImportError as error:  # SmolVLM's needs num2words
@@ -85,14 +101,6 @@ def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> A
             "chat_template.jinja beside the weights."
         )
     return processor
-
-
-@torch.no_grad()
-def check_weights(model: nn.Module) -> None:
-    """ModelError where a weight is NaN."""
-    for name, parameter in model.named_parameters():
-        if parameter.device.type != "meta" and parameter.is_floating_point() and bool(parameter.isnan().any()):
-            raise ModelError(f"The weight {name} holds NaN; the checkpoint is damaged. Download or train it again.")
 
 
 def save(hf_model: Any, processor: Any, folder: str | os.PathLike[str]) -> None:

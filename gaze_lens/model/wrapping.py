@@ -14,7 +14,7 @@ from gaze_lens.attention.backend import kernel_of
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
 from gaze_lens.families.adapters import adapter_for
-from gaze_lens.model import loading
+from gaze_lens.model.checkpoint_checks import check_parts
 from gaze_lens.model.peft_layers import is_peft_model
 
 
@@ -42,8 +42,8 @@ def bridge_of(model: Any, processor: Any, name: str | None) -> TransformerBridge
         )
     family = family_of(hf_model.config)
     _check_parts(hf_model, processor, family)
+    check_parts(name or type(hf_model).__name__, hf_model.config, processor)
     kernel_of(hf_model.get_decoder())
-    loading.check_weights(hf_model)
     return model if isinstance(model, TransformerBridge) else _build(hf_model, processor, name)
 
 

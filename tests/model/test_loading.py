@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gaze_lens import HookedVLM, testing
 from gaze_lens.errors import ModelError
+from gaze_lens.model import checkpoint_checks
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +113,6 @@ DAMAGES = {
     "lacks 1 weights .*layers.1.mlp.up_proj.weight.*random": lambda folder: edit_weights(
         folder, lambda weights: weights.pop("model.language_model.layers.1.mlp.up_proj.weight")
     ),
-    "layers.1.mlp.up_proj.weight holds NaN": lambda folder: edit_weights(
-        folder, lambda weights: weights["model.language_model.layers.1.mlp.up_proj.weight"][3, 4].fill_(torch.nan)
-    ),
     "cannot be loaded: .*mismatched_sizes": lambda folder: edit_weights(
         folder, lambda weights: weights.update({"lm_head.weight": torch.zeros(7, 64)})
     ),
@@ -137,7 +135,30 @@ def test_a_damaged_folder_says_what_is_wrong(folder, message):
     DAMAGES[message](folder)
     with pytest.raises(ModelError, match=f"(?s){message}") as caught:
         HookedVLM.from_pretrained(str(folder))
-    assert "holds NaN" in message or str(folder) in str(caught.value) or "unknown family" in message
+    assert str(folder) in str(caught.value) or "unknown family" in message
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_that_are_not_finite_are_found_when_they_are_first_used(folder, value, dtype):
+    name = "model.language_model.layers.1.mlp.up_proj.weight"
+    edit_weights(folder, lambda weights: weights[name][3, 4].fill_(value))
+    model = HookedVLM.from_pretrained(str(folder), dtype=dtype)
+    inputs = model.prepare(picture(64, 64), "Hi")
+    for run in (model, model.run_with_cache, model.generate, model.original_model.generate):
+        with pytest.raises(ModelError, match=rf"The weight {name} holds NaN or infinity"):
+            run(**inputs.tensors) if run == model.original_model.generate else run(inputs)
+
+
+def test_loading_reads_no_weights_and_takes_no_memory_for_a_check(sound, monkeypatch):
+    checked = []
+    monkeypatch.setattr(checkpoint_checks, "check_weights", checked.append)
+    model = HookedVLM.from_pretrained(str(sound))
+    assert checked == []
+    inputs = model.prepare(picture(64, 64), "Hi")
+    model(inputs)
+    model(inputs)
+    assert checked == [model.original_model]
 
 
 def test_models_that_cannot_be_wrapped(sound, tmp_path):
@@ -164,9 +185,7 @@ def test_a_model_is_wrapped_once_and_not_half(shelf):
     with pytest.raises(ModelError, match="wrapped already"):
         HookedVLM.wrap(model.original_model, model.processor)
     broken = copy.deepcopy(untouched)
-    broken.model.language_model.norm.weight.data[5] = torch.nan
-    with pytest.raises(ModelError, match=r"norm.weight holds NaN"):
-        HookedVLM.wrap(broken, model.processor)
-    broken.model.language_model.norm.weight.data[5] = 1.0
+    with pytest.raises(ModelError, match=r"has no tokenizer"):
+        HookedVLM.wrap(broken, None)
     inputs = padded(model)
     assert torch.equal(HookedVLM.wrap(broken, model.processor)(inputs), model(inputs))
