@@ -25,6 +25,7 @@ from gaze_lens.data import Pictures
 from gaze_lens.data.picture_digests import image_digest, picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.inputs.preparation import prompt_digest
 from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
@@ -158,6 +159,7 @@ def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
     return {
         "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
         "strips": len(strips), "digest": digest(repr(strips.names)), "questions": questions,
+        "rendered_prompt": prompt_digest(model.processor, model.family),
         "fit": None if strips.fit is None else str(strips.fit),
     }  # fmt: skip
 

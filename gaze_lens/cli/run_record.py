@@ -14,6 +14,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.model.weights_digest import settings_as_written
 from gaze_lens.model_protocol import Model
 from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.journal import refuse_changes
 from gaze_lens.runs.shards import Shard, str_of
 
 SHARDS = "run-*-of-*.json"
@@ -69,9 +70,7 @@ class RunRecord:
 
     def must_be_of(self, run: dict[str, Any]) -> None:
         """Raises InputError where the settings are others."""
-        changed = sorted(key for key in run if self.run.get(key) != run[key])
-        if changed:
-            raise InputError(f"{self.path} holds a run with other {', '.join(changed)}; choose another folder.")
+        refuse_changes(self.path, [key for key in run if self.run.get(key) != run[key]])
 
     def must_be_in_place(self) -> None:
         """Raises InputError where the file has the name of another shard."""

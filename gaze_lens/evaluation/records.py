@@ -15,6 +15,7 @@ from gaze_lens.deprecation import renamed_attribute
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.inputs.preparation import prompt_digest
 from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
@@ -202,6 +203,7 @@ def describe(
         "model": model.cfg.model_name, "architecture": model.fingerprint, "weights": weights_digest(model),
         "protocol": protocol.to_dict(), "conditions": [condition.to_dict() for condition in conditions],
         "pictures": len(pictures), "pictures_digest": pictures_digest(pictures), "seed": seed,
+        "rendered_prompt": prompt_digest(model.processor, model.family),
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from gaze_lens.inputs.video import refuse_other_parts
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import read_image
+from gaze_lens.runs.digests import digest
 
 ORIENTATION = 0x0112  # the EXIF tag
 PLACEHOLDERS = ("image_token", "video_token", "audio_token")  # attributes of processors
@@ -65,6 +66,11 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
     _refuse_placeholders(processor, conversation)
     prompts = [_prompt_text(processor, family, conversation)]
     return _texts(processor.tokenizer, prompts, answer, as_suffix=family.no_chat_template)[0]
+
+
+def prompt_digest(processor: Any, family: Family) -> str:
+    """A fingerprint of what the chat template writes around a question: some templates write today's date."""
+    return digest(text_of(processor, family, "?").full)[:16]
 
 
 def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:

@@ -87,6 +87,10 @@ def sampled_digest(model: Model) -> str:
 
 
 def settings_as_written(run: Mapping[str, Any], written: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """The settings of a run with the fingerprint of weights that `written` has: that of version 0.1, or today's."""
+    """The settings of a run as the version that wrote `written` would have put them.
+
+    Version 0.1 had another fingerprint of weights, and none of the prompt.
+    """
     is_old = len(written.get("weights", "")) == SAMPLED
-    return {**run, "weights": sampled_digest(model)} if is_old else dict(run)
+    settings = {key: value for key, value in run.items() if key != "rendered_prompt" or key in written}
+    return {**settings, "weights": sampled_digest(model)} if is_old else settings

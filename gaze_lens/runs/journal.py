@@ -10,7 +10,7 @@ off when the file is opened again. A file that vanishes, or that something else 
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ def header(kind: str, run: Line | None, *, shard: Shard | None = None) -> Line:
     return {"format": FORMAT.format(kind), **part, "run": run}
 
 
+def refuse_changes(path: Path, changed: Collection[str]) -> None:
+    """Raises InputError, with the names of the settings, where a run has others than the one in a file."""
+    if changed:
+        date = " The chat template writes another prompt than it did then; some write today's date."
+        hint = date if "rendered_prompt" in changed else ""
+        raise InputError(f"{path} holds a run with other {', '.join(sorted(changed))}; choose another folder.{hint}")
+
+
 def same_run(path: Path, actual: Line, expected: Line) -> None:
     """Raises InputError unless the header of a file is the expected one; an expected run of None is any run.
 
@@ -49,8 +57,7 @@ def same_run(path: Path, actual: Line, expected: Line) -> None:
         )
     run, expected_run = actual["run"], expected["run"]
     if expected_run is not None and run != expected_run:
-        changed = sorted(name for name in {*run, *expected_run} if run.get(name) != expected_run.get(name))
-        raise InputError(f"{path} holds a run with other {', '.join(changed)}; choose another folder.")
+        refuse_changes(path, {name for name in {*run, *expected_run} if run.get(name) != expected_run.get(name)})
 
 
 @dataclass(eq=False)
