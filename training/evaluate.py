@@ -1,8 +1,9 @@
 """Measure the documentation's figures on the embedded model: `python -m training.evaluate --out evaluation.json`.
 
-Strips and scenes are made from seeds that training never uses. Every share has a bootstrap interval over pictures.
-Without `--folder`, the checkpoint in the package is measured. 200 strips take about half an hour on one CPU core, 24
-a few minutes. The file is written after each part; the same command continues with the missing parts.
+Strips and scenes are made from seeds that training never uses; heads are scored on other strips than those steered.
+Every share has a bootstrap interval over pictures. Without `--folder`, the checkpoint in the package is measured. 200
+strips take about half an hour on one CPU core, 24 a few minutes. The file is written after each part; the same command
+continues with the missing parts.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What is measured: a model, strips of six panels and scenes that are new to it, and its heads' scores."""
+    """What is measured: a model, strips of six panels and scenes that are new to it, and scores of its heads."""
 
     model: HookedVLM
     strips: list[Picture]
@@ -47,10 +48,13 @@ class EvaluationSetup:
     batch_size: int = 120
 
     @classmethod
-    def of(cls, model: HookedVLM, strips: int, draws: int = 20, *, seed: int = SEED) -> "EvaluationSetup":
-        """`strips` new strips, scored, and half as many scenes."""
+    def of(
+        cls, model: HookedVLM, strips: int, draws: int = 20, *, seed: int = SEED, scored: int | None = None
+    ) -> "EvaluationSetup":
+        """`strips` new strips and half as many scenes. scored: the seed of the strips that heads are scored on."""
         pictures = comics.synthetic(strips, seed=seed)
-        scores = score_heads(model, pictures, batch_size=8)
+        others = pictures if scored is None else comics.synthetic(strips, seed=scored)
+        scores = score_heads(model, others, batch_size=8)
         return cls(model, pictures, comics.scenes(max(1, strips // 2), seed=seed), scores, draws)
 
     @property
@@ -228,7 +232,8 @@ def evaluate(folder: Path, out: Path, *, strips: int = 200, parts: Sequence[str]
     figures: Figures = json.loads(out.read_text()) if out.exists() else subject
     if {name: figures.get(name) for name in subject} != subject:
         raise InputError(f"{out} holds figures of another evaluation, not of {subject}; move it away.")
-    setup = EvaluationSetup.of(HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32"), strips)
+    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
+    setup = EvaluationSetup.of(model, strips, scored=SEED + 1)
     for part in tqdm([part for part in parts if part not in figures], unit="part"):
         figures[part] = PARTS[part](setup)
         write_whole(out, json.dumps(figures, indent=1).encode())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 import os
 import subprocess
 import sys
@@ -77,7 +78,10 @@ def test_an_evaluation_goes_on_with_the_parts_that_its_file_lacks(tmp_path, monk
     first = json.loads(out.read_text())
     assert first["looking"]["heads"] == 72
     monkeypatch.setitem(PARTS, "looking", None)  # measured already
-    evaluate(FOLDER, out, strips=2, parts=["looking", "objects"])
+    monkeypatch.setitem(PARTS, "steered", lambda setup: setup.steered(setup.heads))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # that the heads were chosen on the pictures that are steered
+        evaluate(FOLDER, out, strips=2, parts=["looking", "objects", "steered"])
     second = json.loads(out.read_text())
     assert second["looking"] == first["looking"]
     assert all(0 <= second["objects"][k]["low"] <= second["objects"][k]["high"] <= 1 for k in ("1", "2"))
