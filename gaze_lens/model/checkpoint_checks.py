@@ -41,8 +41,8 @@ def check_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta" or not parameter.is_floating_point() or parameter.element_size() < 2:
             continue
-        # A sum needs no memory, as a mask of the weights would. It is in float32 at least, so that it is finite.
-        total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
+        # A sum needs no memory, as a mask of the weights would. That of float16 could overflow.
+        total = parameter.sum(dtype=torch.float32 if parameter.dtype == torch.float16 else None)
         if not total.isfinite():
             name = name.replace("._original_component", "")
             raise ModelError(
