@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import warnings
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
