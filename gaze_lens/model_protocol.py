@@ -3,7 +3,7 @@
 def score_heads(model: Model, ...): ...
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -58,9 +58,7 @@ class Model(ModelShape, Protocol):
     def __call__(self, input: Any, /, *args: Any, **options: Any) -> Any:
         """Run the model."""
 
-    def prepare(
-        self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None, fit: Any = None
-    ) -> "VLMInputs":
+    def prepare(self, images: Any, prompts: Any, *, answers: Any = None, fit: Any = None) -> "VLMInputs":
         """Make inputs of pictures and prompts."""
 
     def encode(self, inputs: "VLMInputs", *, reuse: "VLMInputs | None" = None) -> "VLMInputs":

@@ -3,7 +3,6 @@
 `HookedVLM.prepare` calls this. It needs a processor and a family, but no model.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.families import Family, Processed, TokenMap
+from gaze_lens.inputs.answer_ids import Answers, Ids, appended, ids_of
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.fitting import check_whole, fitted, image_for, in_original_pixels
@@ -31,7 +31,7 @@ def prepare(
     prompts: Any,
     *,
     config: Any,
-    answers: str | Sequence[str] | None = None,
+    answers: Answers | None = None,
     fit: Fit | None = None,
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
@@ -40,9 +40,15 @@ def prepare(
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
-    texts = _texts(processor.tokenizer, prompts, answers, as_suffix=family.no_chat_template)
+    ids = ids_of(answers, len(prompts), processor.tokenizer, config.image_token_id)
+    if ids is not None and family.no_chat_template:
+        answers, ids = _as_texts(processor.tokenizer, ids), None
+    texts = _texts(processor.tokenizer, prompts, None if ids else answers, as_suffix=family.no_chat_template)
     images = [[image_for(processor, picture) for picture in row] for row in pictures]
     tensors = _process(processor, texts, images)
+    if ids is not None:
+        tensors = appended(tensors, ids, processor.tokenizer.pad_token_id or 0)
+        texts = [Text(text.full + processor.tokenizer.decode(row), row) for text, row in zip(texts, ids, strict=True)]
     sizes = tuple(tuple(image.size for image in row) for row in images)
     maps = _maps(family, Processed(sizes, tensors, processor, config), pictures)
     return collate(
@@ -88,9 +94,7 @@ def _prompt_text(processor: Any, family: Family, conversation: list[Message]) ->
     return "".join(processor.image_token if part.get("type") == "image" else part["text"] for part in parts)
 
 
-def _texts(
-    tokenizer: Any, prompts: list[str], answers: str | Sequence[str] | None, *, as_suffix: bool = False
-) -> list[Text]:
+def _texts(tokenizer: Any, prompts: list[str], answers: Any, *, as_suffix: bool = False) -> list[Text]:
     """Each row's text with its answer, if any: at the end, or separate for the processor where `as_suffix`."""
     if answers is None:
         return [Text(prompt) for prompt in prompts]
@@ -104,6 +108,18 @@ def _texts(
             raise InputError(f"The answer {answer!r} was given; give a text of at least one character for each prompt.")
     make = _with_suffix if as_suffix else _with_answer
     return [make(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
+
+
+def _as_texts(tokenizer: Any, ids: list[Ids]) -> list[str]:
+    """Answers as texts, for a processor that takes no ids; InputError where their tokens would be others."""
+    texts = [tokenizer.decode(row) for row in ids]
+    for row, text in zip(ids, texts, strict=True):
+        if tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) != row:
+            raise InputError(
+                f"The answer's ids {list(row)[:8]} are not the tokens of their text {text[:40]!r}, and this family's "
+                "processor takes answers as text; give answers=[text]."
+            )
+    return texts
 
 
 def _with_suffix(tokenizer: Any, prompt: str, answer: str) -> Text:

@@ -10,7 +10,7 @@ What it does with attention is described in `gaze_lens/attention/attention_funct
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -24,12 +24,14 @@ from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import InputError, NotFiniteError
 from gaze_lens.families import Family, Features, cross_attention, family_of
 from gaze_lens.families.cache_argument import cache_in
+from gaze_lens.inputs.answer_ids import Answers
 from gaze_lens.inputs.preparation import prepare
 from gaze_lens.inputs.video import refuse_video
 from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
 from gaze_lens.model import loading
 from gaze_lens.model.activation_cache import VLMActivationCache
 from gaze_lens.model.capabilities import Capabilities, capabilities
+from gaze_lens.model.continuation import held_tokens, remember, without_held_images
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
@@ -119,7 +121,7 @@ class HookedVLM(TokenMethods):
         return f"{cfg.architecture}-{cfg.n_layers}x{cfg.n_heads}x{kv_heads}x{cfg.d_head}"
 
     def prepare(
-        self, images: Any, prompts: Any, *, answers: str | Sequence[str] | None = None, fit: Fit | None = None
+        self, images: Any, prompts: Any, *, answers: Answers | None = None, fit: Fit | None = None
     ) -> VLMInputs:
         """Make model inputs: chat template, processor, every tensor, and the place of every image token.
 
@@ -127,7 +129,8 @@ class HookedVLM(TokenMethods):
             makes a batch, one image a row; a list in the list puts several images into one prompt.
         prompts: a text, or chat messages with {"type": "image"} placeholders, which may carry their image
             ("image" or "path"); a list of either makes a batch.
-        answers: text after the generation prompt (teacher forcing), one for all rows or one each.
+        answers: text after the generation prompt (teacher forcing), or its token ids as `generation.tokens` has them:
+            one for all rows or one each.
         fit: "whole" stretches pictures to what the model's processor does not cut (LLaVA 1.5 sees only the middle of a
             strip), (width, height) to that size; regions and boxes of tokens stay in the picture's own pixels. None
             leaves it to each `Picture.fit`, and so to the processor.
@@ -194,6 +197,8 @@ class HookedVLM(TokenMethods):
     def forward(self, input: Any, *args: Any, **options: Any) -> Any:
         """Run the model on `VLMInputs` or on whatever `TransformerBridge.forward` takes; same options, same results.
 
+        What a model puts out at positions that pad depends on the kernel and means nothing; compare and average where
+        `inputs.tensors["attention_mask"]` is 1.
         copies: run every row so many times, copies of a row next to one another; hooks see that many rows, and bind to
             the layout of `input` as with beams. Encoded inputs only, whose images the copies share.
         """
@@ -209,6 +214,11 @@ class HookedVLM(TokenMethods):
             refuse_bound(self, cache_in(options))
             with self._running(None):
                 return super().forward(input, *args, **options)
+        if held_tokens(self, options):
+            raise InputError(
+                "A cache that holds tokens was given with prepared inputs; model.generate goes on from it with those "
+                "that it does not hold, and model(token_ids, ...) with more tokens."
+            )
         copies = options.pop("copies", 1)
         with self._running(input):
             ids = input.input_ids.repeat_interleave(copies, dim=0)
@@ -319,7 +329,8 @@ class HookedVLM(TokenMethods):
         return_type: "tokens", "str" or "input": prompt and answer in one, as `TransformerBridge` returns them.
         options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...),
             and `TransformerBridge` (stop_at_eos, verbose, use_past_kv_cache, ...), or an InputError says what to give.
-            Greedy unless you ask for sampling.
+            Greedy unless you ask for sampling. With past_key_values= that hold the beginning of the inputs, such as
+            the turns of a conversation before the last, only the rest is run, and no picture that the cache holds.
         Raises NotFiniteError (a ModelError) where logits are NaN or infinite; its `generation` has the other rows.
         """
         if options.get("output_attentions"):
@@ -330,6 +341,7 @@ class HookedVLM(TokenMethods):
         prompt = prompt_of(self, inputs, chat_template=chat_template, prepend_bos=prepend_bos)
         options = generation_options(hugging_face_options(self, options), max_new_tokens)
         refuse_assisted(self, {**prompt.arguments, **options})
+        prompt = without_held_images(self, prompt, options)
         generation = self._generate(prompt, hook_list(fwd_hooks), names_filter, max_bytes, options)
         return as_asked(generation, return_type, prompt, self.tokenizer)
 
@@ -347,6 +359,7 @@ class HookedVLM(TokenMethods):
             with watch.attached():
                 output = self.original_model.generate(input_ids=prompt.ids, **{**prompt.arguments, **watch.options})
             sequences, logits = getattr(output, "sequences", output), getattr(output, "logits", None)
+            remember(options, sequences)
             tokens = sequences[:, start:]
             texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
             if watch.steps:  # before the edits are checked: a generation that failed may not have come to them

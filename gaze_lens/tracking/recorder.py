@@ -17,6 +17,7 @@ from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model.continuation import refuse_held
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.layout import Region
 from gaze_lens.text.token_texts import pieces
@@ -41,7 +42,8 @@ def track(
         little to the head's output. The vector is that before the output projection.
     options: for `model.generate` (fwd_hooks, max_new_tokens, ...). Attention is read after other hooks have changed it.
         No whole pattern is built or stored.
-    Raises InputError for several rows, beams or return sequences, and for inputs without regions; HeadError for no
+    Raises InputError for several rows, beams or return sequences, for inputs without regions, and where `weighted` for
+        a cache that holds a part of the prompt; HeadError for no
     heads, and for heads of another model; HookError for layers without attention heads, and where `weighted` for
     layers that take their values from an earlier one.
     """
@@ -49,6 +51,8 @@ def track(
         raise InputError(f"track takes what model.prepare returns, not {type(inputs).__name__}.")
     heads = HeadSet.of(heads, model)
     tracked = _regions(inputs, regions)
+    if weighted:
+        refuse_held(model, options, "The length of value vectors")
     norms = ValueNorms(model, heads.by_layer(), n_keys=inputs.layout.n_keys) if weighted else None
     recorder = _Recorder(inputs, heads, tracked, norms)
     hooks = [*options.pop("fwd_hooks", ()), *recorder.hooks()]

@@ -289,3 +289,19 @@ def test_one_encoding_serves_other_prompts_orders_and_repeats_of_its_images(shel
     assert (logits - model(inputs))[attended].abs().max() < 1e-5
     other = model.prepare(picture(64, 64, seed=3), "What?")
     assert (model(model.encode(other, reuse=encoded)) - model(other)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_positions_that_pad_are_those_of_the_kernel_that_runs_and_nothing_else_sees_them(pair):
+    model, untouched = pair
+    inputs = padded(model)
+    pads = ~inputs.tensors["attention_mask"].bool()
+    assert pads.any()
+    default, cached = model(inputs), model.run_with_cache(inputs)[0]
+    assert torch.equal(default[pads], untouched(**inputs.tensors).logits[pads])
+    assert torch.equal(cached[pads], eager(untouched)(**inputs.tensors).logits[pads])
+    torch.testing.assert_close(cached[~pads], default[~pads], atol=2e-5, rtol=0)
+    noise = [("hook_embed", lambda embedded, hook: embedded + 100.0 * pads[..., None])]
+    torch.testing.assert_close(model.run_with_hooks(inputs, noise)[~pads], default[~pads], atol=2e-5, rtol=0)
+    loss = model(inputs, return_type="loss")
+    torch.testing.assert_close(model.run_with_cache(inputs, return_type="loss")[0], loss)

@@ -19,6 +19,7 @@ from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
+from gaze_lens.model.continuation import refuse_held
 from gaze_lens.model_protocol import Model
 
 LEVELS = 72  # few enough for a page of 40 heads x 300 words x 1,500 tokens to stay under 20 MB
@@ -77,6 +78,7 @@ def record(
     a prompt without an image, options together with `answers=`, and more values than a browser can hold.
     """
     _check(inputs, options)
+    refuse_held(model, options, "What a recording shows")
     heads = HeadSet.of(heads, model)
     start, recorder = inputs.answers[0], _Recorder(model, inputs, heads)
     candidates = [p for p in inputs.text_positions[0] if _first_image(inputs) < p < start]
