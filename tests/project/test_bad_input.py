@@ -269,7 +269,7 @@ WRONG = {
     "an image to generate": (
         lambda m, i, r: m.generate(noise(96, 64)),
         InputError,
-        "generate takes what model.prepare returns",
+        "the model runs on what model.prepare",
     ),
     "two names for one row": (
         lambda m, i, r: i.region(("panel 1", "panel 2")),
