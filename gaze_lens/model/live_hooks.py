@@ -113,7 +113,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
         if "linear_attn" in block._modules:
             block.linear_attn.__class__ = CachedGatedDeltaNetBridge
             _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
-    put_on_stream(bridge)
+    put_on_stream(bridge, text_model)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
     blocks = nn.ModuleList(list(bridge.blocks))
     blocks.training = bridge.blocks.training

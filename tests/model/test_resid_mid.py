@@ -86,6 +86,49 @@ def test_it_survives_copies_compatibility_mode_and_checkpointing(shelf):
     torch.testing.assert_close(gradient(), plain, atol=1e-6, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_an_edit_shows_at_the_end_of_the_layer_and_an_interrupted_run_leaves_nothing(model):
+    inputs = padded(model)
+    noise = torch.randn(*inputs.shape, 64, generator=torch.manual_seed(0))
+    plain, seen = model(inputs), {}
+
+    def look(tensor, hook):
+        seen[hook.name] = tensor
+
+    def fail(tensor, hook):
+        raise KeyboardInterrupt
+
+    output = f"blocks.{LAYER}.hook_resid_post"
+    looks = [(name, look) for name in (MID, f"blocks.{LAYER}.hook_mlp_out", output)]
+    model.run_with_hooks(inputs, fwd_hooks=[(MID, add(noise)), *looks])
+    stream, mlp, post = seen.values()
+    torch.testing.assert_close(post, stream + mlp, atol=1e-5, rtol=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.run_with_hooks(inputs, fwd_hooks=[(MID, add(noise)), (f"blocks.{LAYER}.hook_mlp_out", fail)])
+    assert torch.equal(model(inputs), plain)
+    read = model.run_with_hooks(inputs, fwd_hooks=[(MID, look), (output, look)])
+    torch.testing.assert_close(at_real(read, inputs), at_real(plain, inputs), atol=1e-5, rtol=0)
+    assert torch.equal(model(inputs), plain)
+
+
+@torch.no_grad()
+def test_a_hook_may_run_the_model(model):
+    inputs = padded(model)
+    noise = torch.randn(*inputs.shape, 64, generator=torch.manual_seed(0))
+    expected, inner = model.run_with_hooks(inputs, fwd_hooks=[(MID, add(noise))]), []
+
+    def run(tensor, hook):
+        if not inner:
+            inner.append(None)
+            inner.append(model(inputs))
+
+    for name in (f"blocks.{LAYER}.hook_mlp_out", f"blocks.{LAYER + 1}.hook_attn_out"):
+        inner.clear()
+        found = model.run_with_hooks(inputs, fwd_hooks=[(MID, add(noise)), (name, run)])
+        for logits in (found, inner[1]):
+            torch.testing.assert_close(at_real(logits, inputs), at_real(expected, inputs), atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 def test_where_a_layer_goes_on_after_its_mlp_it_can_only_be_read(shelf, direction):
     model, _ = shelf.get("Gemma 4")
