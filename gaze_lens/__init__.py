@@ -2,6 +2,7 @@
 
 import gaze_lens as gl
 model = gl.load_tiny()      # or gl.HookedVLM.from_pretrained("Qwen/Qwen3-VL-2B-Instruct", device="cuda")
+model = gl.load_smollm2()   # a language model; or gl.HookedVLM.from_pretrained("meta-llama/Llama-3.2-1B-Instruct")
 """
 
 import sys
@@ -52,6 +53,7 @@ from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import load_tiny
+from gaze_lens.tiny.smollm2 import load_smollm2
 from gaze_lens.tracking import Trajectory, track
 
 __version__ = "0.2.0"
@@ -59,9 +61,9 @@ __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
     "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Polygon", "Positions", "QueryKeyPositions",
     "Region", "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress",
-    "changes", "comics", "counterfactual", "evaluate", "knockout", "load_tiny", "max_suppress_all", "mean_ablate",
-    "mean_difference", "metrics", "panels", "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate",
-    "score_heads", "steer", "suppress_all", "suppress_image", "sweep_bands", "track", "zero_ablate",
+    "changes", "comics", "counterfactual", "evaluate", "knockout", "load_smollm2", "load_tiny", "max_suppress_all",
+    "mean_ablate", "mean_difference", "metrics", "panels", "patch", "path_hooks", "path_patch", "rejudge",
+    "resample_ablate", "score_heads", "steer", "suppress_all", "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
 RENAMED = {"Place": "QueryKeyPositions"}
 sys.meta_path.append(MovedModules())

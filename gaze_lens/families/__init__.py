@@ -23,6 +23,7 @@ from gaze_lens.families import (
     row_breaks,
     single_frame,
     single_view,
+    text_only,
     tile_canvas,
     tile_grids,
     tiles,
@@ -61,6 +62,7 @@ class Family:
     upcast: the model's own eager attention computes the softmax in float32, whatever the precision of the weights.
     no_chat_template: a prompt is the images and then a text, without a chat. The processor takes an answer as its
         `suffix`, appends it to the prompt and closes it with an end token.
+    text_only: the model sees no pictures; `prepare(None, prompt)` makes its inputs.
     prefix_sharing_blocker: why several questions about a picture cannot share one run of the prompt's beginning; empty
         where they can. Sharing is exact if no token reads a later one, in Hugging Face's cached forward too.
     """
@@ -75,6 +77,7 @@ class Family:
     cross_attention: bool = False
     vision_model_type: str | None = None
     no_chat_template: bool = False
+    text_only: bool = False
     upcast: bool = True
     prefix_sharing_blocker: str = "it is not known of this family whether a token may read later ones"
 
@@ -147,6 +150,10 @@ FAMILIES: tuple[Family, ...] = (
         cross_attention=True, prefix_sharing_blocker=NOT_IN_PROMPT,
     ),
 )  # fmt: skip
+TEXT_ONLY = causal(
+    "Language model", text_only.ARCHITECTURES, text_only.token_maps, text_only.encode, text_only.to_forward_kwargs,
+    pixel_names=(), text_only=True,
+)  # fmt: skip
 
 REGISTERED: list[Family] = []  # the families that users registered
 
@@ -169,15 +176,20 @@ def register(family: Family, *, adapter: type[ArchitectureAdapter] | None = None
 
 def family_of(config: Any) -> Family:
     """The family of a model's config; ModelError for a text-only model or a family that is not known."""
-    by_config = type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"  # of a model built in memory
+    has_vision = hasattr(config, "vision_config")
+    kind = "ForConditionalGeneration" if has_vision else "ForCausalLM"
+    by_config = type(config).__name__.removesuffix("TextConfig").removesuffix("Config") + kind  # of one built in memory
     architecture = (getattr(config, "architectures", None) or [by_config])[0]
     families = (*REGISTERED, *FAMILIES)
-    for family in families:
+    for family in (*families, TEXT_ONLY):
         if architecture in family.architectures and family.vision_model_type in (None, _vision_model_type(config)):
             return family
     supported = f"gaze_lens works with vision-language models of: {', '.join(family.name for family in families)}."
-    if not hasattr(config, "vision_config"):
-        raise ModelError(f"{architecture} is a text-only model (its config has no vision). {supported}")
+    if not has_vision:
+        raise ModelError(
+            f"{architecture} is a language model (its config has no vision), and an unknown one; known are "
+            f"{', '.join(TEXT_ONLY.architectures)}. {supported}"
+        )
     by_class = {name: family for family in families for name in family.architectures}
     nearest = nearest_architecture(architecture, config, list(by_class))
     raise ModelError(

@@ -16,7 +16,7 @@ Answers = str | Sequence[Any] | Tensor  # a text or ids for all rows, or for eac
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 
 
-def ids_of(answers: Any, n_rows: int, tokenizer: Any, image_token_id: int) -> list[Ids] | None:
+def ids_of(answers: Any, n_rows: int, tokenizer: Any, image_token_id: int | None) -> list[Ids] | None:
     """The ids of each row's answer, where answers are ids; InputError for what are no ids of text, or too few rows."""
     listed = answers.tolist() if isinstance(answers, Tensor) else answers
     if not isinstance(listed, list | tuple) or not listed or isinstance(listed[0], str):

@@ -36,7 +36,7 @@ def collate(
     texts: Sequence[Text],
     maps: Sequence[TokenMap],
     *,
-    image_token_id: int,
+    image_token_id: int | None,
     tokenizer: Any,
     cross_attention: bool = False,
 ) -> VLMInputs:
@@ -49,7 +49,8 @@ def collate(
     by_row = [list(islice(remaining, len(row))) for row in pictures]
     make_layout = _cross_attention_layout if cross_attention else _layout
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
-    layout = make_layout((ids == image_token_id) & attended, attended, sizes, by_row)
+    is_image = torch.zeros_like(attended) if image_token_id is None else (ids == image_token_id) & attended
+    layout = make_layout(is_image, attended, sizes, by_row)
     image_tokens = tuple(
         tokens
         for row, (row_pictures, row_maps) in enumerate(zip(pictures, by_row, strict=True))

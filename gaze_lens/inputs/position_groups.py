@@ -64,7 +64,7 @@ def group(inputs: VLMInputs, which: Any) -> Group:
         )
     region = inputs.region(which) if isinstance(which, str) else which
     region.check(inputs.layout)
-    return Group(region.name, region.positions, inputs.layout, cross_attention=inputs.layout.cross_attention)
+    return Group(region.name, region.positions, inputs.layout, cross_attention=region.cross_attention)
 
 
 def groups(inputs: VLMInputs, positions: Any) -> list[Group]:

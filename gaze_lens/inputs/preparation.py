@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from gaze_lens.errors import ImageError, InputError
-from gaze_lens.families import Family, Processed, TokenMap
+from gaze_lens.families import Family, Processed, TokenMap, text_only
 from gaze_lens.inputs.answer_ids import Answers, Ids, appended, ids_of
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
@@ -36,11 +36,14 @@ def prepare(
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
     conversations, pictures = _rows(images, prompts)
+    if family.text_only:
+        text_only.refuse_pictures(sum(map(len, pictures)))
     pictures = [[fitted(picture, fit) for picture in row] for row in pictures]
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
-    ids = ids_of(answers, len(prompts), processor.tokenizer, config.image_token_id)
+    image_token_id = getattr(config, "image_token_id", None)  # a language model has none
+    ids = ids_of(answers, len(prompts), processor.tokenizer, image_token_id)
     if ids is not None and family.no_chat_template:
         answers, ids = _as_texts(processor.tokenizer, ids), None
     texts = _texts(processor.tokenizer, prompts, None if ids else answers, as_suffix=family.no_chat_template)
@@ -52,7 +55,7 @@ def prepare(
     sizes = tuple(tuple(image.size for image in row) for row in images)
     maps = _maps(family, Processed(sizes, tensors, processor, config), pictures)
     return collate(
-        tensors, pictures, texts, maps, image_token_id=config.image_token_id, tokenizer=processor.tokenizer,
+        tensors, pictures, texts, maps, image_token_id=image_token_id, tokenizer=processor.tokenizer,
         cross_attention=family.cross_attention,
     )  # fmt: skip
 
@@ -81,9 +84,11 @@ def prompt_digest(processor: Any, family: Family) -> str:
 
 def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:
     """The text of a conversation: by the chat template or, in a family without one, image placeholders and the text."""
-    if not family.no_chat_template or processor.chat_template is not None:
+    if processor.chat_template is not None:
         return rendered(processor, conversation)
     parts = _parts(conversation)
+    if not family.no_chat_template:
+        return _plain_text(parts)
     images = [part.get("type") == "image" for part in parts]
     roles = [message["role"] for message in conversation]
     if roles != ["user"] or not any(images) or images != sorted(images, reverse=True):
@@ -92,6 +97,16 @@ def _prompt_text(processor: Any, family: Family, conversation: list[Message]) ->
             "'user', its images before its text. Give prepare(image, prompt)."
         )
     return "".join(processor.image_token if part.get("type") == "image" else part["text"] for part in parts)
+
+
+def _plain_text(parts: list[dict[str, Any]]) -> str:
+    """The text for a language model without a chat template."""
+    if len(parts) != 1 or "text" not in parts[0]:
+        raise InputError(
+            "The model's tokenizer has no chat template, so that a prompt is one text; chat messages were given. Give "
+            "model.prepare(None, text), or the tokenizer of a chat model."
+        )
+    return parts[0]["text"]
 
 
 def _texts(tokenizer: Any, prompts: list[str], answers: Any, *, as_suffix: bool = False) -> list[Text]:

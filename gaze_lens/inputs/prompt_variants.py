@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ def _with_text(model: Model, first: VLMInputs, text: Text) -> VLMInputs | None:
     tensors = _with_ids(first, start, new[n_equal:])
     if tensors is None:
         return None
-    options = {"image_token_id": model.config.image_token_id, "cross_attention": model.family.cross_attention}
+    image_token_id = getattr(model.config, "image_token_id", None)
+    options: dict[str, Any] = {"image_token_id": image_token_id, "cross_attention": model.family.cross_attention}
     inputs = collate(tensors, first.pictures, [text], first.maps, tokenizer=first.tokenizer, **options)
     return replace(inputs, features=first.features)
 

@@ -141,15 +141,21 @@ class VLMInputs(ActsAsTokenIds):
         last = self.layout.length - 1
         return tuple(tuple(range(start - 1, last)) if start <= last else () for start in self.answers)
 
-    def region(self, where: Any, *, image: int | None = None, rule: str = "centre") -> Region:
-        """The image tokens of a region, bound to this layout.
+    def region(
+        self, where: Any, *, image: int | None = None, rule: str = "centre", around: Group | str | None = None
+    ) -> Region:
+        """The image tokens of a region, bound to this layout; or tokens of the text, of a `span`.
 
         where: a region's name, a shape, (x0, y0, x1, y1) or a point (x, y) in original pixels; or a list of these,
             one per row.
         image: the zero-based index of an image in its row; needed for a shape where a row has several images.
         rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
+        around: only for a span: what the region is a part of, whose other tokens are its `others`: "text" for all text
+            of the prompt, or a Group; nothing else unless given.
         Raises RegionError for unknown names, regions outside the image, and regions that contain no token.
         """
+        if isinstance(where, Group) or around is not None:
+            return self._region_of_text(where, around)
         per_row = isinstance(where, list) and not all(isinstance(value, Real) for value in where)
         wheres = where if per_row else [where] * self.n_rows
         if len(wheres) != self.n_rows:
@@ -158,6 +164,21 @@ class VLMInputs(ActsAsTokenIds):
             self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
         )
         return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout)
+
+    def _region_of_text(self, where: Any, around: Group | str | None) -> Region:
+        """The region of a Group of text."""
+        if not isinstance(where, Group) or where.cross_attention:
+            raise RegionError(
+                f"around= was given for {where!r}; it says what a span of text is a part of: inputs.region(inputs.span("
+                '"a cat"), around="text").'
+            )
+        where.check(self.layout)
+        if isinstance(around, Group):
+            around.check(self.layout)
+            return Region(where.name, where.rows, self.layout, around.rows)
+        if around not in (None, "text"):
+            raise RegionError(f'around={around!r} was given; give "text", a Group such as inputs.span(...), or None.')
+        return Region(where.name, where.rows, self.layout, where.rows if around is None else self.layout.text)
 
     def positions_of(
         self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"

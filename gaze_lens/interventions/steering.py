@@ -81,7 +81,7 @@ def steer(
 
     heads: a HeadSet, or what makes one (["L3H5", (2, 1)]).
     region: `inputs.region("panel 4")`, of the inputs that will be run; `inputs.region(["panel 1", "panel 4"])` gives
-        each batch row its own target.
+        each batch row its own target. A region of text, `inputs.region(inputs.span("a cat"), around="text")`, too.
     schedule: instead of region, [(step, region), ...] with ascending steps. Step t is the forward that produces
         generated token t: step 0 is the prefill, and a switch at step 50 shows from token 50 on. Every entry must
         have a forward to act in; those that the text ended before are listed in `generation.unreached`.
@@ -170,7 +170,7 @@ def _queries(region: Region, start: int, end: float, where: Sequence[str]) -> Po
     if start == 0 and "prefill" in where:
         rows = (tuple(range(length)),)
     elif start == 0 and "after image" in where:
-        rows = tuple(tuple(range(start, length)) for start in region.layout.after_images)
+        rows = tuple(tuple(range(start, length)) for start in region.after)
     first, stop = length - 1 + max(start, 1), length - 1 + end
     decodes = "decode" in where and first < stop
     if not decodes and not any(rows):
@@ -185,15 +185,16 @@ def _keys(region: Region, mode: Mode) -> tuple[tuple[Positions, ...], tuple[floa
     """The four kinds of keys with their values; kinds that are left alone are left out."""
     layout = region.layout
     kinds = (
-        (Positions(region.positions, cross_attention=layout.cross_attention), mode.target),
-        (Positions(region.others, cross_attention=layout.cross_attention), mode.others),
-        (Positions(layout.text), mode.prompt),
+        (Positions(region.positions, cross_attention=region.cross_attention), mode.target),
+        (Positions(region.others, cross_attention=region.cross_attention), mode.others),
+        (Positions(region.rest_of_text), mode.prompt),
         (Positions.since(layout.length), mode.generated),
     )
     selected = [(keys, value) for keys, value in kinds if value != 0 and (any(keys.rows) or keys.start < math.inf)]
     if not selected:
+        what, tokens = ("image", "image tokens") if region.around is None else ("text that it is a part of", "tokens")
         raise InputError(
-            f"{mode} has nothing to act on: region {region.name!r} is the whole image, so there are no other image "
-            "tokens. Give a smaller region, or another mode."
+            f"{mode} has nothing to act on: region {region.name!r} is the whole {what}, so there are no other "
+            f"{tokens}. Give a smaller region, or another mode."
         )
     return tuple(keys for keys, _ in selected), tuple(value for _, value in selected)

@@ -87,8 +87,9 @@ class ImageCapabilities:
 class Capabilities:
     """What gaze_lens can do with a model; `print(model.capabilities())` shows it.
 
-    heads, kv_heads: in each layer. whole: why `score_heads` runs every question about a picture from the start; empty
-        where they go on from one run of the picture. unsupported: what is refused, with the reason.
+    heads, kv_heads: in each layer. image: None for a language model, which sees no pictures.
+    whole: why `score_heads` runs every question about a picture from the start; empty where they go on from one run of
+        the picture. unsupported: what is refused, with the reason.
     """
 
     model: str
@@ -97,7 +98,7 @@ class Capabilities:
     heads: int
     kv_heads: int
     layers: tuple[LayerCapabilities, ...]
-    image: ImageCapabilities
+    image: ImageCapabilities | None
     whole: str
     unsupported: tuple[str, ...]
 
@@ -109,7 +110,7 @@ class Capabilities:
     @property
     def seeing(self) -> tuple[int, ...]:
         """The live layers that can attend to image tokens: cross-attention layers where there are any, else all."""
-        cross_attention = self.image.cross_attention
+        cross_attention = self.image is not None and self.image.cross_attention
         return tuple(
             layer.layer for layer in self.layers if layer.live and (layer.attention == "cross") == cross_attention
         )
@@ -128,7 +129,10 @@ class Capabilities:
             layers = [layer.layer for layer in self.layers if (layer.attention, layer.hooks) == kind]
             hooks = ", ".join(kind[1]) or "no heads: nothing of its attention is live"
             yield f"{kind[0]} attention", f"layers {_ranges(layers)}: {hooks}"
-        yield from _image_lines(self.image)
+        if self.image is None:
+            yield "pictures", "none: a language model, which model.prepare(None, prompt) makes inputs for"
+        else:
+            yield from _image_lines(self.image)
         shared = "all go on from one run of the picture"
         yield "questions", f"each is run from the start: {self.whole}" if self.whole else shared
         for index, refused in enumerate(self.unsupported):
@@ -149,7 +153,7 @@ def capabilities(model: Model, size: tuple[int, int]) -> Capabilities:
         heads=model.cfg.n_heads,
         kv_heads=model.cfg.n_key_value_heads or model.cfg.n_heads,
         layers=layers,
-        image=_image(model, size),
+        image=None if model.family.text_only else _image(model, size),
         whole=model.family.prefix_sharing_blocker,
         unsupported=(*_missing(model, layers), *ALWAYS_REFUSED),
     )

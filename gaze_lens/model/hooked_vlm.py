@@ -39,7 +39,7 @@ from gaze_lens.model.generation_arguments import Prompt, as_asked, check_return_
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
-from gaze_lens.model.wrapping import bridge_of
+from gaze_lens.model.wrapping import bridge_of, processor_of
 from gaze_lens.regions.picture import Fit, Picture
 
 Hooks = Iterable[tuple[Any, Callable]]
@@ -105,6 +105,8 @@ class HookedVLM(TokenMethods):
         Of a model under PEFT's adapters, wrap `peft_model.merge_and_unload()`; or `peft_model.base_model.model`, whose
         adapters stay apart: it runs with them and is saved with them merged, and what is made from weights is refused.
         """
+        config = getattr(getattr(hf_model, "original_model", hf_model), "config", None)
+        processor = processor if config is None else processor_of(config, processor)
         bridge: Any = bridge_of(hf_model, processor, name)  # its class changes
         bridge.__class__ = cls
         bridge.processor, bridge.family = processor, family_of(bridge.original_model.config)
@@ -232,7 +234,7 @@ class HookedVLM(TokenMethods):
             )
         if cache_in(options) or self.family.brings_images(options):
             return
-        if has_placeholder(input, self.config.image_token_id, self.tokenizer):
+        if has_placeholder(input, getattr(self.config, "image_token_id", None), self.tokenizer):
             raise InputError(
                 "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
                 "returned, not its input_ids: they are the text alone. Where a function of TransformerLens took the "

@@ -11,16 +11,27 @@ from huggingface_hub.errors import StrictDataclassError
 from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
+from gaze_lens.inputs.text_processor import TextProcessor
 from gaze_lens.model.hub_errors import reason
 from gaze_lens.model.peft_layers import WRAPPED, merged_weights
 
 NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-HUB = ("token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code")
+HUB = (
+    "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code",
+    "gguf_file",
+)  # fmt: skip
 
 
 def load(
@@ -36,9 +47,10 @@ def load(
     name, hub = str(name_or_folder), {key: options[key] for key in HUB if key in options}
     config = _config(name, revision, **hub)
     processor = _processor(name, revision, family_of(config), **hub)
+    auto_class: Any = AutoModelForCausalLM if family_of(config).text_only else AutoModelForImageTextToText
     options = {**options, "config": config, "dtype": dtype, "device_map": device_map, "revision": revision}
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **options)
+        loaded: Any = auto_class.from_pretrained(name, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{name} cannot be loaded: {reason(error)}") from error
     model, info = loaded
@@ -64,7 +76,7 @@ def _check_dtype(dtype: Any) -> None:
 def _config(name: str, revision: str | None, **hub: Any) -> Any:
     try:
         return AutoConfig.from_pretrained(name, revision=revision, **hub)
-    except (OSError, ValueError, StrictDataclassError) as error:
+    except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
         raise ModelError(f"{name} is no model that Hugging Face can load: {reason(error)}{note}") from error
 
@@ -80,7 +92,20 @@ def _newer(name: str, revision: str | None, **hub: Any) -> str:
     return f" Its config.json was written by transformers {written}, and {transformers.__version__} is installed."
 
 
+def _tokenizer(name: str, revision: str | None, **hub: Any) -> Any:
+    """The tokenizer of a language model."""
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision, **hub)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"{name} has no tokenizer that Hugging Face can load: {reason(error)} Save one beside the weights: "
+            "tokenizer.save_pretrained(folder)."
+        ) from error
+
+
 def _processor(name: str, revision: str | None, family: Family, **hub: Any) -> Any:
+    if family.text_only:
+        return TextProcessor(_tokenizer(name, revision, **hub))
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision, **hub)
     except (OSError, ValueError) as error:

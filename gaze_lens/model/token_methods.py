@@ -39,8 +39,10 @@ def unpacking(run: Callable) -> Callable:
     return unpacked
 
 
-def has_placeholder(given: Any, image_token: int, tokenizer: Any) -> bool:
+def has_placeholder(given: Any, image_token: int | None, tokenizer: Any) -> bool:
     """Whether a text, texts or token ids hold the token that stands for an image; False of anything else."""
+    if image_token is None:
+        return False
     if isinstance(given, Tensor):
         return not given.is_floating_point() and bool((given == image_token).any())
     texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []

@@ -9,11 +9,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import JointGateUpMLPBridge, LinearBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import PreTrainedTokenizerBase
 
 from gaze_lens.attention.backend import kernel_of
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
 from gaze_lens.families.adapters import adapter_for
+from gaze_lens.inputs.text_processor import TextProcessor
 from gaze_lens.model.checkpoint_checks import check_parts
 from gaze_lens.model.peft_layers import is_peft_model
 
@@ -42,9 +44,16 @@ def bridge_of(model: Any, processor: Any, name: str | None) -> TransformerBridge
         )
     family = family_of(hf_model.config)
     _check_parts(hf_model, processor, family)
-    check_parts(name or type(hf_model).__name__, hf_model.config, processor)
+    if not family.text_only:
+        check_parts(name or type(hf_model).__name__, hf_model.config, processor)
     kernel_of(hf_model.get_decoder())
     return model if isinstance(model, TransformerBridge) else _build(hf_model, processor, name)
+
+
+def processor_of(config: Any, processor: Any) -> Any:
+    """The processor of a model; of a language model, whose tokenizer may be given for it, one that uses that."""
+    is_tokenizer = family_of(config).text_only and isinstance(processor, PreTrainedTokenizerBase)
+    return TextProcessor(processor) if is_tokenizer else processor
 
 
 def _check_parts(hf_model: Any, processor: Any, family: Family) -> None:
@@ -54,7 +63,8 @@ def _check_parts(hf_model: Any, processor: Any, family: Family) -> None:
             f"A {type(hf_model).__name__} was given, which has no head that makes logits; give the whole model, a "
             f"{family.architectures[0]} (AutoModelForImageTextToText.from_pretrained loads it)."
         )
-    lacking = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+    parts = ("tokenizer",) if family.text_only else ("tokenizer", "image_processor")
+    lacking = [name for name in parts if getattr(processor, name, None) is None]
     if lacking:
         raise ModelError(
             f"A {type(processor).__name__} was given as the processor, which has no {' and no '.join(lacking)}; give "

@@ -72,19 +72,22 @@ class Layout:
 
 @dataclass(frozen=True, repr=False)
 class Region:
-    """`inputs.region("panel 4")`: some image tokens of every prompt in a batch.
+    """`inputs.region("panel 4")`: some image tokens of every prompt in a batch; or some tokens of its text:
+    `inputs.region(inputs.span("a cat"))`.
 
     name: for messages and figures.
     positions: for each batch row, its tokens' columns in the padded prompt (with cross-attention, their keys);
         converted to ascending order without duplicates.
     layout: of the batch that it belongs to; use with another layout raises an error.
-    `|`, `-` and `&` unite, subtract and intersect regions of one layout. Raises RegionError where a row has no token,
-    a position is not an image token of its row, or the numbers of rows differ.
+    around: for each batch row, the positions that the region is a part of; None for those of the row's images.
+    `|`, `-` and `&` unite, subtract and intersect regions of one layout and kind. Raises RegionError where a row has no
+    token, a position is not one of `around`, or the numbers of rows differ.
     """
 
     name: str
     positions: Rows
     layout: Layout
+    around: Rows | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", tuple(tuple(sorted(set(row))) for row in self.positions))
@@ -93,24 +96,48 @@ class Region:
                 f"Region '{self.name}' has positions for {len(self.positions)} rows, its layout has "
                 f"{self.layout.n_rows}: expected one entry for each batch row."
             )
-        for i, (row, image) in enumerate(zip(self.positions, self.layout.images, strict=True)):
+        kind = "image token" if self.around is None else "token"
+        for i, (row, surroundings) in enumerate(zip(self.positions, self.surroundings, strict=True)):
             if not row:
                 raise RegionError(
-                    f"Region '{self.name}' holds no image token in batch row {i}: expected at least one in every row. "
+                    f"Region '{self.name}' holds no {kind} in batch row {i}: expected at least one in every row. "
                     "Give a larger region, or select with rule='overlap'."
                 )
-            if not set(row) <= set(image):
-                unknown = _few(sorted(set(row) - set(image)))
+            if not set(row) <= set(surroundings):
+                unknown = _few(sorted(set(row) - set(surroundings)))
                 raise RegionError(
-                    f"Region '{self.name}' names positions {unknown} in batch row {i}, which are not image tokens "
-                    "there: expected positions out of inputs.image_tokens."
+                    f"Region '{self.name}' names positions {unknown} in batch row {i}, which are not {kind}s of what "
+                    "it is a part of: expected positions out of inputs.image_tokens, or of around=."
                 )
+
+    @property
+    def surroundings(self) -> Rows:
+        """For each batch row, the positions that the region is a part of: those of its images, or of a text."""
+        return self.layout.images if self.around is None else self.around
+
+    @property
+    def cross_attention(self) -> bool:
+        """Whether its positions are keys of cross-attention layers."""
+        return self.around is None and self.layout.cross_attention
 
     @cached_property
     def others(self) -> Rows:
-        """For each batch row, the positions of the image tokens that are not in the region; may be empty."""
-        rows = zip(self.positions, self.layout.images, strict=True)
-        return tuple(tuple(sorted(set(image) - set(row))) for row, image in rows)
+        """For each batch row, the surroundings without the region, such as the rest of the image; may be empty."""
+        rows = zip(self.positions, self.surroundings, strict=True)
+        return tuple(tuple(sorted(set(surroundings) - set(row))) for row, surroundings in rows)
+
+    @property
+    def rest_of_text(self) -> Rows:
+        """For each batch row, the positions of text that are neither in the region nor in its surroundings."""
+        if self.around is None:
+            return self.layout.text
+        rows = zip(self.layout.text, self.around, strict=True)
+        return tuple(tuple(sorted(set(text) - set(surroundings))) for text, surroundings in rows)
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """For each batch row, the first position after the surroundings, or after the row's images."""
+        return self.layout.after_images if self.around is None else tuple(1 + max(row) for row in self.around)
 
     def check(self, layout: Layout) -> None:
         """`region.check(inputs.layout)`: raises RegionError unless the region was made for this layout."""
@@ -134,16 +161,22 @@ class Region:
         if not isinstance(other, Region):
             return NotImplemented
         self.check(other.layout)
+        if self.around != other.around:
+            raise RegionError(
+                f"Regions '{self.name}' and '{other.name}' are parts of different things (images, or other texts) and "
+                "cannot be combined. Make both with the same around=."
+            )
         rows = zip(self.positions, other.positions, strict=True)
         positions = tuple(tuple(operation(set(mine), set(theirs))) for mine, theirs in rows)
-        return Region(f"{self.name} {sign} {other.name}", positions, self.layout)
+        return Region(f"{self.name} {sign} {other.name}", positions, self.layout, self.around)
 
     def __len__(self) -> int:
         return _count(self.positions)
 
     def __repr__(self) -> str:
         rows = f" in {self.layout.n_rows} rows" if self.layout.n_rows > 1 else ""
-        return f"Region '{self.name}': {len(self)} of {_count(self.layout.images)} image tokens{rows}"
+        kind = "image tokens" if self.around is None else "tokens"
+        return f"Region '{self.name}': {len(self)} of {_count(self.surroundings)} {kind}{rows}"
 
 
 @renamed_fields(crossed="cross_attention")

@@ -3,7 +3,8 @@
     hf_model, processor = testing.tiny("Qwen3-VL", seed=0)
     model = HookedVLM.wrap(hf_model, processor)
 
-The keys of `testing.BUILDERS` are families, and variants of some ("PaliGemma 2", "LLaVA padded").
+The keys of `testing.BUILDERS` are families, and variants of some ("PaliGemma 2", "LLaVA padded"); those of
+`testing.LANGUAGE_MODELS` are classes of language models without vision ("LlamaForCausalLM"), which have a tokenizer.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from torch import nn
 
 from gaze_lens.errors import ModelError
 from gaze_lens.testing import anyres, grids, others, rows, single_views, tiles
+from gaze_lens.testing.language_models import LANGUAGE_MODELS
 
-__all__ = ["BUILDERS", "tiny"]
+__all__ = ["BUILDERS", "LANGUAGE_MODELS", "tiny"]
 
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the text config -> model and processor
 BUILDERS: dict[str, Builder] = {
@@ -24,15 +26,17 @@ BUILDERS: dict[str, Builder] = {
 
 
 def tiny(family: str, *, seed: int = 0, scale: float = 0.12, **text: Any) -> tuple[nn.Module, Any]:
-    """A tiny random model of a family (a key of `BUILDERS`) in eval mode and float32, and its processor.
+    """A tiny random model of a family (a key of `BUILDERS`) in eval mode and float32, and its processor; or a language
+    model (a key of `LANGUAGE_MODELS`) and its tokenizer.
 
     scale: the standard deviation of the weights; large enough that outputs differ between tokens.
     text: changes to the text config (sliding_window=8, num_hidden_layers=2, ...).
     """
-    if family not in BUILDERS:
-        raise ModelError(f"There is no tiny model of {family!r}; there are {', '.join(BUILDERS)}.")
+    builders = {**BUILDERS, **LANGUAGE_MODELS}
+    if family not in builders:
+        raise ModelError(f"There is no tiny model of {family!r}; there are {', '.join(builders)}.")
     torch.manual_seed(seed)
-    model, processor = BUILDERS[family](text)
+    model, processor = builders[family](text)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=scale)

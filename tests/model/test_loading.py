@@ -169,10 +169,11 @@ def test_models_that_cannot_be_wrapped(sound, tmp_path):
     text_only = LlamaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
     text_only.architectures = ["LlamaForCausalLM"]
     text_only.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="LlamaForCausalLM is a text-only model"):
+    with pytest.raises(ModelError, match="no tokenizer that Hugging Face can load"):
         HookedVLM.from_pretrained(str(tmp_path))
     processor = testing.tiny("Qwen3-VL", num_hidden_layers=1)[1]
-    with pytest.raises(ModelError, match="text-only"):
+    text_only.architectures = ["GPTJForCausalLM"]
+    with pytest.raises(ModelError, match=r"GPTJForCausalLM is a language model .* unknown one; known are Llama"):
         HookedVLM.wrap(LlamaForCausalLM(text_only), processor)
     stranger, _ = testing.tiny("Qwen3-VL", num_hidden_layers=1)
     stranger.config.architectures = ["Kosmos2ForConditionalGeneration"]
