@@ -4,7 +4,6 @@ photos = read_coco("annotations/instances_val2017.json", "val2017", min_area=32 
 photos[0].regions                 # {"dog": Box(...), "bench": Box(...)}; captions are the names of the categories
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from gaze_lens.data.coco_objects import Choice, choose, shape_of
+from gaze_lens.data.coco_records import LeftOut, Record, category_names, named, object_fault, sound_images
 from gaze_lens.data.folders import existing, fault
 from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image, read_size
 from gaze_lens.regions.shapes import Shape
-
-Record = Mapping[str, Any]
+from gaze_lens.runs.files import read_json
 
 
 def read_coco(
@@ -46,21 +45,22 @@ def read_coco(
     n_objects: (least, most) regions that an image may have after these choices. crowds: keep objects with `iscrowd`.
     masks: regions are the outlines (polygons, or run-length encoded masks), not the boxes.
     seed: images in random order; by default, in the order of the file. limit: the largest number of images.
-    Objects without area or outside their image are left out, and so are images that are missing, cannot be read, or
-    have another size than the file says (its boxes are in pixels of the upright image); `left_out` lists both. Boxes
-    are clipped to the image.
+    Objects without area or outside their image are left out, and so are images that are missing, cannot be read, lie
+    outside the folder, or have another size than the file says (its boxes are in pixels of the upright image). So are
+    records whose values have wrong types. `left_out` lists all. Boxes are clipped to the image.
     Raises InputError for a file of another format, unknown categories, and where no image is left.
     """
     check_limit(limit)
     content = _load(Path(annotations))
-    names = {category["id"]: category["name"] for category in content["categories"]}
+    left_out: LeftOut = defaultdict(list)
+    names = category_names(content["categories"], left_out)
     _check_categories(categories, set(names.values()))
     choice = Choice(names, None if categories is None else set(categories), min_area, unique, crowds, masks)
     folder = existing(images, "the image files")
-    left_out: dict[str, list[str]] = defaultdict(list)
-    objects = _by_image(content, left_out)
+    records = sound_images(content["images"], left_out)
+    objects = _by_image(content["annotations"], {record["id"] for record in records}, left_out)
     readers: dict[str, Reader] = {}
-    for record in _in_order(content["images"], seed):
+    for record in _in_order(records, seed):
         if len(readers) == limit:
             break
         name = str(Path(record["file_name"]).with_suffix(""))
@@ -76,18 +76,14 @@ def read_coco(
 
 
 def _load(path: Path) -> Mapping[str, Sequence[Record]]:
-    expected = "expected COCO's instances_*.json, with the lists images, annotations and categories"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}; {expected}.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); {expected}.") from error
-    required = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": ("id",)}
+    expected = "COCO's instances_*.json, with the lists images, annotations and categories"
+    content = read_json(path, expected)
+    required = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name"), "annotations": None}
     for part, keys in required.items():
         records = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(records, list) or not all(_has(record, keys) for record in records):
-            raise InputError(f"{path} has no list '{part}' whose members all have {', '.join(keys)}; {expected}.")
+        if not isinstance(records, list) or not (keys is None or all(_has(record, keys) for record in records)):
+            members = f" whose members all have {', '.join(keys)}" if keys else ""
+            raise InputError(f"{path} has no list '{part}'{members}; expected {expected}.")
     return content
 
 
@@ -104,15 +100,16 @@ def _check_categories(categories: Sequence[str] | None, available: set[str]) -> 
             raise InputError(f"The file has no category '{name}'; it has {len(available)}, such as {similar}.")
 
 
-def _by_image(content: Mapping[str, Sequence[Record]], left_out: dict[str, list[str]]) -> Mapping[Any, list[Record]]:
+def _by_image(annotations: Sequence[Any], image_ids: set[Any], left_out: LeftOut) -> Mapping[Any, list[Record]]:
     """Image id -> its annotations."""
-    image_ids = {record["id"] for record in content["images"]}
     objects = defaultdict(list)
-    for annotation in content["annotations"]:
-        if annotation.get("image_id") in image_ids:
-            objects[annotation["image_id"]].append(annotation)
+    for place, annotation in enumerate(annotations):
+        if reason := object_fault(annotation):
+            left_out[f"an object {reason}"].append(named(annotation, place))
+        elif annotation["image_id"] not in image_ids:
+            left_out["an object belongs to no image"].append(named(annotation, place))
         else:
-            left_out["an object belongs to no image"].append(f"annotation {annotation['id']}")
+            objects[annotation["image_id"]].append(annotation)
     return objects
 
 

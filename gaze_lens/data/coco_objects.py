@@ -4,19 +4,18 @@
 [[0, 1, 0], [1, 0, 0]]
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from gaze_lens.errors import InputError, RegionError
-from gaze_lens.regions.shapes import Box, Mask, Polygon, Shape, Union
-
-Record = Mapping[str, Any]
+from gaze_lens.data.coco_records import Record, is_number
+from gaze_lens.errors import RegionError
+from gaze_lens.regions.shapes import Box, Mask, Polygon, Shape, Union, misses
 
 
 @dataclass(frozen=True)
@@ -64,24 +63,30 @@ def _fault(annotation: Record, choice: Choice, size: tuple[int, int], repeated: 
     area = annotation.get("area")
     if (annotation["bbox"][2] * annotation["bbox"][3] if area is None else area) < choice.min_area:
         return "is smaller than min_area"
-    return _mask_fault(annotation.get("segmentation"), size) if choice.masks else None
+    return _outline_fault(annotation.get("segmentation"), size) if choice.masks else None
 
 
 def _box_fault(box: Sequence[float] | None, size: tuple[int, int]) -> str | None:
-    if box is None or len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+    if box is None or min(box[2:]) <= 0:
         return "has no area"
     x, y, width, height = box
     overlaps = x < size[0] and y < size[1] and x + width > 0 and y + height > 0
     return None if overlaps else "lies outside of its image"
 
 
-def _mask_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
+def _outline_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
     if isinstance(segmentation, Mapping):
-        if isinstance(segmentation.get("counts"), str | bytes):
-            require_pycocotools()
-        fits = list(segmentation.get("size", ())) == [size[1], size[0]] and segmentation.get("counts")
-        return None if fits else "has no mask of its image's size"
-    return None if _polygons(segmentation or ()) else "has no outline"
+        if segmentation.get("size") != [size[1], size[0]]:
+            return "has no mask of its image's size"
+        try:
+            runs = _run_lengths(segmentation)
+        except RegionError:
+            return "has a damaged mask"
+        return None if sum(runs[1::2]) else "has a mask without pixels"
+    polygons = _polygons(segmentation)
+    if not polygons:
+        return "has no outline"
+    return "lies outside of its image" if misses(Union(polygons), *size) else None
 
 
 def shape_of(annotation: Record, size: tuple[int, int], *, masks: bool) -> Shape:
@@ -96,46 +101,62 @@ def shape_of(annotation: Record, size: tuple[int, int], *, masks: bool) -> Shape
     return polygons[0] if len(polygons) == 1 else Union(polygons)
 
 
-def _polygons(parts: Sequence[Sequence[float]]) -> list[Polygon]:
-    """The parts of an outline as polygons; parts without area (points, lines) are dropped.
+def _polygons(parts: Any) -> list[Polygon]:
+    """The parts of an outline as polygons; parts without area (points, lines) are dropped. None where one is damaged.
 
     parts: each a flat list x, y, x, y, ...
     """
     polygons = []
-    for flat in parts:
-        try:
+    for flat in parts if isinstance(parts, list) else ():
+        if not isinstance(flat, list) or not all(map(is_number, flat)):
+            return []
+        with suppress(RegionError, ValueError):
             polygons.append(Polygon(list(zip(flat[::2], flat[1::2], strict=True))))
-        except (RegionError, ValueError):
-            continue
     return polygons
 
 
 def decode_mask(rle: Mapping[str, Any]) -> Bool[np.ndarray, "height width"]:
     """The mask of {"size": [height, width], "counts": ...}: a list of run lengths, or COCO's compressed string.
 
-    Raises RegionError where the runs do not fill the size, InputError where a compressed mask needs pycocotools and it
-    is not installed.
+    Raises RegionError for runs that are damaged, or do not fill the size.
     """
     height, width = rle["size"]
-    if isinstance(rle["counts"], str | bytes):
-        return require_pycocotools().decode(dict(rle)).astype(bool)
-    runs = np.array(rle["counts"], dtype=np.int64)
-    if (runs < 0).any() or runs.sum() != height * width:
+    runs = _run_lengths(rle)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _run_lengths(rle: Mapping[str, Any]) -> list[int]:
+    """The runs of a mask, background first. They are added up in Python, whose integers do not overflow."""
+    counts, (height, width) = rle.get("counts"), rle["size"]
+    runs = _unpacked(counts.encode() if isinstance(counts, str) else counts) if counts else []
+    whole = all(isinstance(run, int) and not isinstance(run, bool) and run >= 0 for run in runs)
+    if not whole or sum(runs) != height * width:
+        found = f"runs of {sum(runs)} pixels" if whole else "runs that are no numbers of pixels"
         raise RegionError(
-            f"A run-length encoded mask has runs of {runs.sum()} pixels; expected {height} x {width}. The annotation "
-            "is damaged: leave it out."
+            f"A run-length encoded mask has {found}; expected {height} x {width}. The annotation is damaged: leave it "
+            "out."
         )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return runs
 
 
-def require_pycocotools() -> Any:
-    """`pycocotools.mask`. Raises InputError where it is not installed."""
-    try:
-        from pycocotools import mask
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "Compressed masks need pycocotools, which is not installed: pip install 'gaze-lens[data]'. Or take the "
-            "boxes: masks=False."
-        ) from error
-    return mask
+def _unpacked(counts: Any) -> list[Any]:
+    """The numbers of COCO's compressed string, as `rleFrString` in its maskApi.c reads them; of a list, itself.
+
+    Each number is in groups of five bits, the lowest first, and from the fourth on is less that two places before it.
+    pycocotools does not check the string: it writes beyond its memory for a damaged one.
+    """
+    if not isinstance(counts, bytes):
+        return counts if isinstance(counts, list) else [None]
+    runs: list[int] = []
+    number, shift = 0, 0
+    for byte in counts:
+        group = byte - 48
+        if not 0 <= group < 64 or shift > 60:
+            return [None]
+        number |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            number -= (group & 16) << (shift - 4)  # the highest bit is the sign
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            number, shift = 0, 0
+    return runs if shift == 0 else [None]

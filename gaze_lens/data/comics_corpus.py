@@ -3,6 +3,7 @@
 strips = read_comics("raw_panel_images", seed=0, limit=500)        # <comic>/<page>_<panel>.jpg
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from zlib import crc32
 import numpy as np
 
 from gaze_lens.comics.strips import strip
-from gaze_lens.data.folders import existing, fault, image_files, subfolders
+from gaze_lens.data.folders import existing, fault, image_files, subfolders, unnameable
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import InputError
+from gaze_lens.utf8 import printable
 
 LAYOUT = "<comic>/<page>_<panel>.jpg"
 
@@ -55,10 +57,10 @@ def _readable(
     """The windows of a comic whose files are images; the reasons for the others are added to `left_out`."""
     windows = list(_windows(comic, seed, panels, edge_pages))
     if not windows:
-        left_out[f"no page with {panels} consecutive panels"].append(comic.name)
+        left_out[f"no page with {panels} consecutive panels"].append(printable(comic.name))
     for name, files in windows:
-        if reason := fault(files):
-            left_out[reason].append(name)
+        if reason := unnameable(comic) or fault(files):
+            left_out[reason].append(printable(name))
         else:
             yield name, files
 
@@ -69,7 +71,7 @@ def _windows(comic: Path, seed: int, panels: int, edge_pages: int) -> Iterator[t
     numbers = sorted(pages)
     if edge_pages and len(numbers) > 2 * edge_pages:
         numbers = numbers[edge_pages:-edge_pages]
-    random = np.random.default_rng([seed, crc32(comic.name.encode())])
+    random = np.random.default_rng([seed, crc32(os.fsencode(comic.name))])
     for page in random.permutation(numbers).tolist():
         files = pages[page]
         starts = [first for first in sorted(files) if all(first + k in files for k in range(panels))]

@@ -1,4 +1,4 @@
-"""Image files in folders: a list of them in natural order, and a check of their headers."""
+"""Image files in folders: a list of them in natural order, and checks of their names and headers."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gaze_lens.errors import ImageError, InputError
 from gaze_lens.regions.reading import read_size
+from gaze_lens.utf8 import is_utf8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -34,13 +35,23 @@ def natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts] + [(-1, path.name)]
 
 
+def unnameable(path: Path) -> str | None:
+    """Why a file or folder cannot give a picture its name; None where it can."""
+    return None if is_utf8(path.name) else "a name is not UTF-8"
+
+
+def is_inside(path: Path, *folders: Path) -> bool:
+    """Whether a file, with all links followed, lies in one of the folders."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
 def fault(paths: Iterable[Path]) -> str | None:
     """Why a picture cannot be made of these files, judged by their headers; None where it can."""
     for path in paths:
-        if not path.is_file():
-            return "an image is missing"
         try:
+            if not path.is_file():
+                return "an image is missing"
             read_size(path)
-        except ImageError:
+        except (ImageError, OSError):  # OSError: a name that is too long for the file system
             return "an image cannot be read"
     return None

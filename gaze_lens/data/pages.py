@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from gaze_lens.comics.strips import with_panels
-from gaze_lens.data.folders import existing, fault, image_files
+from gaze_lens.data.folders import existing, fault, image_files, unnameable
 from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box, Shape, as_shape
+from gaze_lens.utf8 import printable
 
 Panels = int | tuple[int, int] | Sequence[Any] | Callable[[Image.Image], Sequence[Shape]]
 
@@ -47,8 +48,9 @@ def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, lim
     """The images of a folder, by name without suffix, each with its panels (see `read_page`).
 
     panels: the same for all, or name -> panels. limit: the largest number of images.
-    Files that are not images, and names without panels, are left out. Gutters are detected when a picture is read;
-    `.check()` leaves out the pages on which this fails. Raises InputError where no image is left.
+    Files that are not images or whose names are not UTF-8, and names without panels, are left out. Gutters are
+    detected when a picture is read; `.check()` leaves out the pages on which this fails. Raises InputError where no
+    image is left.
     """
     check_limit(limit)
     root = existing(folder, "images of several panels")
@@ -57,11 +59,11 @@ def read_pages(folder: str | Path, panels: Panels | Mapping[str, Panels], *, lim
     for path in image_files(root):
         if len(readers) == limit:
             break
-        name = path.name if path.stem in readers else path.stem
+        name = printable(path.name if path.stem in readers else path.stem)
         own = panels.get(name) if isinstance(panels, Mapping) else panels
         if own is None:
             left_out["no panels were given"].append(name)
-        elif reason := fault([path]):
+        elif reason := unnameable(path) or fault([path]):
             left_out[reason].append(name)
         else:
             readers[name] = partial(read_page, path, own)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.picture import Fit, Picture, check_fit
+from gaze_lens.utf8 import printable
 
 Reader = Callable[[], Picture]
 
@@ -38,7 +39,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
     ) -> None:
         check_fit(fit)
         self.fit = fit
-        self.source = source
+        self.source = printable(source)
         self.left_out = {reason: tuple(names) for reason, names in (left_out or {}).items()}
         self._readers = dict(readers)
         self.names = tuple(self._readers)

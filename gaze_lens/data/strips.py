@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from gaze_lens.comics.strips import strip
-from gaze_lens.data.folders import existing, fault, image_files, subfolders
+from gaze_lens.data.folders import existing, fault, image_files, is_inside, subfolders, unnameable
 from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.regions.picture import Picture
+from gaze_lens.utf8 import printable
 
 LAYOUT = "<comic>/p1.png, p2.png, ..."
 
@@ -26,8 +27,8 @@ def read_strips(
     order of their names. limit: the largest number of strips.
     captions: name of comic -> the captions of its panels. For other comics, captions are read from files beside the
         images, p1.txt, p2.txt, ... in UTF-8; a panel without such a file has no caption.
-    Comics are left out if they have fewer than two panels, missing numbers, files that are not images, or captions
-    that are not text. Raises InputError where no strip is left.
+    Comics are left out if they have fewer than two panels, missing numbers, files that are not images, captions that
+    are not text or are links out of the folder, or a name that is not UTF-8. Raises InputError where no strip is left.
     """
     check_limit(limit)
     root = existing(folder, LAYOUT)
@@ -37,8 +38,9 @@ def read_strips(
         if len(readers) == limit:
             break
         numbers, files = _panels(comic)
-        if reason := _misnumbered(numbers) or fault(files) or _undecodable(files):
-            left_out[reason].append(comic.name)
+        reason = unnameable(comic) or _misnumbered(numbers) or fault(files) or _caption_fault(files, root)
+        if reason:
+            left_out[reason].append(printable(comic.name))
         else:
             readers[comic.name] = partial(_read, files, (captions or {}).get(comic.name))
     expected = f"{LAYOUT} (for panels in one image see read_pages, or --panels)"
@@ -69,10 +71,15 @@ def _caption_beside(panel: Path) -> str:
     return " ".join(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else ""
 
 
-def _undecodable(panels: Sequence[Path]) -> str | None:
+def _caption_fault(panels: Sequence[Path], root: Path) -> str | None:
+    """Why the captions beside the images cannot be read; what a link shows of other folders would go into reports."""
     try:
         for path in panels:
+            if not is_inside(path.with_suffix(".txt"), root, path.parent):
+                return "a caption is a link out of the folder"
             _caption_beside(path)
     except UnicodeDecodeError:
         return "a caption is not UTF-8 text"
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        return "a caption cannot be read"
     return None

@@ -14,13 +14,13 @@ from gaze_lens.inputs.answer_ids import Answers, Ids, appended, ids_of
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.fitting import check_whole, fitted, image_for, in_original_pixels
+from gaze_lens.inputs.typed_text import check_typed_text, check_utf8
 from gaze_lens.inputs.video import refuse_other_parts
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Fit, Picture
-from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.reading import is_upright, read_image
 from gaze_lens.runs.digests import digest
 
-ORIENTATION = 0x0112  # the EXIF tag
 PLACEHOLDERS = ("image_token", "video_token", "audio_token")  # attributes of processors
 
 
@@ -41,6 +41,7 @@ def prepare(
     pictures = [[fitted(picture, fit) for picture in row] for row in pictures]
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
+        check_typed_text(processor.tokenizer, _parts(conversation))
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
     image_token_id = getattr(config, "image_token_id", None)  # a language model has none
     ids = ids_of(answers, len(prompts), processor.tokenizer, image_token_id)
@@ -73,6 +74,7 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
     """The text of one prompt, with its answer if there is one, as `prepare` passes it to the processor."""
     conversation = _conversation(prompt, n_images)
     _refuse_placeholders(processor, conversation)
+    check_typed_text(processor.tokenizer, _parts(conversation))
     prompts = [_prompt_text(processor, family, conversation)]
     return _texts(processor.tokenizer, prompts, answer, as_suffix=family.no_chat_template)[0]
 
@@ -121,6 +123,7 @@ def _texts(tokenizer: Any, prompts: list[str], answers: Any, *, as_suffix: bool 
     for answer in listed:
         if not isinstance(answer, str) or not answer:
             raise InputError(f"The answer {answer!r} was given; give a text of at least one character for each prompt.")
+        check_utf8("answer", answer)
     make = _with_suffix if as_suffix else _with_answer
     return [make(tokenizer, prompt, answer) for prompt, answer in zip(prompts, listed, strict=True)]
 
@@ -206,7 +209,7 @@ def _picture(image: Any) -> Picture:
     """An image as a Picture. Regions are in pixels of the upright image, so a Picture's image must be upright."""
     if not isinstance(image, Picture):
         return Picture(read_image(image))
-    if image.image.getexif().get(ORIENTATION, 1) != 1:
+    if not is_upright(image.image):
         raise ImageError(
             "The Picture's image carries an EXIF orientation that was not applied, so its regions may be in other "
             "pixels than the model would see. Make it with Picture(gaze_lens.regions.read_image(path), regions)."

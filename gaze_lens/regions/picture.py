@@ -22,6 +22,7 @@ from PIL import Image
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box, Shape, as_shape, misses
+from gaze_lens.utf8 import is_utf8
 
 Fit = Literal["whole"] | tuple[int, int]
 
@@ -46,6 +47,14 @@ def check_fit(fit: Any) -> None:
         raise InputError(f"fit={fit!r} was given; give 'whole', (width, height) in pixels, or None.")
 
 
+def _check_text(text: Any) -> None:
+    """RegionError for a name or caption that is no text, or that UTF-8 cannot hold."""
+    if not isinstance(text, str) or not is_utf8(text):
+        raise RegionError(
+            f"{ascii(text)[:80]} was given as a region's name or caption; expected text that UTF-8 can hold."
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class Picture:
     """`Picture(image, {"cat": Box(10, 20, 110, 90)})`: an image with named regions.
@@ -56,7 +65,8 @@ class Picture:
     fit: how the model is to see the image: None leaves that to the model's processor, which may cut off the ends of a
         wide image; "whole" stretches the image to what the processor does not cut; (width, height) in pixels stretches
         it to that. Regions stay in pixels of the image.
-    Raises RegionError where a region lies outside the image, is not a shape, or a caption belongs to no region;
+    Raises RegionError where a region lies outside the image, is not a shape, a caption belongs to no region, or a name
+    or caption is not text;
     ImageError for an image that cannot be read.
     """
 
@@ -69,6 +79,8 @@ class Picture:
         if not isinstance(self.image, Image.Image):
             object.__setattr__(self, "image", read_image(self.image))
         object.__setattr__(self, "regions", {name: as_shape(shape) for name, shape in self.regions.items()})
+        for text in (*self.regions, *self.captions.values()):
+            _check_text(text)
         captions = {name: caption for name, caption in self.captions.items() if caption.strip()}
         object.__setattr__(self, "captions", captions)
         check_fit(self.fit)

@@ -4,6 +4,7 @@ read_image("page.jpg"); read_image(Image.open("page.jpg")); read_image(array)
 read_size("page.jpg")         # (width, height), from the header alone
 """
 
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from gaze_lens.errors import ImageError
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises on damaged data
+# What Pillow raises on damaged data; the last two in EXIF.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError)
 LARGE = (Image.DecompressionBombError, MemoryError)  # what Pillow raises on very large images
-ORIENTATION = 0x0112  # the EXIF tag; with values of 5 and more, width and height are exchanged
+ORIENTATION = 0x0112  # the EXIF tag
+TURNED, EXCHANGED = (2, 3, 4, 5, 6, 7, 8), (5, 6, 7, 8)  # values that change the image, and exchange width and height
 Read = TypeVar("Read")
 
 
@@ -55,6 +58,11 @@ def read_size(source: str | Path) -> tuple[int, int]:
     return _open(source, _upright_size)
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Whether an image has no EXIF orientation that is yet to be applied; values that EXIF does not know are none."""
+    return image.getexif().get(ORIENTATION, 1) not in TURNED
+
+
 def _open(source: str | Path | BytesIO, read: Callable[[Image.Image], Read]) -> Read:
     path = f"of {source.getbuffer().nbytes} bytes" if isinstance(source, BytesIO) else Path(source)
     if str(source).startswith(("http:", "https:", "data:")):
@@ -78,7 +86,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     _check_frames(image)
     if image.format == "PNG" and "exif" not in image.info:  # `getexif` would read all pixels to search for it
         return image.size
-    exchanged = image.getexif().get(ORIENTATION, 1) >= 5
+    exchanged = image.getexif().get(ORIENTATION, 1) in EXCHANGED
     return (image.height, image.width) if exchanged else image.size
 
 

@@ -25,6 +25,7 @@ Number = float | int | np.integer | np.floating
 Coordinates = Shaped[np.ndarray, "*points"] | Number
 Boxes = Float[np.ndarray, "n 4"]  # x0, y0, x1, y1 in original pixels; NaN where a token covers nothing
 FINE = 2048  # the most cells to a side of the raster for the area of a polygon
+FARTHEST = 1e9  # the largest coordinate of a corner, in pixels; areas of far larger ones would be infinite
 MOST = 4096  # the most edges to a side of the raster for the area of a mask or a union
 
 
@@ -56,8 +57,8 @@ class Box:
     y1: Number
 
     def __post_init__(self) -> None:
-        sides = tuple(float(side) for side in (self.x0, self.y0, self.x1, self.y1))
-        if not (all(map(math.isfinite, sides)) and sides[0] < sides[2] and sides[1] < sides[3]):
+        sides = _finite((self.x0, self.y0, self.x1, self.y1))
+        if not (sides and sides[0] < sides[2] and sides[1] < sides[3]):
             raise RegionError(
                 f"A box of x0={self.x0}, y0={self.y0}, x1={self.x1}, y1={self.y1} holds no pixel: expected finite "
                 "numbers with x0 < x1 and y0 < y1. For corner, width and height use Box.from_xywh(x, y, width, height)."
@@ -109,13 +110,13 @@ class Polygon:
     points: Sequence[Sequence[Number]] | Shaped[np.ndarray, "vertex 2"]
 
     def __post_init__(self) -> None:
-        points = tuple(tuple(float(value) for value in point) for point in self.points)
-        pairs = all(len(point) == 2 and all(map(math.isfinite, point)) for point in points)
+        points = tuple(_finite(point) for point in self.points)
+        pairs = all(len(point) == 2 and max(map(abs, point)) <= FARTHEST for point in points)
         # Corners that do not lie on one line span a plane.
         if len(points) < 3 or not pairs or np.linalg.matrix_rank(np.subtract(points[1:], points[0])) < 2:
             raise RegionError(
-                f"A polygon of the corners {_short(points)} holds no area: expected at least three finite (x, y) pairs "
-                "that do not lie on one line. For a flat COCO list use list(zip(flat[::2], flat[1::2]))."
+                f"A polygon of the corners {_short(self.points)} holds no area: expected at least three finite (x, y) "
+                "pairs that do not lie on one line. For a flat COCO list use list(zip(flat[::2], flat[1::2]))."
             )
         object.__setattr__(self, "points", points)
 
@@ -254,6 +255,15 @@ def as_shape(value: Any) -> Shape:
         f"{_short(value)} is not a region: expected a shape (Box, Polygon, Mask, Union), four numbers x0, y0, x1, y1, "
         "or a boolean [height, width] array, in original pixels."
     )
+
+
+def _finite(values: Any) -> tuple[float, ...]:
+    """Numbers as floats; empty where one is no number, not finite, or too large for a float."""
+    try:
+        numbers = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def _measure(shape: Polygon | Mask | Union, boxes: Boxes) -> Float[np.ndarray, " n"]:

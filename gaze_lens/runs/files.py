@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gaze_lens.errors import HeadError
+from gaze_lens.errors import GazeLensError, HeadError, InputError
 
 
 def to_json(content: Any) -> str:
@@ -17,6 +17,20 @@ def to_json(content: Any) -> str:
             f"This cannot be written as JSON ({error}): expected text, finite numbers, lists and dicts, as in "
             "provenance=. Turn paths into str and arrays into lists."
         ) from error
+
+
+def read_json(path: str | os.PathLike[str], expected: str, *, error: type[GazeLensError] = InputError) -> Any:
+    """What a JSON file holds. Raises `error`, with the file's name and what was expected, where it cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        raise error(f"There is no file {path}; expected {expected}.") from missing
+    except OSError as unreadable:
+        raise error(f"{path} cannot be read ({unreadable.strerror}); expected {expected}.") from unreadable
+    except RecursionError as deep:
+        raise error(f"{path} cannot be read (its lists are nested too deep); expected {expected}.") from deep
+    except ValueError as other:  # not UTF-8, not JSON, or a number of more digits than Python reads
+        raise error(f"{path} is not JSON ({other}); expected {expected}.") from other
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import typer
@@ -11,6 +12,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model_protocol import Model
 from gaze_lens.serve.app import SHUTDOWN_GRACE, AppState, build
+from gaze_lens.serve.connections import PatientProtocol
 from gaze_lens.serve.limits import Limits
 from gaze_lens.serve.security import LOOPBACK
 
@@ -35,7 +37,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, state: AppState, names: tuple[str, ...] = ()) -> None:
         self.state = state
-        super().__init__(_config(build(state, names)))
+        super().__init__(_config(build(state, names), state.limits))
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End every answer, then wait for the connections to close."""
@@ -43,9 +45,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _config(app: Any) -> uvicorn.Config:
+def _config(app: Any, limits: Limits) -> uvicorn.Config:
+    protocol: Any = partial(PatientProtocol, patience=limits.patience)
     return uvicorn.Config(
-        app, log_level="warning", ws="none", proxy_headers=False, server_header=False,
+        app, http=protocol, log_level="warning", ws="none", proxy_headers=False, server_header=False,
         limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=SHUTDOWN_GRACE,
     )  # fmt: skip
 

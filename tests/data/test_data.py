@@ -89,6 +89,49 @@ def test_limit_reads_only_what_it_needs(comics):
     assert not strips.skipped
 
 
+def test_names_that_are_no_utf8_are_left_out_and_can_be_printed(comics):
+    wrong = os.fsdecode(b"caf\xe9")
+    try:
+        write_comic(comics / wrong, ["red", "red"])
+    except OSError:
+        pytest.skip("the file system has names in UTF-8 only")
+    panel("red").save(comics / "page.png")
+    panel("red").save(comics / f"{wrong}.png")
+    (comics / wrong / "1_1.png").write_bytes((comics / wrong / "p1.png").read_bytes())
+    (comics / wrong / "1_2.png").write_bytes((comics / wrong / "p1.png").read_bytes())
+    (comics / "a" / "1_1.png").write_bytes((comics / "a" / "p1.png").read_bytes())
+    (comics / "a" / "1_2.png").write_bytes((comics / "a" / "p1.png").read_bytes())
+    read = [
+        data.read_strips(comics), data.read_pages(comics, 2), data.read_comics(comics, seed=0, panels=2, edge_pages=0),
+    ]  # fmt: skip
+    for pictures, names, left_out in zip(
+        read, [("a", "b"), ("page",), ("a/1_1",)], ["caf\\xe9", "caf\\xe9", "caf\\xe9/1_1"], strict=True
+    ):
+        assert pictures.names == names
+        assert pictures.left_out["a name is not UTF-8"] == (left_out,)
+    (comics / wrong / "sub").mkdir()
+    write_comic(comics / wrong / "sub" / "c", ["red", "red"])
+    assert str(data.read_strips(comics / wrong / "sub")).endswith("caf\\xe9/sub")
+
+
+def test_a_caption_that_is_a_link_out_of_the_folder_is_refused(comics, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "secret.txt").write_text("a password")
+    write_comic(elsewhere / "c", ["red", "red"])
+    (elsewhere / "c" / "p1.txt").write_text("a caption")
+    (comics / "b" / "p2.txt").symlink_to(elsewhere / "secret.txt")
+    (comics / "a" / "p2.txt").write_text("beside")
+    (comics / "a" / "p1.txt").symlink_to(comics / "a" / "p2.txt")
+    (comics / "c").symlink_to(elsewhere / "c")
+    strips = data.read_strips(comics)
+    assert strips.left_out == {"a caption is a link out of the folder": ("b",)}
+    assert strips["a"].captions == {"panel 1": "beside", "panel 2": "beside"}
+    assert strips["c"].captions == {"panel 1": "a caption"}  # a folder that the user linked
+    (comics / "a" / "p1.txt").unlink()
+    (comics / "a" / "p1.txt").symlink_to(comics / "a" / "p1.txt")
+    assert data.read_strips(comics).left_out["a caption cannot be read"] == ("a",)
+
+
 def test_captions_go_with_their_comic(comics):
     strips = data.read_strips(comics, captions={"a": ["light", "dark"]})
     assert strips["a"].captions == {"panel 1": "light", "panel 2": "dark"}

@@ -200,6 +200,42 @@ def test_wrong_types_for_prepare(model, as_users_run, images, prompts, answers, 
     assert kind in (InputError, ImageError)
 
 
+HALF = "x \ud800"
+
+
+def test_text_that_utf8_cannot_hold(model, as_users_run):
+    for action in (
+        lambda: model.prepare(None, HALF),
+        lambda: model.prepare(None, ["fine", HALF]),
+        lambda: model.prepare(None, says(HALF)),
+        lambda: model.prepare(strip(), "x", answers=HALF),
+    ):
+        kind, text = message_of(action)
+        assert (kind, "half of a surrogate pair" in text, "\\ud800" in text) == (InputError, True, True)
+    for picture in ({HALF: Box(0, 0, 9, 9)}, {}), ({"a": Box(0, 0, 9, 9)}, {"a": HALF}), ({3: Box(0, 0, 9, 9)}, {}):
+        kind, text = message_of(lambda picture=picture: Picture(noise(96, 64), *picture))
+        assert (kind, "text that UTF-8 can hold" in text) == (RegionError, True)
+
+
+def test_special_tokens_that_a_user_types_are_warned_of(model):
+    with pytest.warns(UserWarning, match=r"holds <\|im_end\|>, <\|im_start\|>, which the model reads as a special"):
+        model.prepare(strip(), "Hi.<|im_end|><|im_start|>x<|im_end|>")
+    with pytest.warns(UserWarning, match=r"holds <\|im_end\|>"):
+        model.prepare(None, says([{"type": "text", "text": "Hi.<|im_end|>"}]))
+    model.prepare(strip(), "im_end <| im_end |>", answers="a<|im_end|>")  # no warning: an answer may end as one does
+
+
+@pytest.mark.parametrize("side", [10**400, "9", None, float("nan"), [9], 1j])
+def test_boxes_and_corners_that_are_no_numbers(as_users_run, side):
+    for action in (
+        lambda: Box(0, 0, side, 9),
+        lambda: gl.regions.Polygon([(0, 0), (side, 0), (9, 9)]),
+        lambda: gl.regions.as_shape((0, 0, side, 9)),
+    ):
+        kind, text = message_of(action)
+        assert kind is RegionError
+
+
 def evaluate(model, *conditions, **options):
     strips = gl.comics.synthetic(1, seed=0)
     return gl.evaluate(model, strips, conditions or [gl.evaluation.Condition("none")], progress=False, **options)

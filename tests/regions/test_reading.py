@@ -1,12 +1,14 @@
 """Reading images: an upright RGB picture from every source, and errors that explain what is wrong with a file."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from gaze_lens.errors import ImageError
-from gaze_lens.regions.reading import read_image, read_size
+from gaze_lens.regions.reading import is_upright, read_image, read_size
 
 ORIENTED = {  # EXIF orientation -> what makes the stored pixels upright (EXIF 2.3, section 4.6.4, tag 274)
     1: lambda a: a,
@@ -135,14 +137,33 @@ def test_arrays_and_objects_that_are_not_images(array, message):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+@pytest.mark.parametrize("orientation", [None, *range(10), 99, 65535])
 def test_the_size_from_the_header_is_that_of_the_picture(tmp_path, ending, orientation):
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
     path = tmp_path / f"a.{ending}"
     Image.fromarray(noise(80, 60)).save(path, exif=exif)
-    assert read_size(path) == read_image(path).size
+    assert read_size(path) == read_image(path).size == (80, 60)[:: -1 if orientation in (5, 6, 7, 8) else 1]
+    assert is_upright(read_image(path))
+
+
+def test_damaged_exif_is_an_image_error_or_read():
+    """Bytes changed at random in the header: Pillow raises many kinds of error for it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x829A] = 6, "hello", (1, 2)
+    buffer = BytesIO()
+    Image.fromarray(noise(24, 32)).save(buffer, format="JPEG", exif=exif)
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(1500):
+        data = bytearray(buffer.getvalue())
+        data[random.integers(2, 160)] = random.integers(256)
+        data[random.integers(2, 160)] = random.integers(256)
+        try:
+            read_image(bytes(data))
+        except ImageError:
+            refused += 1
+    assert refused > 50
 
 
 def test_the_size_is_read_from_the_header_alone(tmp_path):

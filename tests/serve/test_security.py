@@ -1,11 +1,13 @@
 """What the server refuses: foreign hosts and origins, files that are no pictures, and too much of anything."""
 
 import socket
+import time
+from contextlib import contextmanager
 from io import BytesIO
 
 import pytest
 from PIL import Image
-from serving import served
+from serving import events, served
 
 from gaze_lens import HeadSet
 from gaze_lens.serve import Limits
@@ -106,6 +108,103 @@ def test_200_megabytes_without_a_length_are_refused_on_the_way(server):
 def test_an_upload_that_does_not_come_is_given_up(server):
     answer, _ = raw(server, UPLOAD + "Content-Length: 1000\r\n\r\n", b"half")
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+HALF = "GET /about HTTP/1.1\r\nHost: HOST\r\n"
+
+
+@contextmanager
+def half_sent(server, number, before=""):
+    """Connections on which half of a request's headers came, after the whole request `before`, if any."""
+    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(number)]
+    try:
+        for connection in connections:
+            connection.sendall((before + HALF).replace("HOST", f"127.0.0.1:{server.port}").encode())
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_half_sent_headers_keep_nobody_out(server):
+    with half_sent(server, 80):
+        for _ in range(5):
+            assert server.json("GET", "/about")["upload"] == LIMITS.upload
+    with half_sent(server, 80), half_sent(server, 80, before=HALF + "\r\n"):
+        assert server.events(server.question(max_new_tokens=2))[-1]["kind"] == "done"
+
+
+@pytest.mark.parametrize("before", ["", HALF + "\r\n"], ids=["first", "second"])
+def test_half_sent_headers_are_given_up(server, before):
+    begin = time.monotonic()
+    with half_sent(server, 1, before) as (connection,):
+        while connection.recv(65536):
+            pass  # the answer to the request before
+    assert LIMITS.patience * 0.9 < time.monotonic() - begin < 15
+
+
+def test_an_answer_outlasts_the_patience_and_the_idle(server):
+    """A connection with a running answer is no idle one, however long it takes and whoever comes after it."""
+    connection, response = server.open(server.question(max_new_tokens=8, pause=0.3))
+    with half_sent(server, 80):
+        emitted = list(events(response))
+    connection.close()
+    assert [event["kind"] for event in emitted].count("word") >= 6
+    assert emitted[-1]["kind"] == "done"
+
+
+BODY = '{"picture": "KEY", "prompt": "x", "max_new_tokens": 1, "pause": 0}'
+UNCLEAR = {
+    "a box of 10**400": ("/answers", BODY[:-1] + ', "regions": {"a": [0, 0, BIG, 9]}}'),
+    "a box of 5000 digits": ("/answers", BODY[:-1] + ', "regions": {"a": [0, 0, LONG, 9]}}'),
+    "a target of 10**400": (
+        "/answers", BODY[:-1] + ', "target": {"name": "a", "box": [0, 0, 9, BIG], "strength": 1}}'),
+    "a strength of 10**400": (
+        "/answers", BODY[:-1] + ', "target": {"name": "a", "box": [0, 0, 9, 9], "strength": BIG}}'),
+    "tokens of 10**400": ("/answers", BODY.replace("1,", "BIG,")),
+    "a seed of 10**400": ("/samples", '{"seed": BIG}'),
+    "a seed of 5000 digits": ("/samples", '{"seed": LONG}'),
+    "half a pair in a prompt": ("/answers", BODY.replace('"x"', '"x \\ud800"')),
+    "half a pair in a region's name": ("/answers", BODY[:-1] + ', "regions": {"\\udfff": [0, 0, 9, 9]}}'),
+    "half a pair in a target's name": (
+        "/answers", BODY[:-1] + ', "target": {"name": "\\ud800", "box": [0, 0, 9, 9], "strength": 1}}'),
+    "half a pair in a key": ("/answers", BODY.replace("KEY", "\\ud800")),
+    "no UTF-8": ("/answers", BODY.replace('"x"', '"caf\\xe9"').encode().replace(b"\\xe9", b"\xe9")),
+    "nested lists": ("/answers", "[" * 30_000),
+    "nested lists as a key": ("/answers", BODY.replace('"KEY"', "[" * 20_000 + "]" * 20_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNCLEAR.values(), ids=UNCLEAR)
+def test_what_json_may_hold_and_the_server_cannot_use_is_refused(server, case):
+    path, body = case
+    if isinstance(body, str):
+        body = body.replace("BIG", "1" + "0" * 400).replace("LONG", "1" * 5000)
+        body = body.replace("KEY", server.json("POST", "/samples", {"seed": 1})["key"]).encode()
+    status, message = server.error("POST", path, body)
+    assert status == 400
+    assert 10 < len(message) < 400
+
+
+@pytest.mark.parametrize("path", ["/pictures/caf%E9", "/pictures/%ED%A0%80", "/%00", "/pictures/%2e%2e%2fx", "/caf%E9"])
+def test_paths_that_are_no_utf8_are_not_here(server, path):
+    assert server.ask("GET", path)[0] == 404
+
+
+def test_bytes_that_are_no_ascii_in_a_request_line_or_host(server):
+    for head in ("GET /caf\u00e9 HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET / HTTP/1.1\r\nHost: caf\u00e9\r\n\r\n"):
+        answer, _ = raw(server, head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+        assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 421")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99])
+def test_an_orientation_that_exif_does_not_know_changes_nothing(server, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = server.json("POST", "/pictures", png(exif=exif))
+    assert (stored["width"], stored["height"]) == (40, 20)
+    question = server.question(picture=stored["key"], regions={"left": [0, 0, 20, 20]}, max_new_tokens=1)
+    assert server.events(question)[-1]["kind"] == "done"
 
 
 @pytest.mark.parametrize(
