@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from gaze_lens.errors import InputError
+from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.generation import Generation
 
@@ -59,6 +60,19 @@ def prompt_of(model: Any, given: Any, *, chat_template: bool, prepend_bos: bool 
     return Prompt(given.reshape(-1, given.shape[-1]).to(model._input_device()), {})
 
 
+def check_ids(prompt: Prompt, given: Any, options: Mapping[str, Any]) -> None:
+    """InputError where token ids come with a mask of another shape, or are to be padded, which they are already."""
+    mask = options.get("attention_mask")
+    whole = isinstance(mask, Tensor) and mask.ndim == 2 and cache_in(options) is None
+    if whole and mask.shape != prompt.ids.shape:
+        raise InputError(
+            f"attention_mask is {tuple(mask.shape)}, and the prompt {tuple(prompt.ids.shape)}; give a 0 or 1 for every "
+            "token of the prompt."
+        )
+    if isinstance(given, Tensor) and options.get("padding_side") is not None:
+        raise InputError("padding_side= is for text; say which of the ids are padding with attention_mask=.")
+
+
 def _tokenized(model: Any, texts: list[str], prepend_bos: bool | None) -> tuple[Tensor, dict[str, Tensor]]:
     """The ids of texts, padded on the left, and their attention mask."""
     rows = [model.to_tokens(text, prepend_bos=prepend_bos, truncate=False)[0].long() for text in texts]
@@ -80,15 +94,26 @@ def hugging_face_options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
         selected["eos_token_id"] = None
     if "use_past_kv_cache" in selected:
         selected["use_cache"] = selected.pop("use_past_kv_cache")
-    if selected.get("stop_strings") is not None:
+    if not selected.get("stop_strings", True):
+        del selected["stop_strings"]
+    elif selected.get("stop_strings") is not None:
         selected.setdefault("tokenizer", model.tokenizer)
-    if isinstance(selected.get("stopping_criteria"), StoppingCriteria):
-        selected["stopping_criteria"] = StoppingCriteriaList([selected["stopping_criteria"]])
+    if selected.get("stopping_criteria") is not None:
+        selected["stopping_criteria"] = _criteria(selected["stopping_criteria"])
     if selected.get("output_logits"):
         selected["return_dict_in_generate"] = True
     if "do_sample" not in selected and selected.get("generation_config") is None:
         _refuse_idle_sampling(selected)
     return selected
+
+
+def _criteria(given: Any) -> StoppingCriteriaList:
+    """One of Hugging Face's stopping criteria, or several, as a list of them."""
+    criteria = given if isinstance(given, list | tuple) else [given]
+    for one in criteria:
+        if not callable(one):
+            raise InputError(f"stopping_criteria holds {one!r}; give a StoppingCriteria of Hugging Face, or a list.")
+    return StoppingCriteriaList(criteria)
 
 
 def _refuse_idle_sampling(options: dict[str, Any]) -> None:

@@ -35,7 +35,14 @@ from gaze_lens.model.continuation import held_tokens, remember, without_held_ima
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
-from gaze_lens.model.generation_arguments import Prompt, as_asked, check_return_type, hugging_face_options, prompt_of
+from gaze_lens.model.generation_arguments import (
+    Prompt,
+    as_asked,
+    check_ids,
+    check_return_type,
+    hugging_face_options,
+    prompt_of,
+)
 from gaze_lens.model.live_hooks import explain_filter, make_live
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
@@ -341,6 +348,7 @@ class HookedVLM(TokenMethods):
         check_return_type(return_type, options)
         self._refuse_unprepared(inputs, options)
         prompt = prompt_of(self, inputs, chat_template=chat_template, prepend_bos=prepend_bos)
+        check_ids(prompt, inputs, options)
         options = generation_options(hugging_face_options(self, options), max_new_tokens)
         refuse_assisted(self, {**prompt.arguments, **options})
         prompt = without_held_images(self, prompt, options)

@@ -46,7 +46,9 @@ def has_placeholder(given: Any, image_token: int | None, tokenizer: Any) -> bool
     if isinstance(given, Tensor):
         return not given.is_floating_point() and bool((given == image_token).any())
     texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    return any(isinstance(text, str) and tokenizer.decode([image_token]) in text for text in texts)
+    return tokenizer is not None and any(
+        isinstance(text, str) and tokenizer.decode([image_token]) in text for text in texts
+    )
 
 
 def _ids(tokens: Any) -> Any:

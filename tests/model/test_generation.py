@@ -215,6 +215,7 @@ def test_arguments_of_transformer_lens(model):
     text = model.tokenizer.decode(ids[:2])
     assert model.generate("What?", 6, stop_strings=text).n_steps == 2
     criteria = MaxLengthCriteria(model.to_tokens("What?").shape[1] + 3)
+    assert model.generate("What?", 6, stop_strings=[]).tokens[0].tolist() == ids
     for given in (criteria, [criteria]):
         assert model.generate("What?", 6, min_new_tokens=6, stopping_criteria=given).n_steps == 3
     uncached = model.generate("What?", 6, min_new_tokens=6, use_past_kv_cache=False)
@@ -244,6 +245,14 @@ def test_what_cannot_be_continued_is_refused(model, tmp_path):
             model.generate(given)
     with pytest.raises(InputError, match="no image came with them"):
         model(f"{model.tokenizer.decode(model.config.image_token_id)} Hi")
+    ids = model.to_tokens("What?")
+    for options, message in (
+        ({"attention_mask": torch.ones(1, 3)}, r"attention_mask is \(1, 3\), and the prompt \(1, 5\)"),
+        ({"padding_side": "left"}, "padding_side= is for text"),
+        ({"stopping_criteria": 3}, "stopping_criteria holds 3; give a StoppingCriteria"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.generate(ids, **options)
     inputs = padded(model)
     hooks = steer(HeadSet([(1, 0)]), inputs.region((0, 0, 32, 32), image=0))
     with pytest.raises(RegionError, match="raw tokens are being run"):
