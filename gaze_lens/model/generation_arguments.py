@@ -63,8 +63,8 @@ def prompt_of(model: Any, given: Any, *, chat_template: bool, prepend_bos: bool 
 def check_ids(prompt: Prompt, given: Any, options: Mapping[str, Any]) -> None:
     """InputError where token ids come with a mask of another shape, or are to be padded, which they are already."""
     mask = options.get("attention_mask")
-    whole = isinstance(mask, Tensor) and mask.ndim == 2 and cache_in(options) is None
-    if whole and mask.shape != prompt.ids.shape:
+    ahead = cache_in(options) is not None  # then the mask is of the tokens in the cache, too
+    if isinstance(mask, Tensor) and mask.ndim == 2 and not ahead and mask.shape != prompt.ids.shape:
         raise InputError(
             f"attention_mask is {tuple(mask.shape)}, and the prompt {tuple(prompt.ids.shape)}; give a 0 or 1 for every "
             "token of the prompt."
