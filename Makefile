@@ -17,7 +17,7 @@ test: .venv/test
 	$(BIN)/python -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: .venv/test
-	$(BIN)/python -m pytest -q -m slow --durations=0 --durations-min=1
+	$(BIN)/python -m pytest -q -m slow --numprocesses 2 --dist loadfile --durations=0 --durations-min=1
 
 test-all: test test-slow
 
