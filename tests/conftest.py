@@ -4,6 +4,7 @@ import copy
 
 import browsers
 import datasets  # noqa: F401
+import jaxtyping
 import matplotlib.figure  # noqa: F401
 import measurements
 import pandas  # noqa: F401
@@ -132,6 +133,14 @@ def run(monkeypatch, tiny_model):
         return result
 
     return run
+
+
+@pytest.fixture
+def as_users_run():
+    """Without the type checks of the test suite, which would answer before the library does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs import processes
 from gaze_lens.runs.digests import digest
-from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.files import read_json, write_whole
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
@@ -105,6 +105,7 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
         record.must_be_in_place()
     number = records[0].shard[1]
     refuse_unfinished(out, {record.shard: record.names is not None for record in records})
+    _refuse_other_names(out, records)
     by_first = {record.shard[0]: record.names or () for record in records}
     names = [by_first[index % number][index // number] for index in range(records[0].run["strips"])]
     left_out = {name: why for record in records for name, why in record.left_out.items()}
@@ -113,6 +114,18 @@ def merge_samples(out: Path, *, top: int = 100, rank_by: str = "score") -> HeadS
         scores = _collect(records[0].run, partial, names, shapes)
         write_results(scores, out, top=top, rank_by=rank_by, left_out=left_out)
     return scores
+
+
+def _refuse_other_names(out: Path, records: Sequence[RunRecord]) -> None:
+    """Raises InputError where the shards do not have, together, as many strips as the run."""
+    strips, number = records[0].run["strips"], records[0].shard[1]
+    for record in records:
+        expected = len(range(record.shard[0], strips, number))
+        if len(record.names or ()) != expected:
+            raise InputError(
+                f"{record.path} names {len(record.names or ())} strips, expected {expected} of {strips}: it is damaged."
+                f" Delete it, run its shard again, and merge {out} again."
+            )
 
 
 def has_shards(out: Path) -> bool:
@@ -145,7 +158,10 @@ def write_results(
 
 def left_out_of(out: Path) -> dict[str, str]:
     """Strip -> why it was left out, of the results in a folder."""
-    return json.loads((out / LEFT_OUT).read_text())
+    left_out = read_json(out / LEFT_OUT, "what `gaze-lens discover` left out, with the reasons")
+    if not isinstance(left_out, dict) or not all(isinstance(reason, str) for reason in left_out.values()):
+        raise InputError(f"{out / LEFT_OUT} is damaged: expected a JSON object of names and reasons. Merge again.")
+    return left_out
 
 
 def _before(strips: Pictures) -> dict[str, str]:

@@ -13,11 +13,12 @@ from typing import Any
 from gaze_lens.errors import InputError
 from gaze_lens.model.weights_digest import settings_as_written
 from gaze_lens.model_protocol import Model
-from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.files import read_json, write_whole
 from gaze_lens.runs.journal import refuse_changes
 from gaze_lens.runs.shards import Shard, str_of
 
 SHARDS = "run-*-of-*.json"
+EXPECTED = "the settings of a run, as `gaze-lens discover` writes them"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,16 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
-        """The record in a file."""
-        values = json.loads(path.read_text())
-        names = None if values["names"] is None else tuple(values["names"])
+        """The record in a file. Raises InputError for a file that no discovery wrote."""
+        values = read_json(path, EXPECTED)
+        if part := _broken(values):
+            raise InputError(
+                f"{path} is damaged, at {part!r}: expected {EXPECTED}. Delete it, and begin the run again."
+            )
         left_out = values["left_out"]
         if isinstance(left_out, list):  # version 0.1 wrote the names alone
             left_out = dict.fromkeys(left_out, "it could not be read")
+        names = None if values["names"] is None else tuple(values["names"])
         return cls(path, values["run"], tuple(values["shard"]), names, left_out)
 
     def write(self, *, names: Iterable[str] | None, left_out: Mapping[str, str]) -> None:
@@ -79,3 +84,27 @@ class RunRecord:
                 f"{self.path} holds shard {str_of(self.shard)} of a run: it was copied or renamed. Delete it, run the "
                 "shard that its name says, and merge again."
             )
+
+
+def _broken(values: Any) -> str | None:
+    """The part of a record that is missing or of another type; None where all is there."""
+    if not isinstance(values, dict):
+        return "the whole file"
+    run, shard, names, left_out = (values.get(key) for key in ("run", "shard", "names", "left_out"))
+    if not isinstance(run, dict) or not _is_count(run.get("strips")) or not run.keys() >= {"model", "fingerprint"}:
+        return "run"
+    if not (isinstance(shard, list) and len(shard) == 2 and all(map(_is_count, shard)) and shard[0] < shard[1]):
+        return "shard"
+    if names is not None and not _are_texts(names):
+        return "names"
+    texts = [*left_out.values()] if isinstance(left_out, dict) else left_out
+    return None if _are_texts(texts) else "left_out"
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from gaze_lens.errors import InputError
+from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
@@ -44,7 +44,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         if self.heads is not None and not len(self.heads):
-            raise InputError(f"The condition {self.name!r} has no heads; give heads, or None for the unsteered model.")
+            raise HeadError(f"The condition {self.name!r} has no heads; give heads, or None for the unsteered model.")
         if self.curve not in CURVES:
             raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
 

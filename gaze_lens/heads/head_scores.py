@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
-from gaze_lens.heads.head_set import Head, HeadSet, refuse_other
+from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, size_in
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
 from gaze_lens.runs.files import to_json, write_whole
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FILE = TensorFile("gaze_lens head scores 1", kind="head scores", writer="HeadScores.save(path)", error=HeadError)
+ROUNDING = 0.02  # by which sums of attention in bfloat16 leave 0 to 1
 
 
 @renamed_fields(found="provenance")
@@ -48,7 +49,8 @@ class HeadScores:
         the widest; every statistic leaves these out. On the CPU, in float32 at least.
     model, fingerprint: the model that the heads belong to, if known.
     provenance: how they were made (method, strips, at, seed ...); anything JSON can hold.
-    Raises HeadError for no strips, fewer than two panels, infinities, and NaN in some heads only (broken weights).
+    Raises HeadError for no strips, fewer than two panels, what is no mass (infinite, complex, not within 0 to 1), NaN
+    in some heads only (broken weights), and another number of layers or heads than the fingerprint has.
     """
 
     samples: Float[Tensor, "strip layer head asked attended"]
@@ -58,6 +60,10 @@ class HeadScores:
 
     def __post_init__(self) -> None:
         samples = self.samples.detach().cpu()
+        if samples.is_complex():
+            raise HeadError(
+                f"Samples of {samples.dtype} were given: expected attention mass, real numbers from 0 to 1."
+            )
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         is_square = samples.ndim == 5 and min(samples.shape) > 0 and samples.shape[3] == samples.shape[4] > 1
         if not is_square:
@@ -76,6 +82,8 @@ class HeadScores:
                 "A whole strip is NaN, or some pair of panels is NaN in every strip: expected a number in each. "
                 "Leave out such strips, cut the samples to the widest strip, or look for NaN in the model's weights."
             )
+        _check_mass(samples)
+        _check_size(samples, self.fingerprint)
         object.__setattr__(self, "samples", samples)
 
     @cached_property
@@ -262,6 +270,24 @@ class HeadScores:
             numbers = self.score[head], self.contrast[head], self.correlation[head]
             lines.append("{!s:>8} {:8.3f} {:9.3f} {:12.3f}".format(head, *map(float, numbers)))
         return "\n".join(lines)
+
+
+def _check_mass(samples: Tensor) -> None:
+    least, largest = samples.nan_to_num(0.5).aminmax()
+    if least < -ROUNDING or largest > 1 + ROUNDING:
+        raise HeadError(
+            f"The samples go from {least:.4g} to {largest:.4g}: expected attention mass, which is 0 to 1. Give "
+            "attention after the softmax, summed over a panel's tokens."
+        )
+
+
+def _check_size(samples: Tensor, fingerprint: str | None) -> None:
+    size, (n_layers, n_heads) = size_in(fingerprint), samples.shape[1:3]
+    if size is not None and size != (n_layers, n_heads):
+        raise HeadError(
+            f"Samples of {n_layers} layers and {n_heads} heads have the fingerprint {fingerprint}: expected {size[0]} "
+            f"layers and {size[1]} heads. Give the fingerprint of their model."
+        )
 
 
 def _check_percentile(below: float) -> None:

@@ -15,10 +15,10 @@
 Layers and heads count from zero.
 """
 
-import json
 import operator
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +27,12 @@ from typing import Any, NamedTuple, overload
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.model_protocol import ModelShape
-from gaze_lens.runs.files import to_json, write_whole
+from gaze_lens.runs.files import read_json, to_json, write_whole
 
 FORMS = '"L20H3", "20.3" or (20, 3): layer and head, counted from zero'
 LISTS = ("heads", "ranking", "ranked_heads", "gaze_heads")  # keys under which a JSON object may have its list of heads
 FORMAT = "gaze_lens heads 1"
+EXPECTED = "a JSON file of heads, as HeadSet.save(path) writes it"
 
 
 class Head(NamedTuple):
@@ -56,14 +57,14 @@ class Head(NamedTuple):
         """
         try:
             if isinstance(head, str):
-                match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)|(\d+)\.(\d+)", head.strip())
+                match = re.fullmatch(r"[Ll](\d{1,9})[Hh](\d{1,9})|(\d{1,9})\.(\d{1,9})", head.strip())
                 numbers = [int(group) for group in match.groups() if group is not None] if match else []
             else:
                 numbers = [-1 if isinstance(number, bool) else operator.index(number) for number in head]
         except TypeError:  # not a sequence, or not whole numbers
             numbers = []
         if len(numbers) != 2 or min(numbers) < 0:
-            raise HeadError(f"{head!r} is not a head: expected {FORMS}. For several heads give a list of these.")
+            raise HeadError(f"{_short(head)} is not a head: expected {FORMS}. For several heads give a list of these.")
         return cls(*numbers)
 
 
@@ -77,7 +78,8 @@ class HeadSet:
     fingerprint: of that model's architecture, if known.
     provenance: how they were found (method, strips, rank_by, seed ...); anything JSON can hold.
     Two sets are equal if they have equal heads in the same order. The operations `|`, `&` and `-` keep the order of the
-    left side; heads of two models are an error. Raises HeadError for something that is no head, and for repeated heads.
+    left side; heads of two models are an error. Raises HeadError for something that is no head, for repeated heads, and
+    for heads that a model of this fingerprint does not have.
     """
 
     heads: tuple[Head, ...]
@@ -99,12 +101,13 @@ class HeadSet:
             )
         _refuse_no_list(heads)
         parsed = tuple(Head.parse(head) for head in heads)
-        if len(set(parsed)) < len(parsed):
-            twice = _names(sorted({head for head in parsed if parsed.count(head) > 1}))
-            raise HeadError(f"{twice} given more than once: expected every head once. Leave the repeats out.")
+        if twice := sorted(head for head, count in Counter(parsed).items() if count > 1):
+            raise HeadError(f"{_names(twice)} given more than once: expected every head once. Leave the repeats out.")
         about = {"model": model, "fingerprint": fingerprint, "provenance": dict(provenance or {})}
         for name, value in {"heads": parsed, **about}.items():
             object.__setattr__(self, name, value)
+        if size := size_in(fingerprint):
+            self.check(*size)
 
     @classmethod
     def of(cls, heads: Any, model: ModelShape | None = None) -> "HeadSet":
@@ -143,13 +146,16 @@ class HeadSet:
         return self.heads[index]
 
     def __or__(self, other: "HeadSet") -> "HeadSet":
-        return self._combine(other, "|", [*self, *(head for head in other if head not in set(self))])
+        own = set(self)
+        return self._combine(other, "|", [*self, *(head for head in other if head not in own)])
 
     def __and__(self, other: "HeadSet") -> "HeadSet":
-        return self._combine(other, "&", [head for head in self if head in set(other)])
+        others = set(other)
+        return self._combine(other, "&", [head for head in self if head in others])
 
     def __sub__(self, other: "HeadSet") -> "HeadSet":
-        return self._combine(other, "-", [head for head in self if head not in set(other)])
+        others = set(other)
+        return self._combine(other, "-", [head for head in self if head not in others])
 
     def _combine(self, other: "HeadSet", sign: str, heads: list[Head]) -> "HeadSet":
         """The heads, with the metadata of both sides. Raises HeadError for sides that belong to two models."""
@@ -166,8 +172,10 @@ class HeadSet:
 
     def by_layer(self) -> dict[int, tuple[int, ...]]:
         """`heads.by_layer()[20]`: for each layer its heads; both in ascending order."""
-        layers = sorted({head.layer for head in self})
-        return {layer: tuple(sorted(head.head for head in self if head.layer == layer)) for layer in layers}
+        by_layer: dict[int, list[int]] = defaultdict(list)
+        for layer, head in sorted(self):
+            by_layer[layer].append(head)
+        return {layer: tuple(of_layer) for layer, of_layer in by_layer.items()}
 
     def check(self, n_layers: int, n_heads: int) -> None:
         """`heads.check(36, 32)`: raises HeadError naming the heads that lie outside such a model."""
@@ -233,10 +241,11 @@ class HeadSet:
             heads become those of this model. A file that names no model is accepted.
         Raises HeadError for a file that cannot be read, that holds no heads, or that belongs to another model.
         """
-        content = _read_json(path)
+        content = read_json(path, EXPECTED, error=HeadError)
         entries = content
         if isinstance(content, dict):
             entries = next((content[key] for key in LISTS if key in content), None)
+            _refuse_other_format(path, content.get("format", FORMAT))
         about: dict[str, Any] = {"provenance": {"file": Path(path).name}}
         about |= content if isinstance(content, dict) else {}
         owner, shape, provenance = about.get("model"), about.get("fingerprint"), about.get("found", about["provenance"])
@@ -264,14 +273,29 @@ def _refuse_no_list(heads: Any) -> None:
         raise HeadError(f"A {type(heads).__name__} is not a list of heads: expected a list of {FORMS}.{hint}")
 
 
+def _refuse_other_format(path: str | os.PathLike[str], actual: Any) -> None:
+    if actual != FORMAT:
+        raise HeadError(
+            f"{path} has the format {_short(actual)}, and this version of gaze_lens reads {FORMAT!r}: expected a file "
+            "that it wrote. Install the version that wrote this one."
+        )
+
+
+def size_in(fingerprint: str | None) -> tuple[int, int] | None:
+    """The layers and heads that a model's fingerprint names; None for one of another form."""
+    match = re.search(r"-(\d{1,9})x(\d{1,9})x\d+x\d+$", fingerprint or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
 def _images_of(provenance: Any) -> Iterator[str]:
     """The fingerprints in a provenance, or in those of the sets that it was made of."""
-    if isinstance(provenance, dict):
-        images = provenance.get("images")
-        yield from images.split() if isinstance(images, str) else ()
-        parts = provenance.get("of")
-        for part in parts if isinstance(parts, list) else ():
-            yield from _images_of(part)
+    remaining = [provenance]
+    while remaining:
+        about = remaining.pop()
+        if isinstance(about, dict):
+            images, parts = about.get("images"), about.get("of")
+            yield from images.split() if isinstance(images, str) else ()
+            remaining += parts if isinstance(parts, list) else []
 
 
 def _entry(entry: Any) -> Any:
@@ -291,16 +315,13 @@ def refuse_other(what: str, heads: Any, *, model: str | None, fingerprint: str |
             )
 
 
+def _short(value: Any) -> str:
+    """At most 80 characters of a value's repr."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _names(heads: Iterable[Head]) -> str:
     """The names of the first twelve heads, for messages."""
     names = [str(head) for head in heads]
     return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-
-
-def _read_json(path: str | os.PathLike[str]) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
-        raise HeadError(
-            f"{path} cannot be read ({error}): expected a JSON file of heads. Write one with HeadSet.save(path)."
-        ) from error

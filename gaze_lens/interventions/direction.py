@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Direction:
     vectors: one for each of `layers`, in the units of the residual stream.
     fingerprint: of the model's architecture, if known.
     provenance: how it was made; anything JSON can hold.
-    Raises InputError unless every layer is there once and has one vector.
+    Raises InputError unless every layer is there once and has one vector of real numbers.
     """
 
     vectors: Float[Tensor, "layer d_model"]
@@ -46,6 +47,13 @@ class Direction:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(isinstance(layer, Integral) and layer >= 0 for layer in self.layers):
+            raise InputError(f"A Direction got the layers {list(self.layers)}; give whole numbers from 0.")
+        if self.vectors.ndim != 2 or not self.vectors.is_floating_point():
+            raise InputError(
+                f"A Direction got vectors of shape {tuple(self.vectors.shape)} and {self.vectors.dtype}; give real "
+                "numbers, [layer, d_model]."
+            )
         if len(self.layers) != len(self.vectors) or len(set(self.layers)) < len(self.layers) or not self.layers:
             raise InputError(
                 f"A Direction got {len(self.vectors)} vectors for the layers {list(self.layers)}; give one vector for "

@@ -56,8 +56,15 @@ def _same_sweep(path: Path, header: Line, expected: Line) -> None:
         raise InputError(f"{path} holds no patching sweep; give another file to resume=, or a new one.")
     different = [key for key in expected if key != "measured" and header.get(key) != expected[key]]
     if not different:
-        before, now = (torch.tensor(entry["measured"]) for entry in (header, expected))
-        different = [] if torch.allclose(before, now, rtol=1e-3, atol=1e-4) else ["values of the metric"]
+        try:
+            before, now = (torch.tensor(entry["measured"]) for entry in (header, expected))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} has a damaged first line ({error}); give a new file to resume=.") from error
+        different = (
+            []
+            if before.shape == now.shape and torch.allclose(before, now, rtol=1e-3, atol=1e-4)
+            else ["values of the metric"]
+        )
     if different:
         raise InputError(
             f"{path} belongs to another run; its {', '.join(different)} differ. The same command goes on where it "
@@ -72,4 +79,8 @@ def _read(path: Path | None, number: int, line: Line, kind: Any) -> tuple[Any, V
     except KeyError as error:
         raise InputError(
             f"Line {number} of {path} has no {error}; delete the line, and its cell is run again."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Line {number} of {path} has damaged values ({error}); delete the line, and its cell is run again."
         ) from error

@@ -53,7 +53,7 @@ def _heads_by_layer(model: Model, site: Site, where: Any) -> list[tuple[int, Seq
     if where is None:
         where = layers_with(model, site) or [0]  # where no layer has it, the error about the first says why
     where = [where] if isinstance(where, int) else where
-    if not len(where):
+    if not len(where) and not isinstance(where, HeadSet):
         raise InputError("where= holds no heads and no layers; leave it out for all.")
     if not isinstance(where, HeadSet) and all(isinstance(layer, int) for layer in where):
         for layer in where:

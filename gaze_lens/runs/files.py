@@ -30,7 +30,7 @@ def read_json(path: str | os.PathLike[str], expected: str, *, error: type[GazeLe
     except RecursionError as deep:
         raise error(f"{path} cannot be read (its lists are nested too deep); expected {expected}.") from deep
     except ValueError as other:  # not UTF-8, not JSON, or a number of more digits than Python reads
-        raise error(f"{path} is not JSON ({other}); expected {expected}.") from other
+        raise error(f"{path} cannot be read: it is not JSON ({other}); expected {expected}.") from other
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

@@ -55,7 +55,9 @@ def same_run(path: Path, actual: Line, expected: Line) -> None:
             f"{path} holds shard {actual['shard']} of a run, expected {expected['shard']}: it was copied or renamed. "
             "Give each shard a file of its own, or choose another folder."
         )
-    run, expected_run = actual["run"], expected["run"]
+    run, expected_run = actual.get("run"), expected["run"]
+    if not isinstance(run, dict):
+        raise InputError(f"{path} has no settings of a run in its first line: expected what gaze_lens wrote there.")
     if expected_run is not None and run != expected_run:
         refuse_changes(path, {name for name in {*run, *expected_run} if run.get(name) != expected_run.get(name)})
 
@@ -178,7 +180,7 @@ def _parsed(path: Path) -> Iterator[Line]:
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             parsed = _object(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"Line {number} of {path} cannot be read ({error}): expected the JSON lines of a run."
             ) from error

@@ -20,7 +20,7 @@ from torch import Tensor
 from gaze_lens.errors import GazeLensError
 from gaze_lens.runs.files import to_json, write_whole
 
-UNREADABLE = (OSError, SafetensorError, GazeLensError, KeyError, TypeError, ValueError)
+UNREADABLE = (OSError, SafetensorError, GazeLensError, LookupError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ class TensorFile:
                 if header.get("format") != self.format:
                     raise ValueError(f"its format is {header.get('format')!r}, not {self.format!r}")
                 about = json.loads(header["about"])
+                if not isinstance(about, dict):
+                    raise ValueError(f"its description 'about' is {type(about).__name__}, not a JSON object")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no mapping)
             yield tensors, about
         except UNREADABLE as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise self.error(
-                f"{path} cannot be read as {self.kind} ({error}): expected a file written by {self.writer}."
+                f"{path} cannot be read as {self.kind} ({reason}): expected a file written by {self.writer}."
             ) from error

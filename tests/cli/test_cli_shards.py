@@ -5,6 +5,8 @@ import json
 import pytest
 
 from gaze_lens import HeadSet, comics
+from gaze_lens.cli.discovery import left_out_of
+from gaze_lens.cli.run_record import RunRecord
 from gaze_lens.errors import InputError
 
 
@@ -36,6 +38,55 @@ def test_discover_in_shards(run, tmp_path):
     for wrong in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(InputError, match="write i/n with i from 1 to n"):
             run(*options, tmp_path / "none", "--shard", wrong)
+
+
+RUN = {"model": "m", "fingerprint": "f", "strips": 1}
+RECORD = {"run": RUN, "shard": [0, 2], "left_out": {}, "names": ["a"]}
+BROKEN = {
+    "empty": "",
+    "no JSON": "{",
+    "no UTF-8": b"\xff\xfe",
+    "nested": "[" * 200_000,
+    "a list": "[]",
+    "a number": "7",
+    **{f"no {key}": json.dumps({k: v for k, v in RECORD.items() if k != key}) for key in ("run", "shard", "left_out")},
+    **{
+        f"{key} is {value!r}": json.dumps({**RECORD, key: value})
+        for key, values in {
+            "run": (None, [], "x", {}, {**RUN, "strips": "1"}, {**RUN, "strips": -1}, {"strips": 1}),
+            "shard": (None, 7, "1/2", [0], [2, 2], [-1, 2], ["0", "2"], [0.5, 2], {}),
+            "names": (7, {}, [7], "a", {"a": 1}),
+            "left_out": (None, 7, [7], {"a": 7}, "a"),
+        }.items()
+        for value in values
+    },
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_record_of_a_discovery_is_named(tmp_path, content):
+    path = tmp_path / "run-1-of-2.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(
+        InputError, match=r"run-1-of-2.json (is damaged|cannot be read).*expected the settings of a run"
+    ):
+        RunRecord.read(path)
+
+
+def test_records_that_do_not_have_all_strips_are_refused(run, tmp_path):
+    (tmp_path / "strips").mkdir()
+    for first in range(2):
+        record = {**RECORD, "shard": [first, 2], "run": {**RUN, "strips": 3}}
+        (tmp_path / "strips" / f"run-{first + 1}-of-2.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run-1-of-2.json names 1 strips, expected 2 of 3: it is damaged"):
+        run("merge", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 7}'])
+def test_a_broken_list_of_what_was_left_out_is_named(tmp_path, content):
+    (tmp_path / "left_out.json").write_text(content)
+    with pytest.raises(InputError, match=r"left_out.json (is damaged|cannot be read)"):
+        left_out_of(tmp_path)
 
 
 def test_evaluate_in_shards(run, tmp_path, tiny_model):

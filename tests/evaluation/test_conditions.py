@@ -110,7 +110,7 @@ def test_what_conditions_refuses(tiny_model, scores, names, options, message):
 def test_heads_outside_the_model_are_refused(tiny_model):
     with pytest.raises(HeadError, match="L30H1"):
         conditions(tiny_model, HeadSet(["L30H1"]), ["gaze"])
-    with pytest.raises(InputError, match="'x' has no heads"):
+    with pytest.raises(HeadError, match="'x' has no heads"):
         Condition("x", HeadSet([]))
 
 

@@ -221,6 +221,21 @@ def test_samples_that_cannot_be_scored():
         HeadScores(empty)
 
 
+def test_samples_that_are_no_attention_mass():
+    for factor in (7.0, -0.5, 1.03):
+        with pytest.raises(HeadError, match="expected attention mass, which is 0 to 1"):
+            HeadScores(torch.full((1, 3, 4, 2, 2), factor))
+    HeadScores(torch.full((1, 3, 4, 2, 2), 1.004))  # as sums in bfloat16 may be
+    with pytest.raises((HeadError, TypeCheckError), match=r"complex64|samples"):
+        HeadScores(torch.zeros(1, 3, 4, 2, 2, dtype=torch.complex64))
+
+
+def test_samples_fit_their_fingerprint():
+    HeadScores(random_samples(), fingerprint="X-3x4x2x8")
+    with pytest.raises(HeadError, match="3 layers and 4 heads have the fingerprint X-6x12x4x32: expected 6 layers"):
+        HeadScores(random_samples(), fingerprint="X-6x12x4x32")
+
+
 def test_half_precision_is_widened():
     scores = HeadScores(random_samples().bfloat16())
     assert scores.samples.dtype == torch.float32
@@ -280,9 +295,19 @@ def test_files_that_cannot_be_read(tmp_path):
             HeadScores.load(path)
     from safetensors.torch import save_file
 
-    for metadata in (None, {"about": "{"}, {"about": "[]"}):
+    ours = {"format": "gaze_lens head scores 1"}
+    about = {"model": None, "fingerprint": None, "provenance": {}}
+    save_file({"samples": random_samples()}, path, metadata={**ours, "about": json.dumps(about)})
+    assert torch.equal(HeadScores.load(path).samples, random_samples())
+    faults = [None, {"about": "{"}, {"about": "[]"}, ours, *({**ours, "about": text} for text in (
+        "{", "[]", "7", "null", "[" * 200_000, "{}", json.dumps({**about, "fingerprint": "X-60x4x2x8"})))]  # fmt: skip
+    for metadata in faults:
         save_file({"samples": random_samples()}, path, metadata=metadata)
         with pytest.raises(HeadError, match="cannot be read as head scores"):
+            HeadScores.load(path)
+    for samples in (random_samples() * 50, random_samples().to(torch.complex64)):
+        save_file({"samples": samples}, path, metadata={**ours, "about": json.dumps(about)})
+        with pytest.raises(HeadError, match=r"scores.safetensors cannot be read as head scores"):
             HeadScores.load(path)
     with pytest.raises(HeadError, match="cannot be read as head scores"):
         HeadScores.load(tmp_path / "missing.safetensors")

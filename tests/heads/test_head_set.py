@@ -1,12 +1,14 @@
 """Head and HeadSet: forms, set operations, files."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import gaze_lens as gl
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.runs.files import write_whole
@@ -166,7 +168,17 @@ def test_rankings_of_others_are_read(tmp_path, entries, key):
         '{"heads": [[1, 2]], "found": []}',
         '{"heads": [[1, 2]], "provenance": 1}',
         "[null]",
+        '{"format": "gaze_lens heads 99", "heads": ["L1H0"]}',
+        '{"format": 99, "heads": ["L1H0"]}',
+        '{"format": null, "heads": ["L1H0"]}',
+        '{"fingerprint": "Qwen3VLForConditionalGeneration-6x12x4x32", "heads": ["L1H0", "L59H0"]}',
+        '{"fingerprint": "Qwen3VLForConditionalGeneration-6x12x4x32", "heads": ["L1H12"]}',
+        '{"heads": ["L' + "1" * 5000 + 'H0"]}',
+        '{"heads": [' + "1" * 5000 + "]}",
+        "[" * 200_000,
+        '{"heads": ["L1H0"], "provenance": ' + '{"of": [' * 100_000,
     ],
+    ids=lambda text: text[:60],
 )
 def test_malformed_files(tmp_path, text):
     path = tmp_path / "heads.json"
@@ -175,9 +187,52 @@ def test_malformed_files(tmp_path, text):
         HeadSet.load(path)
 
 
+def test_many_heads_are_handled_in_a_moment(tmp_path):
+    """Quadratic code took minutes for as many."""
+    many = [f"L{index % 200}H{index // 200}" for index in range(20_000)]
+    (tmp_path / "heads.json").write_text(json.dumps(many + many))
+    begin = time.process_time()
+    with pytest.raises(HeadError, match=r"L0H0, L0H1, .* \(20000 in all\) given more than once"):
+        HeadSet.load(tmp_path / "heads.json")
+    heads = HeadSet(many)
+    assert heads | heads == heads == heads & heads
+    assert len(heads - heads) == 0
+    assert sum(map(len, heads.by_layer().values())) == len(many)
+    assert time.process_time() - begin < 5
+
+
+def test_heads_fit_their_fingerprint():
+    with pytest.raises(HeadError, match="L6H0 lie outside the model: expected layers 0 to 5 and heads 0 to 11"):
+        HeadSet(["L6H0"], fingerprint="X-6x12x4x32")
+    assert len(HeadSet(["L5H11"], fingerprint="X-6x12x4x32")) == 1
+    nested = {"images": "a b"}
+    for _ in range(100_000):
+        nested = {"operation": "|", "of": [nested]}
+    assert HeadSet(["L0H0"], provenance=nested).chosen_on == {"a", "b"}
+
+
+def test_an_empty_set_is_one_error(model, strip):
+    """Whatever takes heads says the same of none."""
+    inputs, none = model.prepare(strip, "x"), HeadSet([])
+    metric = gl.metrics.logit_difference(model, "a", "b")
+    for action in (
+        lambda: gl.steer(none, inputs.region("panel 1")),
+        lambda: gl.track(model, inputs, none),
+        lambda: gl.mean_ablate(model, none, inputs),
+        lambda: gl.evaluation.Condition("x", none),
+        lambda: gl.evaluation.conditions(model, none, ["gaze"]),
+        lambda: gl.show.attention(model, inputs, none),
+        lambda: gl.patch(model, inputs, inputs, what="z", where=none, positions=["last"], metric=metric),
+    ):
+        with pytest.raises(HeadError, match="empty|has no heads"):
+            action()
+
+
 def test_unreadable_files(tmp_path):
-    with pytest.raises(HeadError, match="cannot be read"):
+    with pytest.raises(HeadError, match="There is no file .*missing.json; expected a JSON file of heads"):
         HeadSet.load(tmp_path / "missing.json")
+    with pytest.raises(HeadError, match="cannot be read"):
+        HeadSet.load(tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(HeadError, match="cannot be read"):
         HeadSet.load(tmp_path / "binary.json")

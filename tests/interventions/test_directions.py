@@ -1,9 +1,12 @@
 """Directions: differences of means, added at the layers that they come from, band by band."""
 
+import json
+
 import pytest
 import torch
 from every_family import largest
 from reference import at_real, padded, picture
+from safetensors.torch import save_file
 
 import gaze_lens as gl
 from gaze_lens.errors import InputError, ModelError
@@ -119,6 +122,44 @@ def test_saved_and_loaded(shelf, tmp_path):
     for name in ("bad", "missing"):
         with pytest.raises(ModelError, match="cannot be read as a direction"):
             gl.Direction.load(tmp_path / f"{name}.safetensors")
+
+
+ABOUT = {"layers": [1, 2], "fingerprint": None, "provenance": {}}
+DAMAGED = {
+    "no about": None,
+    "no JSON": "{",
+    "a list": "[]",
+    "nested": "[" * 200_000,
+    "no layers": json.dumps({"fingerprint": None, "provenance": {}}),
+    "no provenance": json.dumps({"layers": [1, 2], "fingerprint": None}),
+    "one layer": json.dumps({**ABOUT, "layers": [1]}),
+    "a layer twice": json.dumps({**ABOUT, "layers": [1, 1]}),
+    "layers as text": json.dumps({**ABOUT, "layers": ["1", "2"]}),
+    "halves of layers": json.dumps({**ABOUT, "layers": [1.5, 2]}),
+    "a number": json.dumps({**ABOUT, "layers": 7}),
+}
+
+
+@pytest.mark.parametrize("about", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_are_named(tmp_path, about):
+    path, ours = tmp_path / "one.safetensors", {"format": "gaze_lens direction 1"}
+    save_file({"vectors": torch.ones(2, 4)}, path, {**ours, "about": json.dumps(ABOUT)})
+    assert gl.Direction.load(path).layers == (1, 2)
+    save_file({"vectors": torch.ones(2, 4)}, path, ours if about is None else {**ours, "about": about})
+    with pytest.raises(
+        ModelError, match=r"one.safetensors cannot be read as a direction \(.*expected a file written by"
+    ):
+        gl.Direction.load(path)
+
+
+@pytest.mark.parametrize("vectors", [torch.ones(2), torch.ones(2, 4, 1), torch.ones(2, 4).int(), torch.ones(2, 4) * 1j])
+def test_vectors_of_other_kinds_are_refused(tmp_path, as_users_run, vectors):
+    path = tmp_path / "one.safetensors"
+    save_file({"vectors": vectors}, path, {"format": "gaze_lens direction 1", "about": json.dumps(ABOUT)})
+    with pytest.raises(ModelError, match="one.safetensors cannot be read as a direction"):
+        gl.Direction.load(path)
+    with pytest.raises(InputError, match="give real numbers"):
+        gl.Direction(vectors, (1, 2))
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import re
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -27,14 +26,6 @@ def strip():
 
 def says(text):
     return [{"role": "user", "content": text}]
-
-
-@pytest.fixture
-def as_users_run():
-    """Without the type checks of the test suite, which would answer before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def message_of(action):
