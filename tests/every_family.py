@@ -23,6 +23,8 @@ UNSAVED = "Hugging Face saves no defaults of a processor's call; set them again 
 CANNOT = {
     ("Mistral3", "encode exactly where images repeat"): JOINT,
     ("Pixtral", "encode exactly where images repeat"): JOINT,
+    ("LightOnOCR", "encode exactly where images repeat"): JOINT,
+    ("VideoLLaMA 3", "encode exactly where images repeat"): JOINT,
     ("Molmo2", "encode exactly where images repeat"): STACKED,
     ("Mllama", "pad rows with fewer images"): EMPTY,
     ("Gemma 3 pan and scan", "save its settings"): UNSAVED,

@@ -116,6 +116,11 @@ FAMILIES: tuple[Family, ...] = (
     causal("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID),
     causal("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID),
     causal("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
+    causal("Qwen2.5-Omni", ("Qwen2_5OmniThinkerForConditionalGeneration",), *GRID),
+    causal("Qwen3-Omni", ("Qwen3OmniMoeThinkerForConditionalGeneration",), *GRID, deepstack=True),
+    causal("GLM-OCR", ("GlmOcrForConditionalGeneration",), *GRID),
+    causal("PaddleOCR-VL", ("PaddleOCRVLForConditionalGeneration",), *GRID),
+    causal("VideoLLaMA 3", ("VideoLlama3ForConditionalGeneration",), *GRID),
     # single views
     Family(
         "PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, no_chat_template=True,
@@ -128,10 +133,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     causal("LLaVA", ("LlavaForConditionalGeneration",), single_frame.token_maps, *ONE_BY_ONE),
     causal("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
+    causal("LightOnOCR", ("LightOnOcrForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
     causal("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *ONE_BY_ONE),
     causal("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *BY_SAMPLE),
     # tiles
     causal("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
+    causal("Qianfan-OCR", ("QianfanOCRForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
     causal("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
     causal(
         "Cohere2Vision", ("Cohere2VisionForConditionalGeneration",),
@@ -176,6 +183,11 @@ def register(family: Family, *, adapter: type[ArchitectureAdapter] | None = None
 
 def family_of(config: Any) -> Family:
     """The family of a model's config; ModelError for a text-only model or a family that is not known."""
+    if hasattr(config, "thinker_config"):
+        raise ModelError(
+            f"{type(config).__name__} is the config of an Omni model, whose other parts speak; wrap its thinker, "
+            "model.thinker. HookedVLM.from_pretrained takes the thinker out of a checkpoint itself."
+        )
     has_vision = hasattr(config, "vision_config")
     kind = "ForConditionalGeneration" if has_vision else "ForCausalLM"
     by_config = type(config).__name__.removesuffix("TextConfig").removesuffix("Config") + kind  # of one built in memory

@@ -170,6 +170,34 @@ class Molmo2Adapter(PathAdapter):
     """Molmo 2."""
 
 
+class QwenOmniAdapter(PathAdapter):
+    """The thinkers of Qwen2.5-Omni and Qwen3-Omni."""
+
+    paths = Paths(vision="model.visual", projector="model.visual.merger")
+
+
+class PaddleOCRVLAdapter(PathAdapter):
+    """PaddleOCR-VL."""
+
+    paths = Paths(vision="model.visual", projector="model.projector")
+
+
+class LightOnOCRAdapter(PathAdapter):
+    """LightOnOCR."""
+
+    paths = Paths(vision="model.vision_encoder", projector="model.vision_projection")
+
+
+class QianfanOCRAdapter(PathAdapter):
+    """Qianfan-OCR."""
+
+
+class VideoLlama3Adapter(PathAdapter):
+    """VideoLLaMA 3."""
+
+    paths = Paths(vision="model.vision_model", projector="model.projector")
+
+
 # pyproject.toml has the same names; a test compares them. Adapters of TransformerLens are used where they fit.
 ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "Qwen2VLForConditionalGeneration": Qwen2VLAdapter,
@@ -182,6 +210,13 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "Cohere2VisionForConditionalGeneration": Cohere2VisionAdapter,
     "MllamaForConditionalGeneration": MllamaAdapter,
     "Molmo2ForConditionalGeneration": Molmo2Adapter,
+    "Qwen2_5OmniThinkerForConditionalGeneration": QwenOmniAdapter,
+    "Qwen3OmniMoeThinkerForConditionalGeneration": QwenOmniAdapter,
+    "GlmOcrForConditionalGeneration": Glm4vArchitectureAdapter,
+    "PaddleOCRVLForConditionalGeneration": PaddleOCRVLAdapter,
+    "LightOnOcrForConditionalGeneration": LightOnOCRAdapter,
+    "QianfanOCRForConditionalGeneration": QianfanOCRAdapter,
+    "VideoLlama3ForConditionalGeneration": VideoLlama3Adapter,
 }
 
 

@@ -61,7 +61,7 @@ class TokenMap:
         return len(self.boxes)
 
 
-def stretched_grid(size: Size, rows: int, columns: int) -> TokenMap:
+def stretched_grid(size: tuple[float, float], rows: int, columns: int) -> TokenMap:
     """The whole image, stretched to `rows` x `columns` tokens in raster order. `size` is (width, height)."""
     width, height = size
     row = torch.arange(rows).repeat_interleave(columns)

@@ -10,6 +10,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from gaze_lens.families.features import EncodedImage
 from gaze_lens.families.geometry import Processed, TokenMap, stretched_grid
 
+MERGES = ("image_merge_sizes",)  # VideoLLaMA 3: how many patches make a token's side, for each image
+
 
 def token_maps(processed: Processed) -> list[TokenMap]:
     """One map per image, from the grid that the processor reports."""
@@ -26,7 +28,8 @@ def encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequ
     grids = tensors["image_grid_thw"]
     chunks = tensors["pixel_values"].split(grids.prod(-1).tolist())
     pixels = torch.cat([chunks[index] for index in selected])
-    output = model.model.get_image_features(pixels, grids[list(selected)], return_dict=True)
+    rows = {name: tensors[name][list(selected)] for name in MERGES if name in tensors}
+    output = model.model.get_image_features(pixels, grids[list(selected)], **rows, return_dict=True)
     levels = [_by_image(level, output.pooler_output) for level in output.get("deepstack_features") or ()]
     return [
         {"tokens": tokens, "levels": [level[index] for level in levels]}

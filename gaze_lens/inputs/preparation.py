@@ -21,7 +21,7 @@ from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import is_upright, read_image
 from gaze_lens.runs.digests import digest
 
-PLACEHOLDERS = ("image_token", "video_token", "audio_token")  # attributes of processors
+PLACEHOLDERS = ("image_token", "image_placeholder_token", "video_token", "audio_token")  # attributes of processors
 
 
 def prepare(

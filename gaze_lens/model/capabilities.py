@@ -28,6 +28,7 @@ HOOKS = (
 )  # fmt: skip
 ALWAYS_REFUSED = (
     "video (images only)",
+    "audio (images only)",
     "output_attentions (read blocks.L.attn.hook_pattern)",
     "start_at_layer",
     "generate_stream (pass streamer= to generate)",

@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from gaze_lens.errors import ModelError
 from gaze_lens.families import Family, family_of
@@ -75,10 +76,23 @@ def _check_dtype(dtype: Any) -> None:
 
 def _config(name: str, revision: str | None, **hub: Any) -> Any:
     try:
-        return AutoConfig.from_pretrained(name, revision=revision, **hub)
+        return _thinker(AutoConfig.from_pretrained(name, revision=revision, **hub))
     except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
         raise ModelError(f"{name} is no model that Hugging Face can load: {reason(error)}{note}") from error
+
+
+def _thinker(config: Any) -> Any:
+    """Of an Omni model's config, that of its thinker, which reads pictures and writes text; the other parts speak.
+
+    Hugging Face's class of the thinker finds its own weights in the whole model's checkpoint.
+    """
+    thinker: Any = deepcopy(getattr(config, "thinker_config", None))
+    if getattr(thinker, "model_type", None) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return config
+    thinker.architectures = [MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[thinker.model_type]]
+    thinker.dtype = thinker.dtype or config.dtype
+    return thinker
 
 
 def _newer(name: str, revision: str | None, **hub: Any) -> str:

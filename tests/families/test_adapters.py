@@ -25,7 +25,9 @@ NORMS = {
     "Qwen2-VL": {"ln1", "ln2"}, "InternVL": {"ln1", "ln2"}, "SmolVLM": {"ln1", "ln2"}, "PaliGemma": {"ln1", "ln2"},
     "PaliGemma 2": {"ln1", "ln1_post", "ln2", "ln2_post"}, "GLM-4.6V": {"ln1", "ln1_post", "ln2", "ln2_post"},
     "GLM-4V-MoE": {"ln1", "ln2"}, "AyaVision": {"ln1"}, "Cohere2Vision": {"ln1"}, "Mllama": {"ln1", "ln2"},
-    "Molmo2": {"ln1", "ln2"},
+    "Molmo2": {"ln1", "ln2"}, "Qwen2.5-Omni": {"ln1", "ln2"}, "Qwen3-Omni": {"ln1", "ln2"},
+    "GLM-OCR": {"ln1", "ln1_post", "ln2", "ln2_post"}, "PaddleOCR-VL": {"ln1", "ln2"}, "LightOnOCR": {"ln1", "ln2"},
+    "Qianfan-OCR": {"ln1", "ln2"}, "VideoLLaMA 3": {"ln1", "ln2"},
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from gaze_lens.errors import ModelError
 SIDES = {  # of a token, in pixels of the resized picture
     "Qwen2-VL": 28, "Qwen2.5-VL": 28, "Qwen3-VL": 32, "Qwen3-VL-MoE": 32, "Qwen3.5": 32, "Qwen3.5-MoE": 32,
     "GLM-4V": 28, "GLM-4.6V": 28, "GLM-4V-MoE": 28, "PaliGemma": 14, "PaliGemma 2": 14, "Gemma 4": 24,
+    "Qwen2.5-Omni": 28, "Qwen3-Omni": 32, "GLM-OCR": 28, "PaddleOCR-VL": 28, "VideoLLaMA 3": 14,
 }  # fmt: skip
 NAMES = list(SIDES)
 

@@ -9,8 +9,8 @@ from PIL import Image
 from gaze_lens.errors import ImageError, ModelError, RegionError
 
 REACH = {  # for `check_by_painting`; LLaVA-OneVision interpolates the features of large images
-    "Pixtral": {"side": 16}, "Mistral3": {"side": 28}, "LLaVA": {"side": 14}, "LLaVA padded": {"side": 14},
-    "LLaVA-NeXT": {"side": 14}, "LLaVA-OneVision": {"side": 14, "leak": 1},
+    "Pixtral": {"side": 16}, "Mistral3": {"side": 28}, "LightOnOCR": {"side": 28}, "LLaVA": {"side": 14},
+    "LLaVA padded": {"side": 14}, "LLaVA-NeXT": {"side": 14}, "LLaVA-OneVision": {"side": 14, "leak": 1},
 }  # fmt: skip
 SIZES = {**SIZES, "very wide": (900, 31), "wide": (300, 110)}  # Pixtral has no token for 1900 x 11
 ROWS = [[noise(112, 60)], [noise(56, 130, seed=1), noise(90, 90, seed=2)]]

@@ -12,6 +12,7 @@ from gaze_lens.errors import InputError, ModelError
 
 PAINTED = {  # a token's side in the resized picture, and the reach of the resamplers in pixels
     "InternVL": {"side": 16, "taps": 2},
+    "Qianfan-OCR": {"side": 16, "taps": 2},
     "AyaVision": {"side": 14, "taps": 2},
     "Cohere2Vision": {"side": 16, "taps": 2},
     "Gemma 3": {"side": 8, "taps": 1},
@@ -43,6 +44,7 @@ def longest(edge):
 SOFT = "<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>"
 CHECKPOINTS = {  # settings as in published checkpoints: of the image processor, the processor, the config, its vision
     "InternVL": ({"size": square(448), "max_patches": 12}, {"image_seq_length": 256}, {}, {"patch_size": (14, 14)}),
+    "Qianfan-OCR": ({"size": square(448), "max_patches": 12}, {"image_seq_length": 256}, {}, {"patch_size": (14, 14)}),
     "AyaVision": (
         {"size": square(364), "max_patches": 12}, {"patch_size": 28, "img_size": 364}, {}, {"patch_size": 14},
     ),
@@ -69,7 +71,7 @@ CHECKPOINTS = {  # settings as in published checkpoints: of the image processor,
 }  # fmt: skip
 TOKEN = {  # pixels of a tile to a token's side, there
     "InternVL": 28, "AyaVision": 28, "Cohere2Vision": 32, "Gemma 3": 56, "Gemma 3 pan and scan": 56, "Idefics3": 28,
-    "SmolVLM": 42, "Llama 4": 28,
+    "SmolVLM": 42, "Llama 4": 28, "Qianfan-OCR": 28,
 }  # fmt: skip
 ODD_SIZES = [
     (1499, 61), (67, 901), (23, 31), (448, 448), (336, 336), (364, 728), (1000, 500), (500, 1300), (333, 999),

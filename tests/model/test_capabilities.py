@@ -82,7 +82,7 @@ def test_files_with_several_frames_are_refused(shelf, tmp_path):
 def test_other_parts_of_chat_messages_are_refused(shelf):
     model, _ = shelf.get("Qwen3-VL")
     for part, message in (
-        ({"type": "audio", "audio": "x.wav"}, "a part of type 'audio'; expected"),
+        ({"type": "audio", "audio": "x.wav"}, "'audio', and gaze_lens does not take audio"),
         ({"type": "image_url", "image_url": {"url": "x"}}, "a part of type 'image_url'; expected"),
         ({"text": "hello"}, "a part of type None; expected"),
         ({"type": "video_url"}, "'video_url', and gaze_lens does not take video"),
