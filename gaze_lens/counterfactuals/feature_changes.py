@@ -19,7 +19,8 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 
 Rows = Float[Tensor, "_ _"]  # [token, feature]: of an image, a region or many images
-KEYS = {"tokens", "levels", "padding", "edited"}  # of an encoded image; `padding` belongs to no image
+KEYS = {"tokens", "levels", "padding", "indicators", "edited"}  # of an encoded image; `padding` belongs to no image
+# `indicators` are features of text tokens around it, the same for every image.
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from gaze_lens.families import (
     tile_canvas,
     tile_grids,
     tiles,
+    visual_indicators,
 )
 from gaze_lens.families.adapters import register_adapters
 from gaze_lens.families.family_suggestion import nearest_architecture
@@ -146,6 +147,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     causal("Idefics3", ("Idefics3ForConditionalGeneration",), *NAMED_TILES, pixel_names=PIXELS_AND_MASK),
     causal("SmolVLM", ("SmolVLMForConditionalGeneration",), *NAMED_TILES, pixel_names=PIXELS_AND_MASK),
+    causal(
+        "Ovis2", ("Ovis2ForConditionalGeneration",), visual_indicators.token_maps, visual_indicators.encode,
+        visual_indicators.to_forward_kwargs,
+    ),
     causal("Gemma 3", ("Gemma3ForConditionalGeneration",), pan_and_scan.token_maps, *VIEWS),
     causal("Llama 4", ("Llama4ForConditionalGeneration",), tile_canvas.token_maps, *UNPROJECTED, upcast=False),
     # others

@@ -198,6 +198,12 @@ class VideoLlama3Adapter(PathAdapter):
     paths = Paths(vision="model.vision_model", projector="model.projector")
 
 
+class Ovis2Adapter(PathAdapter):
+    """Ovis 2."""
+
+    paths = Paths(projector="model.visual_embeddings_table")
+
+
 # pyproject.toml has the same names; a test compares them. Adapters of TransformerLens are used where they fit.
 ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "Qwen2VLForConditionalGeneration": Qwen2VLAdapter,
@@ -217,6 +223,7 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "LightOnOcrForConditionalGeneration": LightOnOCRAdapter,
     "QianfanOCRForConditionalGeneration": QianfanOCRAdapter,
     "VideoLlama3ForConditionalGeneration": VideoLlama3Adapter,
+    "Ovis2ForConditionalGeneration": Ovis2Adapter,
 }
 
 

@@ -27,7 +27,7 @@ NORMS = {
     "GLM-4V-MoE": {"ln1", "ln2"}, "AyaVision": {"ln1"}, "Cohere2Vision": {"ln1"}, "Mllama": {"ln1", "ln2"},
     "Molmo2": {"ln1", "ln2"}, "Qwen2.5-Omni": {"ln1", "ln2"}, "Qwen3-Omni": {"ln1", "ln2"},
     "GLM-OCR": {"ln1", "ln1_post", "ln2", "ln2_post"}, "PaddleOCR-VL": {"ln1", "ln2"}, "LightOnOCR": {"ln1", "ln2"},
-    "Qianfan-OCR": {"ln1", "ln2"}, "VideoLLaMA 3": {"ln1", "ln2"},
+    "Qianfan-OCR": {"ln1", "ln2"}, "VideoLLaMA 3": {"ln1", "ln2"}, "Ovis2": {"ln1", "ln2"},
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ PAINTED = {  # a token's side in the resized picture, and the reach of the resam
     "Idefics3": {"side": 16, "taps": 9},  # resized twice, the view of the whole three times, by Lanczos
     "SmolVLM": {"side": 16, "taps": 9},
     "Llama 4": {"side": 14, "taps": 1},
+    "Ovis2": {"side": 16, "taps": 2},
 }
 PAINTED_SIZES = {
     "very wide": (1900, 41),
@@ -68,10 +69,13 @@ CHECKPOINTS = {  # settings as in published checkpoints: of the image processor,
     "Llama 4": (
         {"size": square(336), "max_patches": 16, "do_normalize": True}, {"patch_size": 14}, {}, {"patch_size": 14},
     ),
+    "Ovis2": (
+        {"size": square(448), "max_patches": 9}, {"image_seq_length": 256}, {}, {"patch_size": 14, "hidden_stride": 2},
+    ),
 }  # fmt: skip
 TOKEN = {  # pixels of a tile to a token's side, there
     "InternVL": 28, "AyaVision": 28, "Cohere2Vision": 32, "Gemma 3": 56, "Gemma 3 pan and scan": 56, "Idefics3": 28,
-    "SmolVLM": 42, "Llama 4": 28, "Qianfan-OCR": 28,
+    "SmolVLM": 42, "Llama 4": 28, "Qianfan-OCR": 28, "Ovis2": 28,
 }  # fmt: skip
 ODD_SIZES = [
     (1499, 61), (67, 901), (23, 31), (448, 448), (336, 336), (364, 728), (1000, 500), (500, 1300), (333, 999),
