@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo serve test test-slow test-all bench lint docs clean
+.PHONY: demo serve test test-slow test-all bench peers lint docs clean
 
 demo: .venv/demo
 	$(BIN)/gaze-lens demo --out demo
@@ -27,6 +27,10 @@ ROUNDS ?=
 
 bench: .venv/demo
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/everything.py --size $(SIZE) --device $(DEVICE) $(ROUNDS:%=--rounds %)
+
+# TransformerLens' own tests on our model; the one target that downloads something once all is installed.
+peers: .venv/test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers/run.py --page docs/peers.md
 
 lint: .venv/test
 	$(BIN)/ruff check --fix .

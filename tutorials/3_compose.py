@@ -28,6 +28,7 @@
 # | `model.run_with_hooks(tokens, fwd_hooks=[...])` | `model.run_with_hooks(inputs, fwd_hooks=[...])` |
 # | `with model.hooks(fwd_hooks=[...]): ...` | the same |
 # | `with model.hooks(...): model.generate(text)` | `model.generate(inputs, fwd_hooks=[...])`: prefill and every step |
+# | `model.generate(text, return_type="tokens")` | the same; without `return_type=` the result is a `Generation` |
 # | `patching.get_act_patch_attn_head_out_all_pos(model, ...)` | the same, with `inputs` instead of tokens |
 # | `cache.decompose_resid(return_labels=True)` | the same; the image adds its own components |
 # | `ActivationCache(gradients, model)` of backward hooks | the same: attribution patching by parts, the image's too |

@@ -239,7 +239,8 @@ class HookedVLM(TokenMethods):
             raise InputError(
                 f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
             )
-        if cache_in(options) or self.family.brings_images(options):
+        one_step = cache_in(options) is not None and isinstance(input, torch.Tensor) and input.shape[-1] == 1
+        if one_step or self.family.brings_images(options):
             return
         if has_placeholder(input, getattr(self.config, "image_token_id", None), self.tokenizer):
             raise InputError(
@@ -346,7 +347,8 @@ class HookedVLM(TokenMethods):
             raise InputError("output_attentions is not served; name blocks.L.attn.hook_pattern in names_filter.")
         refuse_video(options)
         check_return_type(return_type, options)
-        self._refuse_unprepared(inputs, options)
+        if cache_in(options) is None:  # a cache may hold the image of ids that go on from it
+            self._refuse_unprepared(inputs, options)
         prompt = prompt_of(self, inputs, chat_template=chat_template, prepend_bos=prepend_bos)
         check_ids(prompt, inputs, options)
         options = generation_options(hugging_face_options(self, options), max_new_tokens)

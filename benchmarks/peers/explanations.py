@@ -1,0 +1,51 @@
+"""Why tests of TransformerLens fail with our model alone: patterns of tests or errors, and the reason for the page."""
+
+import re
+
+REFUSED = "gaze_lens.errors."
+# The first pattern that is found in "kind test error" counts.
+REASONS = (
+    ("no image came with them", "refused: the ids, random or taken from inputs, hold placeholders without an image"),
+    ("generate_stream does not see images", "refused: `generate_stream`; `generate` takes a `streamer=`"),
+    ("hf_generate is not needed", "refused: `hf_generate`; `generate` is Hugging Face's"),
+    ("start_at_layer loses", "refused: `start_at_layer` loses what the model knows of image positions"),
+    ("return_cache=True", "refused: `return_cache=`; `names_filter=` keeps activations while the model writes"),
+    ("return_input_tokens=True", "refused: `return_input_tokens=`; `generation.sequences` begin with them"),
+    ("freq_penalty=", "refused: `freq_penalty=`; Hugging Face has `repetition_penalty=`"),
+    ("output_logits=True puts", "refused: `output_logits=` with `return_type=`; they are in the `Generation`"),
+    ("prepend_bos= are for text", "refused: `prepend_bos=` with ids, which TransformerBridge ignores"),
+    ("padding_side= is for text|padding_side='right'", "refused: `padding_side=` of `generate`; ids bring a mask"),
+    (r"ids \[row, position\], not Tensor", "refused: embeddings in `generate`"),
+    ("attention_mask is .* and the prompt", "refused, with another error than the test expects"),
+    ("stopping_criteria holds|forced_bos_token_id=", "refused, with another error than the test expects"),
+    ("split_qkv_applicability_raises|use_attn_result_applicability_raises|gated_hooks_skip_on_unsupported",
+     "the test takes a part out of attention and expects a refusal; here the layers serve these hooks themselves"),
+    ("without_pad_token_raises|stop_at_eos_requires_eos_id|stateful_fallback_raises|encoder_decoder|multimodal_raises",
+     "the test makes the config say what the model is not, and expects TransformerBridge's own generation to refuse"),
+    ("malformed_stopping_criteria_shape", "Hugging Face's `generate` raises another error than TransformerBridge's"),
+    ("TestGenerateExceptionSafety", "the test looks into TransformerBridge's own generation, which is not used"),
+    ("mask_reaches_every_step|cached_decoding_with_left_padding|cached_step_with_left_padding",
+     "Hugging Face's Qwen3-VL keeps `rope_deltas` of its last `generate`, after which a masked step on another cache "
+     "is an error; on the plain bridge too, whose `generate` is not Hugging Face's"),
+    ("^image .*vision_encoder.hook_in", "every activation is to begin with the batch; the vision tower's are patches"),
+    ("^image .*(tokenizer_errors|tokenization_raises)", "the test breaks `to_tokens`, which is not called here"),
+    ("^image .*test_degenerate_masks|^image .*test_four_dim", "the test's mask has the length of the text alone"),
+    ("^image .*test_bridge_manual_kv_cache",
+     "probably a fault: after an image, Hugging Face's Qwen3-VL moves a text's steps on a cache by its `rope_deltas`"),
+    (r"^image .*(isinstance\(tensor|isinstance\(VLMInputs|test_generate_batch.py|form_invariant|layer_past_cache)",
+     "with a picture, a text is `VLMInputs`, and what comes back are ids"),
+    ("VLMInputs has no attribute", "refused: a tensor's method on `VLMInputs`; the error names `inputs.input_ids`"),
+    (r"TypeError.*VLMInputs", "refused by torch: a function of tensors that is given `VLMInputs`"),
+    ("These inputs do not change", "refused: tokens are changed in place"),
+    ("run_with_cache_matches_forward_under_left_padding",
+     "the test compares padding, too, which attends to nothing; and to one part in a million with another kernel"),
+)  # fmt: skip
+
+
+def reason_of(kind: str, test: str, error: str) -> str | None:
+    """Why a test fails with ours alone; None where nothing here says it."""
+    text = " ".join(f"{kind} {test} {error}".split())
+    found = next((reason for pattern, reason in REASONS if re.search(pattern, text)), None)
+    if found is None and error.startswith(REFUSED):
+        return f"refused: {' '.join(error.split(': ', 1)[1].split())[:80].replace('|', '/')}"
+    return found
