@@ -53,6 +53,12 @@ class HookError(GazeLensError):
     """A hook did not, or could not, do what it was attached for."""
 
 
+class UnknownHookError(HookError, KeyError):
+    """A hook name that the model does not have; a KeyError, as in TransformerLens."""
+
+    __str__ = Exception.__str__  # KeyError would put the message in quotes
+
+
 class MemoryLimitError(GazeLensError):
     """What was asked for would take more memory than the limit allows."""
 

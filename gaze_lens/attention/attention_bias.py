@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from gaze_lens.attention.positions import Positions, QueryKeyPositions, forward_
 from gaze_lens.errors import HookError, InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
+
+LARGEST = 1e30  # of a bias; more, and sums of biases, would not fit into float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +62,10 @@ class AttentionBias:
     def __post_init__(self) -> None:
         for name in ("keys", "value"):
             argument = getattr(self, name)
-            object.__setattr__(self, name, tuple(argument) if isinstance(argument, Sequence) else (argument,))
+            several = isinstance(argument, Sequence) and not isinstance(argument, str)
+            object.__setattr__(self, name, tuple(argument) if several else (argument,))
         keys, values = self.key_groups, self.values
+        check_biases("AttentionBias", values)
         if len(keys) != len(values):
             raise InputError(
                 f"AttentionBias got {len(keys)} groups of keys and {len(values)} values; give one value each."
@@ -171,6 +176,16 @@ class AttentionBias:
             raise InputError("AttentionBias adds math.inf and -math.inf to one key; keep the groups of keys apart.")
         n_rows = max(len(gate), len(values))
         return gate.expand(n_rows, -1), values.expand(n_rows, -1)
+
+
+def check_biases(owner: Any, values: Sequence[Any]) -> None:
+    """InputError unless all values are numbers that float32 holds with room to spare, or infinite."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise InputError(f"{owner} got {value!r}, which is no number; give strengths in logits, such as 3.0.")
+        size: Any = abs(value)
+        if LARGEST < size != math.inf:
+            raise InputError(f"{owner} got a value beyond {LARGEST:g}; give smaller strengths, or math.inf.")
 
 
 @lru_cache(maxsize=4096)

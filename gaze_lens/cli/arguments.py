@@ -1,6 +1,7 @@
 """Turn the texts of the command line into objects: pictures, heads, conditions, protocols, judges and targets."""
 
 import json
+import math
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def conditions_of(
     if counts is not None:
         if scores is None:
             raise InputError("--counts takes the best heads by score: give --scores scores.safetensors, from discover.")
-        selected += head_counts(scores, [int(count) for count in numbers(counts, "--counts")], mode=mode(strength))
+        selected += head_counts(scores, whole_numbers(counts, "--counts"), mode=mode(strength))
     if biases is not None:
         selected += strengths(heads, numbers(biases, "--strengths"), mode=mode)
     return selected
@@ -140,7 +141,7 @@ def read_config(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """
     try:
         values = (json if path.suffix == ".json" else tomllib).loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadParameter(f"{path} cannot be read ({error}); give a TOML file, or a JSON file (*.json).") from error
     if not isinstance(values, dict):
         raise BadParameter(f"{path} holds no options; write them by name, as in draws = 10.")
@@ -165,9 +166,17 @@ def numbers(text: str, option: str) -> list[float]:
         values = [float(part) for part in listed(text)]
     except ValueError as error:
         raise InputError(f"{option} {text} was given; write numbers with commas, as in 1,2,4,8.") from error
-    if not values or min(values) <= 0:
-        raise InputError(f"{option} {text} was given; write one or more numbers above 0.")
+    if not values or min(values) <= 0 or not all(map(math.isfinite, values)):
+        raise InputError(f"{option} {text} was given; write one or more finite numbers above 0.")
     return values
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """The whole numbers of a comma-separated list."""
+    values = numbers(text, option)
+    if not all(value.is_integer() for value in values):
+        raise InputError(f"{option} {text} was given; write whole numbers with commas, as in 1,2,4,8.")
+    return [int(value) for value in values]
 
 
 def protocol_of(

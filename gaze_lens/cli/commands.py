@@ -19,11 +19,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line. An error of the library is one line on standard error, and exit code 1."""
+    """Run the command line. An error of the library or of a file is one line on standard error, and exit code 1."""
     try:
         app()
-    except GazeLensError as error:
-        typer.secho(f"gaze-lens: {error}", fg="red", err=True)
+    except (GazeLensError, OSError) as error:
+        typer.secho(f"gaze-lens: {' '.join(str(error).split())}", fg="red", err=True)
         sys.exit(1)
 
 

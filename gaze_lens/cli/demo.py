@@ -19,6 +19,7 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.files import writing
 from gaze_lens.show.report import Report
 from gaze_lens.tiny import HEADS
 
@@ -30,7 +31,8 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
 
     The strips depend on the seed; the model was not trained on them.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     model = gl.load_tiny()
     strips = synthetic(SCORED + STEERED, seed=10_000 + seed)
     report = Report(

@@ -21,12 +21,19 @@ def existing(folder: str | Path, expected: str) -> Path:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, in natural order."""
-    return sorted((path for path in folder.iterdir() if path.is_dir()), key=natural)
+    return sorted((path for path in _entries(folder) if path.is_dir()), key=natural)
 
 
 def image_files(folder: Path) -> list[Path]:
     """The files in a folder that have the suffix of an image, in natural order."""
-    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=natural)
+    return sorted((path for path in _entries(folder) if path.suffix.lower() in SUFFIXES), key=natural)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}); give a folder that may be read.") from error
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

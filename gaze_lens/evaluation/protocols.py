@@ -11,6 +11,7 @@ As in Gandikota and Bau 2026, "Protocols". The questions are our own; `prompt=` 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ class Protocol:
     end: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or (self.every is not None and self.every < 1) or self.end == "":
+        counts = [self.max_new_tokens] + ([] if self.every is None else [self.every])
+        if (
+            not all(isinstance(count, Integral) and count is not True and count >= 1 for count in counts)
+            or self.end == ""
+        ):
             raise InputError(f"{self} was given; give at least one new token, and every= or end= that can be reached.")
         if self.every is not None and self.end is not None:
             raise InputError(

@@ -17,6 +17,7 @@ correlation separate it from a head that follows the question.
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,8 +115,11 @@ class HeadScores:
         NaN for a single strip, which says nothing about others.
         Raises HeadError for an unknown statistic, a level that is not between 0 and 1, or no resamples.
         """
-        if not 0 < level < 1 or resamples < 1:
-            raise HeadError(f"level={level}, resamples={resamples}: expected a level between 0 and 1, such as 0.95.")
+        if not 0 < level < 1 or not isinstance(resamples, Integral) or resamples < 1:
+            raise HeadError(
+                f"level={level}, resamples={resamples}: expected a level between 0 and 1, such as 0.95, and a whole "
+                "number of resamples, such as 1000."
+            )
         if len(self.samples) < 2:
             return self.samples.new_full((2, *self.score.shape), torch.nan)
         values = resampled(self.samples, _statistic(statistic), resamples=resamples, seed=seed)
@@ -131,7 +135,7 @@ class HeadScores:
         p = (1 + number of permutations with a statistic at least as large) / (1 + number of permutations). It is for
         each head alone: correct for the number of heads. Raises HeadError for an unknown statistic, or no permutations.
         """
-        if permutations < 1:
+        if not isinstance(permutations, Integral) or permutations < 1:
             raise HeadError(f"permutations={permutations}: expected at least one, such as 1000.")
         return chance(self.samples, _statistic(statistic), permutations=permutations, seed=seed)
 
@@ -157,8 +161,8 @@ class HeadScores:
     def top(self, k: int, by: str = "score") -> HeadSet:
         """`scores.top(100)`: the k best heads, best first. Raises HeadError where the model has fewer."""
         heads = self.ranked(by)
-        if not 1 <= k <= len(heads):
-            raise HeadError(f"The {k} best heads were asked for: expected 1 to {len(heads)}, all heads of the model.")
+        if not (isinstance(k, Integral) and 1 <= k <= len(heads)):
+            raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, all heads of the model.")
         return self._set(heads[:k], {"rank_by": by, "top": k})
 
     def controls(self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
@@ -170,10 +174,10 @@ class HeadScores:
         _check_percentile(below)
         values = _statistic(by)(self.matrix).numpy()
         pool = np.argwhere(values <= np.percentile(values, below))
-        if not 1 <= k <= len(pool):
+        if not (isinstance(k, Integral) and 1 <= k <= len(pool)):
             raise HeadError(
-                f"{k} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below percentile "
-                f"{below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="
+                f"{k!r} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below "
+                f"percentile {below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="
             )
         drawn = np.random.default_rng(seed).choice(len(pool), k, replace=False)
         how = {"rank_by": by, "controls": k, "seed": seed, "below": below}

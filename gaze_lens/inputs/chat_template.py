@@ -15,6 +15,8 @@ from jinja2 import TemplateError
 from gaze_lens.errors import InputError
 
 Message = dict[str, Any]
+# What templates raise: their language lets them divide, index and call methods.
+UNRENDERED = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 END_OF_THOUGHT = "</think>"  # what stands before it in earlier turns, templates leave out
 
 
@@ -29,7 +31,7 @@ def rendered(processor: Any, conversation: list[Message], **options: Any) -> str
     for candidate in _in_every_form(conversation):
         try:
             text = processor.apply_chat_template(candidate, tokenize=False, **options)
-        except (TemplateError, TypeError) as error:
+        except UNRENDERED as error:
             faults.setdefault(f"the model's chat template refused the conversation: {error}", error)
             continue
         fault = _fault(text, candidate)

@@ -10,10 +10,10 @@ Gandikota and Bau 2026, "Steering". The hooks are plain `(hook name, function)` 
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
-from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.attention_bias import AttentionBias, check_biases
 from gaze_lens.attention.positions import Positions
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
@@ -38,30 +38,37 @@ class Mode:
 
     def __post_init__(self) -> None:
         values = astuple(self)
-        if not all(isinstance(value, Real) for value in values) or math.isnan(sum(values)):
+        check_biases("A Mode", values)
+        if math.isnan(sum(values)):
             raise InputError(f"{self} does not hold four numbers, or infinities of both signs; give finite strengths.")
         if not any(values):
             raise InputError(f"All four numbers of {self} are 0: it would do nothing. Give a strength, such as 3.0.")
 
 
+def _strength(strength: Any) -> Any:
+    """The strength, checked before its sign is changed."""
+    check_biases("A mode", (strength,))
+    return strength
+
+
 def boost_and_suppress(strength: float = 10_000.0) -> Mode:
     """The paper's mode: the target up, all other image tokens down. 10,000 saturates the softmax; 3 is gentle."""
-    return Mode(target=strength, others=-strength)
+    return Mode(target=strength, others=-_strength(strength))
 
 
 def suppress_image(strength: float = 10_000.0) -> Mode:
     """All other image tokens down; target and text compete as the model would have them."""
-    return Mode(target=0.0, others=-strength)
+    return Mode(target=0.0, others=-_strength(strength))
 
 
 def suppress_all(strength: float = 10_000.0) -> Mode:
     """All other image tokens and the prompt's text down."""
-    return Mode(target=0.0, others=-strength, prompt=-strength)
+    return Mode(target=0.0, others=-_strength(strength), prompt=-_strength(strength))
 
 
 def max_suppress_all(strength: float = 10_000.0) -> Mode:
     """Everything but the target down."""
-    return Mode(target=0.0, others=-strength, prompt=-strength, generated=-strength)
+    return Mode(target=0.0, others=-_strength(strength), prompt=-_strength(strength), generated=-_strength(strength))
 
 
 MODES = (boost_and_suppress, suppress_image, suppress_all, max_suppress_all)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import nn
 
 from gaze_lens.errors import ModelError
+from gaze_lens.inputs.chat_template import UNRENDERED
 
 WORD = {"type": "text", "text": "word"}
 
@@ -87,5 +87,5 @@ def _written(processor: Any, conversation: list[dict[str, Any]]) -> str | None:
     """What the chat template makes of a conversation; None where it refuses it."""
     try:
         return processor.apply_chat_template(conversation, tokenize=False)
-    except (TemplateError, TypeError):
+    except UNRENDERED:
         return None

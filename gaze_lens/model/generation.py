@@ -1,5 +1,6 @@
 """What a generation leaves: its text, its tokens, what was captured on the way, and which edits were reached."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,12 @@ class Generation:
 
 
 def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
-    """The options for Hugging Face's `generate`: greedy and 64 new tokens, where the caller does not say otherwise."""
+    """The options for Hugging Face's `generate`: greedy and 64 new tokens, where the caller does not say otherwise.
+
+    InputError for a length that is no whole number from 1.
+    """
+    check_length("max_new_tokens", max_new_tokens)
+    check_length("max_length", options.get("max_length"))
     selected, config = dict(options), options.get("generation_config")
     if config is None and not selected.setdefault("do_sample", False):
         selected = {"temperature": None, "top_p": None, "top_k": None, **selected}
@@ -57,6 +63,18 @@ def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> d
     if all(length is None for length in lengths):
         max_new_tokens = 64
     return selected if max_new_tokens is None else {**selected, "max_new_tokens": max_new_tokens}
+
+
+def check_length(name: str, length: Any) -> None:
+    """InputError unless a length is a whole number from 1, or None."""
+    if length is None:
+        return
+    try:
+        whole = -1 if isinstance(length, bool) else operator.index(length)
+    except TypeError:
+        whole = -1
+    if whole < 1:
+        raise InputError(f"{name}={length!r} was given; give a whole number of tokens, 1 or more.")
 
 
 def refuse_assisted(model: Model, options: dict[str, Any]) -> None:

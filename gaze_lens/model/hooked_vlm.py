@@ -43,7 +43,7 @@ from gaze_lens.model.generation_arguments import (
     hugging_face_options,
     prompt_of,
 )
-from gaze_lens.model.live_hooks import explain_filter, make_live
+from gaze_lens.model.live_hooks import explain_filter, make_live, refuse_unknown
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
 from gaze_lens.model.wrapping import bridge_of, processor_of
@@ -278,8 +278,8 @@ class HookedVLM(TokenMethods):
         return output, VLMActivationCache.from_cache(cache, self) if not isinstance(cache, dict) else cache
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **options: Any) -> tuple[dict, list, list]:
-        """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
-        explain_filter(self, names_filter)
+        """As in TransformerLens; naming a hook point that is not there is a HookError."""
+        refuse_unknown(self, names_filter)
         return super().get_caching_hooks(names_filter, *args, **options)
 
     def _check_hook_fireable(self, *names: str) -> None:

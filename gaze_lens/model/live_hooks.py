@@ -12,6 +12,7 @@ example on keys that it takes from another layer, are taken away, and naming one
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from transformer_lens.model_bridge.generalized_components import (
 from gaze_lens.attention import attention_function
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.attention.forward_context import run_in_context
-from gaze_lens.errors import HookError, ModelError
+from gaze_lens.errors import HookError, ModelError, UnknownHookError
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.checkpoint_checks import WeightCheck
@@ -141,9 +142,26 @@ def explain(model: Model, name: str) -> None:
 
 
 def filter_function(model: Model, names_filter: Any) -> Callable[[str], bool]:
-    """A names filter as a function of a name; HookError where it names an attention hook point that cannot be."""
-    explain_filter(model, names_filter)
+    """A names filter as a function of a name; HookError where it names a hook point that is not there."""
+    refuse_unknown(model, names_filter)
     return BridgeCore._normalize_names_filter(names_filter)
+
+
+def refuse_unknown(model: Model, names_filter: Any) -> None:
+    """UnknownHookError where one of the names in a names filter is no hook point, though others may be."""
+    if names_filter is None or callable(names_filter):
+        return
+    if not isinstance(names_filter, str | list) or not all(isinstance(name, str) for name in names_filter):
+        raise HookError(f"names_filter={names_filter!r} was given; give a hook name, a list of them, or a function.")
+    known = {*model.hook_dict, *(point.name for point in model.hook_dict.values())}
+    for name in [names_filter] if isinstance(names_filter, str) else names_filter:
+        explain(model, name)
+        if name not in known:
+            similar = get_close_matches(name, known, n=1)
+            hint = f"did you mean {similar[0]!r}? " if similar else ""
+            raise UnknownHookError(
+                f"names_filter: {name!r} matches no hook point; {hint}model.hook_dict has the names of all."
+            )
 
 
 def explain_filter(model: Model, names_filter: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from gaze_lens.model.hub_errors import reason
 from gaze_lens.model.peft_layers import WRAPPED, merged_weights
 
 NARROW, SMALL = 8, 1_000_000  # width of the MLPs of a skeleton, and numbers in a parameter that it really has
+UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, UnpicklingError, EOFError, KeyError)
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # values of device_map that are no device
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 HUB = (
     "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder", "trust_remote_code",
@@ -45,6 +48,10 @@ def load(
     if device is not None and device_map is not None:
         raise ModelError("Both device and device_map were given; give device for one device, device_map for several.")
     _check_dtype(dtype)
+    for one in (device, device_map):
+        if one is not None and not isinstance(one, dict) and one not in SPREAD:
+            _check_device(one)
+    options = {"trust_remote_code": False, **options}  # None would ask on standard input
     name, hub = str(name_or_folder), {key: options[key] for key in HUB if key in options}
     config = _config(name, revision, **hub)
     processor = _processor(name, revision, family_of(config), **hub)
@@ -52,7 +59,7 @@ def load(
     options = {**options, "config": config, "dtype": dtype, "device_map": device_map, "revision": revision}
     try:
         loaded: Any = auto_class.from_pretrained(name, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except UNLOADABLE as error:
         raise ModelError(f"{name} cannot be loaded: {reason(error)}") from error
     model, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
@@ -74,11 +81,24 @@ def _check_dtype(dtype: Any) -> None:
         )
 
 
+def _check_device(device: Any) -> None:
+    """ModelError for a device that is not here, before anything is read."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
+        raise ModelError(
+            f"The device {str(device)!r} was given, and PyTorch cannot use it here ({reason(error)}); give one that "
+            'this machine has, such as "cpu".'
+        ) from error
+
+
 def _config(name: str, revision: str | None, **hub: Any) -> Any:
     try:
         return _thinker(AutoConfig.from_pretrained(name, revision=revision, **hub))
     except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
+        if "trust_remote_code" in str(error):
+            note = " Its code is run only with from_pretrained(..., trust_remote_code=True)."
         raise ModelError(f"{name} is no model that Hugging Face can load: {reason(error)}{note}") from error
 
 
@@ -175,9 +195,9 @@ def skeleton(name_or_folder: str, *, revision: str | None = None) -> tuple[nn.Mo
     All is on the meta device but small parameters, which are 0: TransformerLens cuts some families' fused MLP weights
     in two while it bridges. For that they are narrow here; what attention is made of has its true shape.
     """
-    config = _config(str(name_or_folder), revision)
+    config = _config(str(name_or_folder), revision, trust_remote_code=False)
     family = family_of(config)
-    processor = _processor(str(name_or_folder), revision, family)
+    processor = _processor(str(name_or_folder), revision, family, trust_remote_code=False)
     config = deepcopy(config)
     config.get_text_config().intermediate_size = NARROW
     with torch.device("meta"):

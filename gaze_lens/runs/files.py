@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,34 @@ def read_json(path: str | os.PathLike[str], expected: str, *, error: type[GazeLe
         raise error(f"{path} cannot be read: it is not JSON ({other}); expected {expected}.") from other
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that is either complete or not there at all; its folder is made if there is none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """`with writing(path):` InputError, with the path and the reason, where the code inside cannot write."""
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """The error for a file or folder that the disk does not take."""
+    return InputError(
+        f"{path} cannot be written ({error.strerror or error}): expected a folder that has room and may be written to. "
+        "Give another one."
+    )
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that is either complete or not there at all; its folder is made if there is none.
+
+    Raises InputError where the disk is full, or does not let it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import InputError
-from gaze_lens.runs.files import write_whole
+from gaze_lens.runs.files import write_whole, writing
 from gaze_lens.runs.shards import Shard, str_of
 
 FORMAT = "gaze_lens {} 1"
@@ -87,9 +87,12 @@ class Journal:
         if path is None:
             return cls(None, header=header)
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not _begun(path, header):
-            path.write_bytes(b"")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            begun = _begun(path, header)
+            if not begun:
+                path.write_bytes(b"")
+        if not begun:
             journal = cls(path, header=header)
             journal.append([header])
             return journal
@@ -105,7 +108,8 @@ class Journal:
         """
         lines = [json.loads(json.dumps(line)) for line in lines]
         if lines and self.path is not None:
-            self._size = _append(self.path, lines, self._size)
+            with writing(self.path):
+                self._size = _append(self.path, lines, self._size)
         return lines
 
 

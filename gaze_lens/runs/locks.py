@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gaze_lens.errors import InputError
+from gaze_lens.runs.files import unwritable, writing
 
 
 @contextmanager
@@ -25,7 +26,8 @@ def one_writer(path: str | os.PathLike[str] | None) -> Iterator[None]:
         yield
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0, is_singleton=False)
     try:
         lock.acquire()
@@ -34,6 +36,8 @@ def one_writer(path: str | os.PathLike[str] | None) -> Iterator[None]:
             f"{path} is being written by another process: expected one for each folder. Wait until it has ended, or "
             "choose another folder; several jobs share a run with --shard i/n."
         ) from error
+    except OSError as error:  # Timeout is one, too
+        raise unwritable(path, error) from error
     try:
         yield
     finally:

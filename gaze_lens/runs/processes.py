@@ -37,6 +37,8 @@ def own_device(device: str | None) -> str | None:
     """`"cuda"` as the GPU of this rank: "cuda:2" for the third on its machine."""
     if device != "cuda" or launched()[1] == 1:
         return device
+    if not torch.cuda.device_count():
+        raise InputError("--device cuda was given, and PyTorch sees no such device on this machine; give --device cpu.")
     return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
 
 

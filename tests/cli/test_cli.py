@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, data
 from gaze_lens.cli import commands, discovery
+from gaze_lens.cli.arguments import whole_numbers
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 
@@ -226,6 +227,43 @@ def test_main_says_in_one_line_what_is_wrong(monkeypatch, capsys, tmp_path):
     error = capsys.readouterr().err
     assert error.startswith("gaze-lens: There are no pictures in")
     assert "Traceback" not in error
+
+
+def command(monkeypatch, capsys, *arguments):
+    """The one line that a command ends with."""
+    monkeypatch.setattr("sys.argv", ["gaze-lens", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        commands.main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("gaze-lens: ")]
+    assert "Traceback" not in error
+    return line
+
+
+def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, heads_file, tiny_model, folder):
+    (tmp_path / "file").write_text("")
+    steering = ("steer", "--model", "tiny", "--image", strip_file, "--heads", heads_file, "--panel", 1, "--panels", 6)
+    discovery = ("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3)
+    evaluation = ("evaluate", "--strips", "synthetic:1", "--heads", heads_file, "--conditions", "gaze,none")
+    if not torch.cuda.is_available():
+        assert "The device 'cuda' was given" in command(monkeypatch, capsys, *steering, "--device", "cuda")
+    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    for length in (0, -3):
+        line = command(monkeypatch, capsys, *steering, "--max-new-tokens", length)
+        assert f"max_new_tokens={length} was given; give a whole number" in line
+    for strength in ("nan", "1e39"):
+        assert "strength" in command(monkeypatch, capsys, *steering, "--strength", strength)
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        line = command(monkeypatch, capsys, *discovery, "--out", out)
+        assert "cannot be written (" in line
+        line = command(monkeypatch, capsys, *evaluation, "--out", out)
+        assert "cannot be written (" in line
+        assert "cannot be written (" in command(monkeypatch, capsys, "demo", "--out", out)
+    with pytest.raises(InputError, match="--counts 1,2.5 was given"):
+        whole_numbers("1,2.5", "--counts")
+    monkeypatch.setattr(commands, "_load", lambda *_: (tmp_path / "gone" / "line one\nline two").read_bytes())
+    assert "No such file or directory" in command(monkeypatch, capsys, *steering)
 
 
 def test_demo_writes_a_report_that_needs_nothing_else(run, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from transformers import BatchFeature, GenerationConfig
 from transformers.generation.stopping_criteria import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
 
+import gaze_lens as gl
 from gaze_lens import HeadSet, steer
 from gaze_lens.errors import HookError, InputError, RegionError
 from gaze_lens.model.generation import Generation
@@ -109,6 +110,37 @@ def test_a_streamer_sees_the_tokens(model):
 
     generation = model.generate(inputs, streamer=Streamer(), max_new_tokens=4)
     assert seen == [*generation.sequences[0].tolist(), "end"]
+
+
+@pytest.mark.parametrize("length", [2.5, 0, -1, "5", True, [3], float("inf")])
+def test_a_length_that_is_no_number_of_tokens_is_refused(model, as_users_run, length):
+    inputs = padded(model)
+    for name in ("max_new_tokens", "max_length"):
+        with pytest.raises(InputError, match=rf"{name}=.* was given; give a whole number of tokens, 1 or more"):
+            model.generate(inputs, **{name: length})
+    with pytest.raises(InputError):
+        gl.track(model, inputs, ["L1H0"], max_new_tokens=length)
+    with pytest.raises(InputError):
+        gl.evaluation.question(max_new_tokens=length)
+
+
+def test_one_misspelt_name_among_others_is_refused(model):
+    inputs, names = padded(model), ["blocks.1.hook_resid_pre", "blocks.1.atn.hook_pattern"]
+    message = "'blocks.1.atn.hook_pattern' matches no hook point; did you mean 'blocks.1.attn.hook_pattern'"
+    for run in (
+        lambda names: model.generate(inputs, names_filter=names, max_new_tokens=1),
+        lambda names: model.run_with_cache(inputs, names_filter=names),
+        lambda names: model.get_caching_hooks(names),
+    ):
+        for refused in (names, names[1:], names[1]):
+            with pytest.raises(HookError, match=message) as caught:
+                run(refused)
+            assert isinstance(caught.value, KeyError)
+        for refused in (7, ("blocks.1.hook_resid_pre",), [7]):
+            with pytest.raises(HookError, match="give a hook name, a list of them, or a function"):
+                run(refused)
+    _, cache = model.run_with_cache(inputs, names_filter=["blocks.1.hook_resid_pre", "blocks.1.hook_in"])
+    assert set(cache) >= {"blocks.1.hook_in"}
 
 
 def test_what_cannot_be_kept_is_refused(model):

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import pickle
 import shutil
 
 import pytest
@@ -11,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gaze_lens import HookedVLM, testing
-from gaze_lens.errors import ModelError
-from gaze_lens.model import checkpoint_checks
+from gaze_lens.errors import InputError, ModelError
+from gaze_lens.model import checkpoint_checks, loading
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,56 @@ def edit_weights(folder, edit):
     weights = load_file(folder / "model.safetensors")
     edit(weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("where", ["device", "device_map"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:31", "cuda:one", "gpu", "xpu"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(folder, monkeypatch, where, device):
+    if device in ("cuda", "xpu") and getattr(torch, device).is_available():
+        pytest.skip("it is here")
+    monkeypatch.setattr(loading, "_config", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(
+        ModelError, match=rf"The device '{device}' was given, and PyTorch cannot use it here \(.+\); give"
+    ):
+        HookedVLM.from_pretrained(str(folder), **{where: device})
+
+
+def test_weights_that_cannot_be_unpickled(folder):
+    (folder / "model.safetensors").unlink()
+    for content in (b"no pickle", b"", b"PK\x03\x04 no archive", pickle.dumps(os.system), pickle.dumps({"a": 1})[:-3]):
+        (folder / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(ModelError, match="checkpoint cannot be loaded: "):
+            HookedVLM.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("read", ["load", "skeleton"])
+def test_custom_code_is_never_asked_about_on_standard_input(folder, monkeypatch, read):
+    """Hugging Face would ask, and wait, where `trust_remote_code` is not given."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    edit_config(folder, model_type="our_own", auto_map={"AutoConfig": "code.OurConfig", "AutoModel": "code.Our"})
+    (folder / "code.py").write_text("raise SystemExit('the code was run')")
+    with pytest.raises(ModelError, match=r"contains custom code.* run only with .*trust_remote_code=True"):
+        HookedVLM.from_pretrained(str(folder)) if read == "load" else loading.skeleton(str(folder))
+
+
+TEMPLATES = {
+    "a syntax error": "{% if %}",
+    "a division": "{{ 1 / 0 }}",
+    "an unknown name": "{{ messages.nothing.there }}",
+    "an unknown method": "{{ messages[0].content.nothing() }}",
+    "an index": "{{ messages[99].content }}",
+    "a refusal": "{{ raise_exception('only one turn') }}",
+    "a number": "{{ 'x' | int('y') + messages }}",
+    "endless": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_template_that_fails_is_named(shelf, monkeypatch, template):
+    model, _ = shelf.get("Qwen3-VL")
+    monkeypatch.setattr(model.processor, "chat_template", template)
+    with pytest.raises(InputError, match="The prompt cannot be written: the model's chat template refused"):
+        model.prepare(picture(96, 64), "x")
 
 
 def edit_config(folder, **changes):

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 import gaze_lens as gl
+from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.positions import Positions
 from gaze_lens.errors import GazeLensError, HeadError, HookError, ImageError, InputError, ModelError, RegionError
 from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.shapes import Box
@@ -270,7 +272,29 @@ WRONG = {
         InputError,
         "mode='boost' was given; give four",
     ),
-    "a strength in words": (lambda m, i, r: gl.Mode("much", 0), InputError, "does not hold four numbers"),
+    "a strength in words": (lambda m, i, r: gl.Mode("much", 0), InputError, "'much', which is no number"),
+    "a strength as text": (lambda m, i, r: gl.boost_and_suppress("5"), InputError, "'5', which is no number"),
+    "a strength beyond float32": (
+        lambda m, i, r: gl.max_suppress_all(1e39),
+        InputError,
+        r"beyond 1e\+30; give smaller strengths",
+    ),
+    "a strength beyond floats": (lambda m, i, r: gl.suppress_image(10**400), InputError, "give smaller strengths"),
+    "a bias as text": (
+        lambda m, i, r: AttentionBias(gl.HeadSet(HEADS), Positions.everything(), Positions.of([1]), "5"),
+        InputError,
+        "'5', which is no number",
+    ),
+    "half a head": (
+        lambda m, i, r: gl.score_heads(m, [strip()], progress=False).top(2.5),
+        HeadError,
+        "2.5 best heads were asked for",
+    ),
+    "half a control": (
+        lambda m, i, r: gl.score_heads(m, [strip()], progress=False).controls(2.5, seed=0),
+        HeadError,
+        "2.5 control heads were asked for",
+    ),
     "heads as text": (lambda m, i, r: gl.steer("L1H0", r), HeadError, r"not a list of heads.*HeadSet\(\['L1H0'\]\)"),
     "heads as numbers": (lambda m, i, r: gl.steer([3, 5], r), HeadError, '3 is not a head: expected "L20H3"'),
     "one strip": (

@@ -8,6 +8,7 @@ from typing import Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.runs.digests import digest
+from gaze_lens.runs.files import writing
 
 TABLE = "create table if not exists replies (key text primary key, reply text not null)"
 TIMEOUT = 60.0  # seconds to wait for another process that writes
@@ -27,7 +28,8 @@ class ReplyCache:
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path)
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             self._run(TABLE)
 
     def get(self, key: str) -> dict[str, Any] | None:
