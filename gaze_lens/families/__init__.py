@@ -30,7 +30,7 @@ from gaze_lens.families import (
     visual_indicators,
 )
 from gaze_lens.families.adapters import register_adapters
-from gaze_lens.families.family_suggestion import nearest_architecture
+from gaze_lens.families.family_suggestion import nearest_architecture, sees_pictures
 from gaze_lens.families.features import EncodedImage, Features, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
 
@@ -133,7 +133,7 @@ FAMILIES: tuple[Family, ...] = (
         "Pixtral", ("LlavaForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE, vision_model_type="pixtral"
     ),
     causal("LLaVA", ("LlavaForConditionalGeneration",), single_frame.token_maps, *ONE_BY_ONE),
-    causal("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
+    causal("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps_of_several, *ONE_BY_ONE),
     causal("LightOnOCR", ("LightOnOcrForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
     causal("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *ONE_BY_ONE),
     causal("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *BY_SAMPLE),
@@ -193,8 +193,7 @@ def family_of(config: Any) -> Family:
             f"{type(config).__name__} is the config of an Omni model, whose other parts speak; wrap its thinker, "
             "model.thinker. HookedVLM.from_pretrained takes the thinker out of a checkpoint itself."
         )
-    has_vision = hasattr(config, "vision_config")
-    kind = "ForConditionalGeneration" if has_vision else "ForCausalLM"
+    kind = "ForConditionalGeneration" if sees_pictures(config) else "ForCausalLM"
     by_config = type(config).__name__.removesuffix("TextConfig").removesuffix("Config") + kind  # of one built in memory
     architecture = (getattr(config, "architectures", None) or [by_config])[0]
     families = (*REGISTERED, *FAMILIES)
@@ -202,17 +201,22 @@ def family_of(config: Any) -> Family:
         if architecture in family.architectures and family.vision_model_type in (None, _vision_model_type(config)):
             return family
     supported = f"gaze_lens works with vision-language models of: {', '.join(family.name for family in families)}."
-    if not has_vision:
+    if not sees_pictures(config):
         raise ModelError(
             f"{architecture} is a language model (its config has no vision), and an unknown one; known are "
             f"{', '.join(TEXT_ONLY.architectures)}. {supported}"
         )
     by_class = {name: family for family in families for name in family.architectures}
     nearest = nearest_architecture(architecture, config, list(by_class))
+    similar = "none that is known is much like it"
+    if nearest is not None:
+        similar = (
+            f"the nearest that is known is {by_class[nearest].name} ({nearest}), by name and config, which do not say "
+            "how its pictures become tokens"
+        )
     raise ModelError(
-        f"{architecture} is an unknown family; the nearest that is known is {by_class[nearest].name} ({nearest}). A "
-        f"new family is described in some 20 lines and registered with gaze_lens.families.register: docs/new_family.md "
-        f"shows how. {supported}"
+        f"{architecture} is an unknown family; {similar}. A new family is described in some 20 lines and registered "
+        f"with gaze_lens.families.register: docs/new_family.md shows how. {supported}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The supported architecture that is most like an unknown one, for the error message about it."""
+"""What the error for an unknown family says: whether the model sees pictures, and the supported one most like it."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -8,21 +8,39 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 PARTS = ("text_config", "vision_config")
+ENDINGS = ("ForConditionalGeneration", "ForCausalLM", "ForVisionText2Text")
+# Fields of configs that are about pictures; Chameleon, Emu3 and Fuyu have no vision tower and no vision_config.
+OF_PICTURES = ("vision", "vq_config", "image_", "patch_size")
+# What makes a suggestion: nearly the same config, or a name of the same line and a config that has something in common.
+SAME_CONFIG, SAME_LINE, IN_COMMON = 0.9, 0.65, 0.3
 
 
-def nearest_architecture(architecture: str, config: Any, supported: Sequence[str]) -> str:
-    """The one of `supported` whose name and config fields are most like those of an unknown architecture."""
+def sees_pictures(config: Any) -> bool:
+    """Whether a model's config has anything about pictures."""
+    return any(name.startswith(OF_PICTURES) for name in config.to_dict())
+
+
+def nearest_architecture(architecture: str, config: Any, supported: Sequence[str]) -> str | None:
+    """The one of `supported` whose name and config fields are most like those of an unknown architecture.
+
+    None where none is much like it: what all vision-language models have in common would only mislead.
+    """
     types = {name: kind for kind, name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()}
-    fields = _fields(config)
+    fields, similarity = _fields(config), {}
+    for name in supported:
+        by_name = SequenceMatcher(None, _line(architecture), _line(name)).ratio()
+        others = _fields(AutoConfig.for_model(types[name])) if name in types else set()  # none of a registered family
+        by_fields = len(fields & others) / max(len(fields | others), 1)
+        if by_fields >= SAME_CONFIG or (by_name >= SAME_LINE and by_fields >= IN_COMMON):
+            similarity[name] = by_name + by_fields
+    return max(similarity, key=lambda name: similarity[name], default=None)
 
-    def similarity(name: str) -> float:
-        by_name = SequenceMatcher(None, architecture.lower(), name.lower()).ratio()
-        if name not in types:  # a registered family
-            return by_name
-        others = _fields(AutoConfig.for_model(types[name]))
-        return by_name + len(fields & others) / len(fields | others)
 
-    return max(supported, key=similarity)
+def _line(architecture: str) -> str:
+    """The part of a class's name that says which line of models it is of."""
+    for ending in ENDINGS:
+        architecture = architecture.removesuffix(ending)
+    return architecture.lower()
 
 
 def _fields(config: Any) -> set[str]:

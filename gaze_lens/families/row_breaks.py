@@ -30,3 +30,15 @@ def token_maps(processed: Processed) -> list[TokenMap]:
         )
         for size, (height, width) in zip(processed.images, resized, strict=True)
     ]
+
+
+def token_maps_of_several(processed: Processed) -> list[TokenMap]:
+    """As `token_maps`; ImageError for a picture of one token, of which Hugging Face's Mistral3 loses a dimension."""
+    maps = token_maps(processed)
+    for size, token_map in zip(processed.images, maps, strict=True):
+        if len(token_map) < 2:
+            raise ImageError(
+                f"A picture of {size[0]} x {size[1]} pixels becomes a single image token, which Hugging Face's model "
+                "of this family cannot take; give a larger picture."
+            )
+    return maps

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 
+from gaze_lens.errors import ImageError
 from gaze_lens.families.geometry import Processed, Size, TokenMap
 from gaze_lens.families.tiles import Tile, View, merged, patch_size, tile_side, token_map, whole
 
@@ -82,7 +83,26 @@ def named_token_maps(processed: Processed) -> list[TokenMap]:
     side = processed.setting("max_image_size")["longest_edge"]
     tile = Tile.of(side, patch=patch_size(processed.config), merge=processed.config.scale_factor)
     grids = named_grids(processed) or [grid_by_long_side(processed, size) for size in processed.images]
+    for size, grid in zip(processed.images, grids, strict=True):
+        _refuse_squeezed(processed, size, grid, tile)
     return [tiled(size, grid, tile) for size, grid in zip(processed.images, grids, strict=True)]
+
+
+def _refuse_squeezed(processed: Processed, size: Size, grid: Grid, tile: Tile) -> None:
+    """ImageError where the first resize leaves a side too few pixels for its tokens, which then see more than a box.
+
+    A picture of 3000 x 2 pixels becomes 1456 x 1 before it is stretched again: both of its rows lie in every token.
+    """
+    if not processed.setting("do_resize"):
+        return
+    resized = _resized(processed, size)
+    for pixels, drawn, tiles in zip(size, resized, grid, strict=True):
+        if drawn < min(pixels, tiles * tile.side):
+            raise ImageError(
+                f"A picture of {size[0]} x {size[1]} pixels is first resized to {resized[0]} x {resized[1]}, too few "
+                f"for {tiles * tile.side} tokens along that side: what each sees could not be told. Crop or pad the "
+                "picture to a less extreme shape."
+            )
 
 
 def named_grids(processed: Processed) -> list[Grid] | None:

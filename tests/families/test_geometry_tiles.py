@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from painting import Example, check_by_painting, check_counts, encoded_difference, noise
+from painting import Example, check_by_painting, check_counts, encoded_difference, entering, noise, painted
 from PIL import Image
 
-from gaze_lens.errors import InputError, ModelError
+from gaze_lens.errors import ImageError, InputError, ModelError
 
 PAINTED = {  # a token's side in the resized picture, and the reach of the resamplers in pixels
     "InternVL": {"side": 16, "taps": 2},
@@ -257,3 +257,40 @@ def test_without_num2words_smolvlm_says_what_to_install(monkeypatch, tmp_path):
         testing.tiny("SmolVLM")
     with pytest.raises(ModelError, match="lacks a package.*pip install num2words"):
         loading._processor(str(tmp_path), None, family_of(model.config))
+
+
+SQUEEZED = {"Idefics3": [(200, 2), (2, 200), (1900, 11), (11, 1900)], "SmolVLM": [(1900, 11), (11, 1900), (2, 400)]}
+NARROW = [(60, 2), (2, 60), (100, 2), (2, 100), (60, 1), (1, 60), (150, 3), (300, 7), (7, 300)]
+
+
+@pytest.mark.parametrize("name", SQUEEZED)
+def test_pictures_whose_rows_the_first_resize_merges_are_refused(name):
+    """They become one pixel high or wide, and are stretched again: every token sees all of that side."""
+    example = Example.of(name)
+    for size in SQUEEZED[name]:
+        with pytest.raises(
+            ImageError, match=rf"A picture of {size[0]} x {size[1]} pixels is first resized to .*Crop or"
+        ):
+            example.prepare([[noise(*size)]], ["look"])
+
+
+@pytest.mark.parametrize("size", NARROW, ids=str)
+@pytest.mark.parametrize("name", SQUEEZED)
+def test_narrow_pictures_change_where_they_are_painted(name, size):
+    """Spots of narrow pictures: the token that changes most in a view has the spot in its box."""
+    example, pixels, random = Example.of(name), noise(*size), np.random.default_rng(0)
+    inputs = example.prepare([[pixels]], ["look"])
+    before = entering(example.unmixed, inputs)
+    (tokens,) = inputs.image_tokens
+    boxes, view = tokens.boxes.double().numpy(), tokens.view.numpy()
+    sides = [max(1, side // 12) for side in size]
+    for _ in range(8):
+        left, top = (int(random.integers(0, side - spot + 1)) for side, spot in zip(size, sides, strict=True))
+        spot = (left, top, left + sides[0], top + sides[1])
+        after = entering(example.unmixed, example.prepare([[painted(pixels, spot)]], ["look"]))
+        change = (after - before).norm(dim=-1)[0, tokens.positions].numpy()
+        inside = np.minimum(boxes[:, 2:], spot[2:]) - np.maximum(boxes[:, :2], spot[:2])
+        for one in np.unique(view):
+            members = np.flatnonzero(view == one)
+            most = members[change[members].argmax()]
+            assert inside[most].min() > 0 or change[most] < change.max() / 2

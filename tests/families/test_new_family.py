@@ -84,6 +84,14 @@ def test_the_nearest_family_depends_on_the_name_and_the_fields_of_the_config():
         families.family_of(unknown)
 
 
+@pytest.mark.parametrize("kind", ["chameleon", "emu3", "fuyu", "blip-2", "idefics", "janus", "florence2", "kosmos-2"])
+def test_a_family_like_no_other_gets_no_suggestion_and_is_no_language_model(kind):
+    """Chameleon, Emu3 and Fuyu have no vision tower, and no vision_config."""
+    with pytest.raises(ModelError, match="is an unknown family; none that is known is much like it") as caught:
+        families.family_of(AutoConfig.for_model(kind))
+    assert "is a language model" not in str(caught.value)
+
+
 @torch.no_grad()
 def test_a_described_family_runs_end_to_end(star, described, tmp_path):
     untouched = copy.deepcopy(star[0])
