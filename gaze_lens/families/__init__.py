@@ -27,6 +27,7 @@ from gaze_lens.families import (
     tile_canvas,
     tile_grids,
     tiles,
+    view_grids,
     visual_indicators,
 )
 from gaze_lens.families.adapters import register_adapters
@@ -150,6 +151,10 @@ FAMILIES: tuple[Family, ...] = (
     causal(
         "Ovis2", ("Ovis2ForConditionalGeneration",), visual_indicators.token_maps, visual_indicators.encode,
         visual_indicators.to_forward_kwargs,
+    ),
+    causal(
+        "LFM2-VL", ("Lfm2VlForConditionalGeneration",), view_grids.lfm2_maps, view_grids.lfm2_encode, image_by_image,
+        pixel_names=(*PIXELS_AND_MASK, "spatial_shapes"),
     ),
     causal("Gemma 3", ("Gemma3ForConditionalGeneration",), pan_and_scan.token_maps, *VIEWS),
     causal("Llama 4", ("Llama4ForConditionalGeneration",), tile_canvas.token_maps, *UNPROJECTED, upcast=False),

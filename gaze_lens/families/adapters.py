@@ -28,7 +28,11 @@ from transformer_lens.model_bridge.generalized_components import (
     UnembeddingBridge,
 )
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
-from transformer_lens.model_bridge.supported_architectures import Glm4vArchitectureAdapter, Idefics3ArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures import (
+    Glm4vArchitectureAdapter,
+    Idefics3ArchitectureAdapter,
+    Lfm2ArchitectureAdapter,
+)
 
 Components = dict[str, GeneralizedComponent]
 SANDWICH = {
@@ -204,6 +208,33 @@ class Ovis2Adapter(PathAdapter):
     paths = Paths(projector="model.visual_embeddings_table")
 
 
+class Lfm2VLAdapter(Lfm2ArchitectureAdapter):
+    """LFM2-VL: the language model of TransformerLens' adapter at another place, and the vision tower.
+
+    Hugging Face reads the weights of the convolution itself, without calling it, so it has no hook points.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        _beside_vision(self)
+        conv = self.component_mapping["blocks"].submodules["conv"]
+        del conv.submodules["conv"]
+        conv.hook_aliases = {name: point for name, point in conv.hook_aliases.items() if name != "hook_conv"}
+
+
+def _beside_vision(adapter: Any, paths: Paths = Paths()) -> None:
+    """Turn an adapter of a language model into one of a model that has it beside a vision tower."""
+    adapter.cfg.is_multimodal = True
+    adapter._extract_vision_dims(adapter.cfg)
+    for component in adapter.component_mapping.values():
+        if component.name.startswith("model."):
+            component.name = paths.text + component.name.removeprefix("model")
+    adapter.component_mapping |= {
+        "vision_encoder": GeneralizedComponent(name=paths.vision),
+        "vision_projector": GeneralizedComponent(name=paths.projector),
+    }
+
+
 # pyproject.toml has the same names; a test compares them. Adapters of TransformerLens are used where they fit.
 ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "Qwen2VLForConditionalGeneration": Qwen2VLAdapter,
@@ -224,6 +255,7 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "QianfanOCRForConditionalGeneration": QianfanOCRAdapter,
     "VideoLlama3ForConditionalGeneration": VideoLlama3Adapter,
     "Ovis2ForConditionalGeneration": Ovis2Adapter,
+    "Lfm2VlForConditionalGeneration": Lfm2VLAdapter,
 }
 
 

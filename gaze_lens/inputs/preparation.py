@@ -167,7 +167,7 @@ def _process(processor: Any, texts: list[Text], nested: list[list[Image.Image]])
             text=[text.full for text in texts], images=nested if sizes else None, padding=True, padding_side="left",
             return_tensors="pt", **options,
         )  # fmt: skip
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:  # the last: torch, where views do not fit together
         if not sizes:
             raise InputError(f"The model's processor refused the text: {error}. Change the prompt.") from error
         listed = ", ".join(list(dict.fromkeys(sizes))[:8])

@@ -23,6 +23,7 @@ from gaze_lens.model.gradient_cache import (
     injection_gradients,
     refuse_gradients,
 )
+from gaze_lens.model.mixers import MIXERS, mixer_of
 from gaze_lens.model.peft_layers import refuse_unmerged
 from gaze_lens.model.readout import epsilon_of
 from gaze_lens.model.vlm_bridge import VLMBridge
@@ -214,8 +215,9 @@ class VLMActivationCache(ActivationCache):
         """InputError where heads are no components of the stream; ModelError where their weights lack an adapter's."""
         refuse_unmerged(self.model.original_model, "What heads and neurons add to the stream")
         for index, block in enumerate(self.model.blocks[: _depth(self.model, layer)]):
-            if "attn" not in block._modules:
-                raise InputError(f"Layer {index} has linear attention and no heads; use decompose_resid instead.")
+            mixer = mixer_of(block)
+            if mixer is not None:
+                raise InputError(f"Layer {index} has {MIXERS[mixer]} and no heads; use decompose_resid instead.")
             if "ln1_post" in block._modules or block.attn.is_cross_attention:
                 raise InputError(
                     f"Block {index} norms or gates the sum of its heads before it adds it, so that heads are no "

@@ -22,6 +22,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 
 CUT = 0.98  # share of a picture: where less has image tokens, the processor cuts something off
+CONVOLUTION = "convolution"
 HOOKS = (
     "hook_attn_scores", "hook_pattern", "hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z",
     "hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in",
@@ -37,8 +38,9 @@ ALWAYS_REFUSED = (
 
 @dataclass(frozen=True)
 class LayerCapabilities:
-    """One layer. attention: "full", "sliding", "chunked", "cross" or "linear". hooks: the attention hook points that
-    fire and whose edits take effect; empty where a layer has no softmax, and so no heads."""
+    """One layer. attention: "full", "sliding", "chunked", "cross" or "linear", or "convolution" where a layer has that
+    instead. hooks: the attention hook points that fire and whose edits take effect; empty where a layer has no softmax,
+    and so no heads."""
 
     layer: int
     attention: str
@@ -129,7 +131,7 @@ class Capabilities:
         for kind in dict.fromkeys((layer.attention, layer.hooks) for layer in self.layers):
             layers = [layer.layer for layer in self.layers if (layer.attention, layer.hooks) == kind]
             hooks = ", ".join(kind[1]) or "no heads: nothing of its attention is live"
-            yield f"{kind[0]} attention", f"layers {_ranges(layers)}: {hooks}"
+            yield _mixing(kind[0]), f"layers {_ranges(layers)}: {hooks}"
         if self.image is None:
             yield "pictures", "none: a language model, which model.prepare(None, prompt) makes inputs for"
         else:
@@ -165,8 +167,14 @@ def _kinds(text: Any, n_layers: int) -> list[str]:
     cross_attention = getattr(text, "cross_attention_layers", None) or ()
     named = getattr(text, "layer_types", None) or ["full_attention"] * n_layers
     return [
-        "cross" if index in cross_attention else kind.removesuffix("_attention") for index, kind in enumerate(named)
+        "cross" if index in cross_attention else {"conv": CONVOLUTION}.get(kind, kind.removesuffix("_attention"))
+        for index, kind in enumerate(named)
     ]
+
+
+def _mixing(kind: str) -> str:
+    """A layer's kind of attention, or what it has instead, in words."""
+    return kind if kind == CONVOLUTION else f"{kind} attention"
 
 
 def _hooks(model: Model, layer: int) -> tuple[str, ...]:
@@ -182,7 +190,7 @@ def _missing(model: Model, layers: Iterable[LayerCapabilities]) -> list[str]:
     missing: dict[tuple[str, str], list[int]] = {}
     for layer in layers:
         if not layer.live:
-            missing.setdefault((f"{layer.attention} attention has no heads to hook", ""), []).append(layer.layer)
+            missing.setdefault((f"{_mixing(layer.attention)} has no heads to hook", ""), []).append(layer.layer)
             continue
         for name in HOOKS:
             if name not in layer.hooks:

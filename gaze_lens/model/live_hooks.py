@@ -31,6 +31,7 @@ from gaze_lens.errors import HookError, ModelError, UnknownHookError
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.model.bypass import Bypass
 from gaze_lens.model.checkpoint_checks import WeightCheck
+from gaze_lens.model.mixers import MIXERS, mixer_of
 from gaze_lens.model.projections import make_projections_live
 from gaze_lens.model.resid_mid import put_on_stream
 from gaze_lens.model_protocol import Model
@@ -113,7 +114,8 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
             _name_on_block(bridge, block, name, f"attn.{name}", index)
         if "linear_attn" in block._modules:
             block.linear_attn.__class__ = CachedGatedDeltaNetBridge
-            _name_on_block(bridge, block, "hook_attn_out", "linear_attn.hook_out", index)
+        if mixer_of(block) is not None:
+            _name_on_block(bridge, block, "hook_attn_out", f"{mixer_of(block)}.hook_out", index)
     put_on_stream(bridge, text_model)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
     blocks = nn.ModuleList(list(bridge.blocks))
@@ -135,8 +137,9 @@ def explain(model: Model, name: str) -> None:
     layer = re.fullmatch(r"blocks\.(\d+)\.(attn\..*|hook_(attn_in|[qkv]_input))", name)
     if layer and int(layer[1]) < model.cfg.n_layers and "attn" not in model.blocks[int(layer[1])]._modules:
         live = [index for index, block in enumerate(model.blocks) if "attn" in block._modules]
+        mixer = MIXERS[mixer_of(model.blocks[int(layer[1])]) or "linear_attn"]
         raise HookError(
-            f"{name} does not exist: layer {layer[1]} has no softmax attention (its attention is linear), and so no "
+            f"{name} does not exist: layer {layer[1]} has no softmax attention (it has {mixer} instead), and so no "
             f"heads to watch or edit. The layers that have are {live}."
         )
 

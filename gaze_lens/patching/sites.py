@@ -71,7 +71,7 @@ def site_of(what: str) -> Site:
 
 
 def layers_with(model: Model, site: Site) -> list[int]:
-    """The layers with such an activation: linear attention has no heads, some layers take their keys from others."""
+    """The layers with such an activation: some have no softmax attention, some take their keys from other layers."""
     return [layer for layer in range(model.cfg.n_layers) if site.hook_name(layer) in model.hook_dict]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gaze_lens.errors import ModelError
-from gaze_lens.testing import anyres, documents, grids, omni, others, ovis, rows, single_views, tiles
+from gaze_lens.testing import anyres, documents, grids, omni, others, ovis, rows, single_views, tiles, view_grids
 from gaze_lens.testing.language_models import LANGUAGE_MODELS
 
 __all__ = ["BUILDERS", "LANGUAGE_MODELS", "tiny"]
@@ -22,7 +22,7 @@ __all__ = ["BUILDERS", "LANGUAGE_MODELS", "tiny"]
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the text config -> model and processor
 BUILDERS: dict[str, Builder] = {
     **grids.BUILDERS, **others.BUILDERS, **single_views.BUILDERS, **rows.BUILDERS, **anyres.BUILDERS, **tiles.BUILDERS,
-    **omni.BUILDERS, **documents.BUILDERS, **ovis.BUILDERS,
+    **omni.BUILDERS, **documents.BUILDERS, **ovis.BUILDERS, **view_grids.BUILDERS,
 }  # fmt: skip
 
 

@@ -34,14 +34,15 @@ def test_a_forward_without_a_known_name_is_refused():
         cache_argument(lambda input_ids, memory=None: input_ids)
 
 
+@pytest.mark.parametrize(("family", "mixer"), [("Qwen3.5", "linear_attn"), ("LFM2-VL", "conv")])
 @torch.no_grad()
-def test_linear_attention_under_a_hook_goes_on_from_its_cache(shelf):
-    model, plain = shelf.get("Qwen3.5")
+def test_layers_without_softmax_under_a_hook_go_on_from_their_cache(shelf, family, mixer):
+    model, plain = shelf.get(family)
     ids, logits = torch.arange(3, 11)[None], []
     for one in (model.original_model, plain):
         cache = DynamicCache(config=plain.config.text_config)
         one.model.rope_deltas = None  # Hugging Face keeps those of the last prompt with an image
-        with model.hooks([("blocks.0.linear_attn.hook_out", lambda tensor, hook: tensor)]):
+        with model.hooks([(f"blocks.0.{mixer}.hook_out", lambda tensor, hook: tensor)]):
             one(input_ids=ids[:, :6], use_cache=True, past_key_values=cache)
             logits.append(one(input_ids=ids[:, 6:], use_cache=True, past_key_values=cache).logits)
     torch.testing.assert_close(*logits, atol=1e-5, rtol=0)

@@ -30,15 +30,23 @@ def test_a_grid_is_told_for_the_size_that_is_asked(shelf):
         model.capabilities((20000, 20))
 
 
-def test_layers_without_heads_say_so(shelf):
-    told = shelf.get("Qwen3.5")[0].capabilities((96, 64))
-    linear = [layer.layer for layer in told.layers if layer.attention == "linear"]
-    assert linear
-    assert not set(linear) & set(told.live)
+@pytest.mark.parametrize(
+    ("family", "kind", "words"),
+    [
+        ("Qwen3.5", "linear", "linear attention has no heads to hook"),
+        ("LFM2-VL", "convolution", "convolution has no heads to hook"),
+    ],
+)
+def test_layers_without_heads_say_so(shelf, family, kind, words):
+    told = shelf.get(family)[0].capabilities((96, 64))
+    headless = [layer.layer for layer in told.layers if layer.attention == kind]
+    assert headless
+    assert not set(headless) & set(told.live)
     assert told.heads * len(told.live) == int(
         next(line for line in str(told).splitlines() if "heads:" in line).split()[1]
     )
-    assert "linear attention has no heads to hook" in told.unsupported[0]
+    assert told.unsupported[0].startswith(words)
+    assert f"{words.partition(' has')[0]}:" in str(told)
 
 
 def test_cross_attention_and_tiles_are_told(shelf):

@@ -167,8 +167,8 @@ def test_capabilities_are_the_same_without_weights(case, tmp_path):
     bare, mine = HookedVLM.wrap(hf_model, processor).capabilities((96, 64)), case.capabilities
     same = dataclasses.replace(bare, model="") == dataclasses.replace(mine, model="")
     assert same != bool(case.cannot("save its settings"))
-    linear = [layer.layer for layer in mine.layers if layer.attention == "linear"]
-    assert sorted([*mine.live, *linear]) == list(range(case.model.cfg.n_layers))
+    headless = [layer.layer for layer in mine.layers if layer.attention in ("linear", "convolution")]
+    assert sorted([*mine.live, *headless]) == list(range(case.model.cfg.n_layers))
     assert all({"hook_attn_scores", "hook_pattern"} <= set(mine.layers[layer].hooks) for layer in mine.live)
     kinds = [layer.attention for layer in mine.layers]
     record(

@@ -1,0 +1,90 @@
+"""Families whose views of an image (tiles, the whole) have grids of different shapes.
+
+LFM2-VL stretches tiles to squares, and then the whole image near its own aspect ratio. The grid of tiles, which its
+processor's output lacks, comes from the image processor's own functions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gaze_lens.errors import InputError
+from gaze_lens.families.features import EncodedImage
+from gaze_lens.families.geometry import Processed, Size, TokenMap, stretched_grid
+from gaze_lens.families.placement import concatenated
+from gaze_lens.families.tiles import View, n_views, whole
+
+TILE_LIMITS = ("min_tiles", "max_tiles", "tile_size")
+LIMITS = ("max_image_tokens", "encoder_patch_size", "downsample_factor", "max_pixels_tolerance")
+
+
+def tile_views(size: Size, rows: int, columns: int) -> list[View]:
+    """The tiles of an image in raster order."""
+    width, height = size
+    return [
+        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def token_map(views: Sequence[View], shapes: Sequence[tuple[int, int]]) -> TokenMap:
+    """The tokens of an image's views, one view after the other. shapes: rows and columns of each view's grid."""
+    maps = []
+    for index, ((x0, y0, x1, y1), (rows, columns)) in enumerate(zip(views, shapes, strict=True)):
+        grid = stretched_grid((x1 - x0, y1 - y0), rows, columns)
+        boxes = grid.boxes + torch.tensor([x0, y0, x0, y0])
+        maps.append(TokenMap(boxes, grid.cells, torch.full((len(grid),), index)))
+    return concatenated(maps)
+
+
+def token_maps_of(views: Sequence[Sequence[View]], shapes: Sequence[tuple[int, int]]) -> list[TokenMap]:
+    """One map per image. views: of each image. shapes: rows and columns of all views, image by image."""
+    expected = sum(map(len, views))
+    if len(shapes) != expected:
+        raise InputError(
+            f"The processor made {len(shapes)} views of the images, {expected} were expected from its settings. Use a "
+            "version of transformers that pyproject.toml allows."
+        )
+    remaining = iter(shapes)
+    return [token_map(mine, [next(remaining) for _ in mine]) for mine in views]
+
+
+def lfm2_maps(processed: Processed) -> list[TokenMap]:
+    """LFM2-VL: tiles and then the whole image, or the whole image alone."""
+    if not processed.images:
+        return []
+    merge = processed.setting("downsample_factor")
+    shapes = [(rows // merge, columns // merge) for rows, columns in processed.tensors["spatial_shapes"].tolist()]
+    return token_maps_of([_lfm2_views(processed, size) for size in processed.images], shapes)
+
+
+def _lfm2_views(processed: Processed, size: Size) -> list[View]:
+    width, height = size
+    images = processed.processor.image_processor
+    large = images._is_image_too_large(height, width, **{name: processed.setting(name) for name in LIMITS})
+    limits = {name: processed.setting(name) for name in TILE_LIMITS}
+    if not (large and processed.setting("do_image_splitting")) or limits["min_tiles"] == limits["max_tiles"] == 1:
+        return [whole(size)]
+    columns, rows = images._get_grid_layout(height, width, **limits)[:2]
+    return tile_views(size, rows, columns) + [whole(size)] * bool(processed.setting("use_thumbnail"))
+
+
+def lfm2_encode(
+    model: Any, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+) -> list[EncodedImage]:
+    """LFM2-VL's vision tower's output for the images `selected`, where a row of `pixel_values` is a view."""
+    counts = [n_views(token_map) for token_map in maps]
+    names = ("pixel_values", "spatial_shapes", "pixel_attention_mask")
+    chunks = {name: tensors[name].split(counts) for name in names}
+    views = {name: torch.cat([chunk[index] for index in selected]) for name, chunk in chunks.items()}
+    output = model.model.get_image_features(**views, return_dict=True)
+    return _by_image(output.pooler_output, [counts[index] for index in selected])
+
+
+def _by_image(views: Sequence[Tensor], counts: Sequence[int]) -> list[EncodedImage]:
+    """The features of views, `[token, d_model]` each, put together image by image."""
+    remaining = iter(views)
+    return [{"tokens": torch.cat([next(remaining) for _ in range(count)])} for count in counts]

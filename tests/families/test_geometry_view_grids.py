@@ -1,0 +1,89 @@
+"""Families whose views have grids of different shapes: token maps, numbers of tokens, and encoding against pixels."""
+
+import numpy as np
+import pytest
+import torch
+from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, noise
+
+from gaze_lens.errors import ImageError
+
+PAINTED = {"LFM2-VL": {"side": 16, "taps": 1}}  # a token's side in the resized picture, and the resampler's reach
+BATCH = [[(112, 60)], [(56, 130), (90, 90)]]
+PROMPTS = ["a much longer prompt " * 4, "short"]
+PAINTED_SIZES = {**SIZES, "very wide": (1900, 41), "very tall": (43, 700), "tiny": (31, 29)}
+
+
+@pytest.mark.parametrize("size", PAINTED_SIZES.values(), ids=PAINTED_SIZES)
+@pytest.mark.parametrize("name", PAINTED)
+def test_painting_a_tokens_box_changes_that_token_most_and_far_tokens_never(name, size):
+    check_by_painting(Example.of(name), [[noise(*size)]], ["look"], **PAINTED[name])
+
+
+@pytest.mark.parametrize("at", [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("name", PAINTED)
+def test_painting_in_a_left_padded_batch_where_one_prompt_has_two_images(name, at):
+    rows = [[noise(*size, seed=size[0]) for size in row] for row in BATCH]
+    check_by_painting(Example.of(name), rows, PROMPTS, at, **PAINTED[name])
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_counts_and_encoding_in_a_left_padded_batch(name):
+    example = Example.of(name)
+    inputs = example.prepare([[noise(*size, seed=size[0]) for size in row] for row in BATCH], PROMPTS)
+    check_counts(example, inputs)
+    assert not inputs.tensors["attention_mask"].all(), "no row is padded"
+    assert encoded_difference(example, inputs) == 0
+    assert encoded_difference(example, inputs, apart=True) < 1e-5
+
+
+def views_of(example, sizes=((112, 84), (128, 64), (60, 60), (30, 250))):
+    """For each size, the number of tokens of every view."""
+    maps = [example.prepare([[noise(*size)]], ["look"]).image_tokens[0] for size in sizes]
+    return [torch.bincount(tokens.view).tolist() for tokens in maps]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("LFM2-VL", {"do_image_splitting": False}),
+        ("LFM2-VL", {"use_thumbnail": False}),
+        ("LFM2-VL", {"max_tiles": 3}),
+        ("LFM2-VL", {"min_tiles": 4}),
+        ("LFM2-VL", {"max_image_tokens": 24}),
+        ("LFM2-VL", {"max_pixels_tolerance": 2.0}),
+        ("LFM2-VL", {"tile_size": 48}),
+    ],
+    ids=str,
+)
+def test_geometry_follows_the_processors_settings(name, settings):
+    """The number of tokens is checked against the prompt's placeholders in `prepare`, the places by painting."""
+    example = Example.of(name)
+    before = {key: getattr(example.processor.image_processor, key) for key in settings}
+    default = views_of(example)
+    try:
+        for key, value in settings.items():
+            setattr(example.processor.image_processor, key, value)
+        assert views_of(example) != default
+        check_by_painting(example, [[noise(112, 84)]], ["look"], **PAINTED[name])
+    finally:
+        for key, value in before.items():
+            setattr(example.processor.image_processor, key, value)
+
+
+def test_lfm2_vl_names_its_tiles_in_the_text_as_the_map_has_them():
+    example = Example.of("LFM2-VL")
+    for size in ((112, 84), (500, 30), (43, 700), (97, 61)):
+        inputs = example.prepare([[noise(*size)]], ["look"])
+        (tokens,) = inputs.image_tokens
+        for position, box in zip(tokens.positions.tolist(), tokens.boxes.tolist(), strict=True):
+            name = example.processor.tokenizer.convert_ids_to_tokens(int(inputs.input_ids[0, position - 1]))
+            if name.startswith("<|img_row_"):  # the first token of a tile
+                row, column = (int(part) for part in name.strip("<|>").split("_")[2::2])
+                tile = tokens.boxes[tokens.view == tokens.view[list(tokens.positions).index(position)]]
+                width, height = (tile[:, 2:].amax(0) - tile[:, :2].amin(0)).tolist()
+                np.testing.assert_allclose(box[:2], [(column - 1) * width, (row - 1) * height], atol=1e-3)
+
+
+def test_a_picture_whose_views_do_not_fit_together_is_an_error_that_names_its_size():
+    with pytest.raises(ImageError, match="refused the images .3000 x 12 pixels.*Crop, pad or resize"):
+        Example.of("LFM2-VL").prepare([[noise(3000, 12)]], ["look"])
