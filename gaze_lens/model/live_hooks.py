@@ -34,6 +34,7 @@ from gaze_lens.model.checkpoint_checks import WeightCheck
 from gaze_lens.model.mixers import MIXERS, mixer_of
 from gaze_lens.model.projections import make_projections_live
 from gaze_lens.model.resid_mid import put_on_stream
+from gaze_lens.model.rope_deltas import keep_with_caches
 from gaze_lens.model_protocol import Model
 
 SHARED = "the layer takes its keys and values from an earlier layer; hook that layer's"
@@ -122,6 +123,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     blocks.training = bridge.blocks.training
     bridge.blocks = blocks
     Bypass.attach(bridge.original_model, text_model, bridge.cfg)
+    keep_with_caches(bridge.original_model)
     run_in_context(bridge.original_model, WeightCheck(bridge.original_model).before)
     run_in_context(bridge.original_model, backend.run)
     run_in_context(bridge.original_model, backend.run, "generate")
