@@ -42,9 +42,16 @@ class Call:
     @property
     def causal(self) -> bool:
         """Whether, without a mask, queries see no later keys."""
+        if self.positions.cross_attention:
+            return False
         argument = self.extra.get("is_causal")
-        causal = getattr(self.module, "is_causal", True) if argument is None else argument
-        return causal and not self.positions.cross_attention
+        if argument is not None:
+            return argument
+        # For a model whose own attention is eager, Hugging Face would have made a mask. Ours asks for masks of SDPA,
+        # which are left out where the triangle is meant, whatever the module says (PaliGemma 2, text alone).
+        layer = getattr(self.module, "gaze_lens_layer", None)
+        is_eager = layer is not None and layer.backend.default == "eager"
+        return is_eager or getattr(self.module, "is_causal", True)
 
     def only(self, heads: list[int]) -> "Call":
         """The same call for some heads, each with keys and values of its own."""

@@ -162,9 +162,6 @@ def test_transformer_lens_own_ways_to_generate_are_out_of_reach(model):
             way(inputs)
 
 
-# Its kernel is the eager one, for which Hugging Face builds a causal mask; for ours it leaves the mask out, and the
-# module says is_causal=False.
-NO_MASK = pytest.mark.xfail(reason="PaliGemma 2 reads text alone in both directions here")
 TEXTS = ["Once upon a time", "What?"]
 
 
@@ -173,7 +170,7 @@ def family(request, shelf):
     return shelf.get(request.param)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=NO_MASK if name == "PaliGemma 2" else ()) for name in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_text_is_continued_as_hugging_face_continues_it(shelf, name):
     model, untouched = shelf.get(name)
     rows = [model.to_tokens(text)[0].tolist() for text in TEXTS]  # with BOS where TransformerLens puts it
