@@ -58,6 +58,8 @@ def attention(
     hooked = any(layer.hooks) or any(layer.rotary_hooks)
     if state is not None:
         state.check_hooks(layer.index, layer.functions() if hooked else ())
+    if attention_mask is None and state is not None and _left_out(layer, query, key):
+        attention_mask = state.triangle(query, key)
     if simple and not hooked:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
     if state is not None:
@@ -66,6 +68,11 @@ def attention(
     mixed = _attend(layer, state, caches, simple, module, query, key, value, attention_mask, kwargs)
     layer.backend.report(state)
     return mixed, None
+
+
+def _left_out(layer: AttentionLayer, query: Tensor, key: Tensor) -> bool:
+    """Whether the model left out the first queries: in Gemma 4, layers that only use keys again do so in `generate`."""
+    return 1 < query.shape[-2] < key.shape[-2] and not layer.cross_attention
 
 
 def _attend(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
@@ -90,6 +90,7 @@ class ForwardState:
     hooks: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     _positions: dict[tuple[int, int, bool], QueryKeyPositions] = field(default_factory=dict)
     _masks: list[SharedMask] = field(default_factory=list)
+    _triangles: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict)
     _joined: "ForwardState | None" = None
     _joined_masks: list[tuple[Tensor | None, int, Tensor]] = field(default_factory=list)
 
@@ -101,6 +102,7 @@ class ForwardState:
     def clear(self) -> None:
         """When the forward has ended: free the matrices. A layer that is recomputed later makes its own again."""
         self._masks.clear()
+        self._triangles.clear()
         self._joined_masks.clear()
         self._joined = None
 
@@ -117,6 +119,19 @@ class ForwardState:
                 self.n_seen - n_queries, n_queries, start, n_keys, self.layout, cross_attention
             )
         return self._positions[key]
+
+    def triangle(self, query: Tensor, key: Tensor) -> Bool[Tensor, "1 1 query key"]:
+        """What the last queries see, where later layers leave out the others and there is no mask.
+
+        SDPA's own triangle would begin at the first key. Layers with the same shape have the same object.
+        """
+        shape = query.shape[-2], key.shape[-2], query.device
+        if shape not in self._triangles:
+            positions = self.positions(*shape[:2], cross_attention=False)
+            keys = positions.key_start + torch.arange(positions.n_keys, device=query.device)
+            queries = positions.query_start + torch.arange(positions.n_queries, device=query.device)
+            self._triangles[shape] = (keys[None, :] <= queries[:, None])[None, None]
+        return self._triangles[shape]
 
     def mask_of(self, call: Call) -> SharedMask:
         """The mask of a call; a forward has two or three, for full, sliding and cross-attention."""

@@ -42,6 +42,18 @@ def test_logits_are_hugging_faces(case):
 
 @pytest.mark.parametrize("hooked", [False, True], ids=["bare", "full hooks"])
 @torch.no_grad()
+def test_the_last_logits_alone_are_hugging_faces(case, hooked):
+    """Where only these are asked for, Gemma 4's last layers leave out all other queries."""
+    reference, hooks = (case.eager, case.hooks()) if hooked else (case.plain, [])
+    inputs = case.model.prepare(picture(96, 64), "What?")
+    expected = reference(**inputs.tensors, logits_to_keep=3, use_cache=True).logits
+    found = case.model.run_with_hooks(inputs, fwd_hooks=hooks, logits_to_keep=3, use_cache=True)
+    assert found.shape == expected.shape == (1, 3, expected.shape[-1])
+    torch.testing.assert_close(found, expected, atol=1e-5 * scale_of(expected), rtol=0)
+
+
+@pytest.mark.parametrize("hooked", [False, True], ids=["bare", "full hooks"])
+@torch.no_grad()
 def test_greedy_generation_is_hugging_faces(case, hooked):
     reference = case.eager if hooked else case.plain
     expected = reference.generate(**case.inputs.tensors, max_new_tokens=5, do_sample=False)
@@ -94,7 +106,7 @@ def test_rows_padded_on_the_left_are_as_alone(case):
         assert worst == pytest.approx(in_hugging_face, rel=1e-3)
         assert in_hugging_face > 1e-3
     else:
-        assert worst < 2e-5
+        assert worst < max(2e-5, 2 * in_hugging_face)
 
 
 @torch.no_grad()
