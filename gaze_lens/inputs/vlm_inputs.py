@@ -25,6 +25,7 @@ from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.text.spans import span_of
+from gaze_lens.text.token_texts import single_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +255,7 @@ class VLMInputs(ActsAsTokenIds):
         An image that the model reads by cross-attention is shown as its placeholder.
         """
         ids = self.input_ids[self._row(row)].tolist()
-        texts = self.tokenizer.batch_decode([[token] for token in ids], clean_up_tokenization_spaces=False)
+        texts = single_tokens(self.tokenizer, ids)
         if not collapse:
             return texts
         strings: list[str] = []

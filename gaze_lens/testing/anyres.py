@@ -25,10 +25,11 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import byte_tokenizer, chat_template, images_first, text_config
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
-CHAT = chat_template("<image>")
+CHAT = chat_template("<image>\n", images_first)
+LLAMA: dict[str, Any] = {"begin": "<s>", "prefix_space": True}
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
 FRAME = 70  # pixels of CLIP's image
 TILE = 60  # pixels of SigLIP's image: four patches to a side, and a strip of four pixels outside all patches
@@ -40,7 +41,7 @@ def _clip(side: int = FRAME) -> CLIPVisionConfig:
 
 
 def _framed(changes: dict[str, Any], image_processor: Any, strategy: str) -> tuple[nn.Module, Any]:
-    tokenizer = byte_tokenizer(SPECIAL)
+    tokenizer = byte_tokenizer(SPECIAL, **LLAMA)
     processor = LlavaProcessor(
         image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH, chat_template=CHAT,
         vision_feature_select_strategy=strategy, num_additional_image_tokens=1,
@@ -63,7 +64,7 @@ def _llava_padded(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 
 
 def _llava_next(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
-    tokenizer = byte_tokenizer(SPECIAL)
+    tokenizer = byte_tokenizer(SPECIAL, **LLAMA)
     side = 4 * PATCH
     pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side], [3 * side, side], [side, 3 * side]]
     image_processor = LlavaNextImageProcessor(

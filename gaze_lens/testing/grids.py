@@ -38,14 +38,17 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from gaze_lens.testing.parts import TEXT, byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import TEXT, byte_tokenizer, chat_template, text_config, texts_but_for_users, trimmed
 
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]
 QWEN = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
 )  # fmt: skip
-QWEN_CHAT = chat_template("<|vision_start|><|image_pad|><|vision_end|>")
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN2_CHAT = chat_template(QWEN_IMAGE, system="You are a helpful assistant.")
+QWEN3_CHAT = chat_template(QWEN_IMAGE)
+QWEN3_5_CHAT = chat_template(QWEN_IMAGE, trimmed, answer="<think>\n\n</think>\n\n")
 M_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
 QWEN3_VISION = {
     "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 16,
@@ -54,9 +57,11 @@ QWEN3_VISION = {
 QWEN3_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 GLM = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_image|>", "<|image|>", "<|end_of_image|>",
-    "<|begin_of_video|>", "<|video|>", "<|end_of_video|>",
+    "<|begin_of_video|>", "<|video|>", "<|end_of_video|>", "[gMASK]", "<sop>",
 )  # fmt: skip
-GLM_CHAT = chat_template("<|begin_of_image|><|image|><|end_of_image|>")
+GLM_CHAT = chat_template(
+    "<|begin_of_image|><|image|><|end_of_image|>", texts_but_for_users, begin="[gMASK]<sop>"
+)  # fmt: skip
 HALF_ROTATED = {**M_ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
 GLM_EXPERTS = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
@@ -81,11 +86,11 @@ def _image_processor(patch: int) -> Qwen2VLImageProcessor:
     return Qwen2VLImageProcessor(patch_size=patch, merge_size=2, size=size)
 
 
-def _qwen3_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+def _qwen3_processor(tokenizer: PreTrainedTokenizerFast, chat: str) -> Qwen3VLProcessor:
     """The processor of Qwen3-VL and Qwen3.5."""
     return Qwen3VLProcessor(
         image_processor=_image_processor(16), tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=QWEN_CHAT,
+        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=chat,
     )  # fmt: skip
 
 
@@ -97,7 +102,7 @@ def _qwen3(changes: dict[str, Any], moe: bool = False) -> tuple[nn.Module, Any]:
     model_class = Qwen3VLMoeForConditionalGeneration if moe else Qwen3VLForConditionalGeneration
     text = text_config(tokenizer, changes, rope_parameters=M_ROPE, **(experts if moe else {}))
     config = config_class(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    return model_class(config), _qwen3_processor(tokenizer)
+    return model_class(config), _qwen3_processor(tokenizer, QWEN3_CHAT)
 
 
 def _qwen3_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
@@ -112,7 +117,7 @@ def _qwen3_5(changes: dict[str, Any], moe: bool = False) -> tuple[nn.Module, Any
     model_class = Qwen3_5MoeForConditionalGeneration if moe else Qwen3_5ForConditionalGeneration
     text = text_config(tokenizer, changes, **LINEAR, **(experts if moe else {}))
     config = config_class(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    return model_class(config), _qwen3_processor(tokenizer)
+    return model_class(config), _qwen3_processor(tokenizer, QWEN3_5_CHAT)
 
 
 def _qwen3_5_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
@@ -144,7 +149,7 @@ def _qwen2_5(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 def _qwen2_processor(kind: type, tokenizer: Any) -> Any:
     video = Qwen2VLVideoProcessor(patch_size=14)
     images = _image_processor(14)
-    return kind(image_processor=images, tokenizer=tokenizer, video_processor=video, chat_template=QWEN_CHAT)
+    return kind(image_processor=images, tokenizer=tokenizer, video_processor=video, chat_template=QWEN2_CHAT)
 
 
 def _glm(config_class: type, model_class: type, processor_classes: tuple[type, type, type]) -> Builder:

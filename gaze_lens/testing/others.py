@@ -15,10 +15,10 @@ from transformers import (
     Molmo2VideoProcessor,
 )
 
-from gaze_lens.testing.parts import TEXT, byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import BEGIN, TEXT, byte_tokenizer, chat_template, no_system, text_config
 
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-MLLAMA = (*CHAT, "<|begin_of_text|>", "<|image|>", "<|python_tag|>")
+MLLAMA = (*CHAT, "<|image|>", "<|python_tag|>")
 MOLMO2 = (
     *CHAT, "<|image|>", "<|video|>", "<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>",
     "<im_end>", "<frame_end>", "<im_low>",
@@ -27,14 +27,13 @@ MOLMO2 = (
 
 def _mllama(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     """Up to four tiles of 56 pixels in patches of 14; layers 1 and 3 of five attend to them."""
-    tokenizer = byte_tokenizer(MLLAMA, bos_token="<|begin_of_text|>")
+    tokenizer = byte_tokenizer(MLLAMA, begin="<|begin_of_text|>")
     vision = {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_global_layers": 1,
         "attention_heads": 2, "image_size": 56, "patch_size": 14, "intermediate_layers_indices": [0],
         "vision_output_dim": 64,
     }  # fmt: skip
     text = text_config(tokenizer, {"num_hidden_layers": 5, "cross_attention_layers": [1, 3], **changes})
-    text["bos_token_id"] = tokenizer.bos_token_id
     image = tokenizer.convert_tokens_to_ids("<|image|>")
     model = MllamaForConditionalGeneration(
         MllamaConfig(text_config=text, vision_config=vision, image_token_index=image)
@@ -44,7 +43,7 @@ def _mllama(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
             nn.init.constant_(parameter, 0.5)
     processor = MllamaProcessor(
         image_processor=MllamaImageProcessor(size={"height": 56, "width": 56}), tokenizer=tokenizer,
-        chat_template=chat_template("<|image|>"),
+        chat_template=chat_template("<|image|>", no_system, begin=BEGIN),
     )  # fmt: skip
     return model, processor
 

@@ -21,7 +21,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import BEGIN, byte_tokenizer, chat_template, text_config, trimmed_text_of_system
 
 CHAT = ("<pad>", "<|im_start|>", "<|im_end|>")
 GEMMA4 = (*CHAT, "<boi>", "<image>", "<eoi>", "<boa>", "<audio>", "<eoa>")
@@ -30,7 +30,9 @@ GEMMA4_PATCH, POOL = 8, 3
 
 
 def _paligemma(changes: dict[str, Any], text_class: type = GemmaConfig, **more: Any) -> tuple[nn.Module, Any]:
-    tokenizer = byte_tokenizer(("<pad>", "<bos>", "<eos>"), end="<eos>", pad="<pad>", bos_token="<bos>")
+    tokenizer = byte_tokenizer(
+        ("<pad>", "<bos>", "<eos>"), end="<eos>", pad="<pad>", bos_token="<bos>", sentencepiece=True
+    )
     image_processor = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
     image_processor.image_seq_length = (SIDE // PATCH) ** 2
     processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
@@ -53,12 +55,13 @@ def _paligemma2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 def _gemma4(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     named = {"boi_token": "<boi>", "image_token": "<image>", "eoi_token": "<eoi>", "boa_token": "<boa>"}
     named |= {"audio_token": "<audio>", "eoa_token": "<eoa>"}
-    tokenizer = byte_tokenizer(GEMMA4, pad="<pad>", extra_special_tokens=named)
+    tokenizer = byte_tokenizer(GEMMA4, pad="<pad>", begin="<bos>", sentencepiece=True, extra_special_tokens=named)
     sizes = {"patch_size": GEMMA4_PATCH, "pooling_kernel_size": POOL}
     processor = Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(), tokenizer=tokenizer,
         image_processor=Gemma4ImageProcessor(max_soft_tokens=70, **sizes),
-        video_processor=Gemma4VideoProcessor(max_soft_tokens=70, **sizes), chat_template=chat_template("<image>"),
+        video_processor=Gemma4VideoProcessor(max_soft_tokens=70, **sizes),
+        chat_template=chat_template("\n\n<image>\n\n", trimmed_text_of_system, begin=BEGIN),
     )  # fmt: skip
     own = {
         "layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 32, "num_kv_shared_layers": 2,

@@ -39,11 +39,20 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import (
+    BEGIN,
+    byte_tokenizer,
+    chat_template,
+    either_images_first,
+    parts,
+    text_config,
+    trimmed,
+)
 
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
+AYA_BEGIN = f"{BEGIN}<|im_start|>system\nBe safe.<|im_end|>\n"  # whatever the conversation begins with
 PLACES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 
 
@@ -66,7 +75,7 @@ def _internvl(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(size=_square(32), max_patches=6), tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size=_square(32)), image_seq_length=4,
-        chat_template=chat_template("<IMG_CONTEXT>"),
+        chat_template=chat_template("<IMG_CONTEXT>\n"),
     )  # fmt: skip
     return InternVLForConditionalGeneration(config), processor
 
@@ -75,7 +84,7 @@ def _aya(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     """Tiles of 28 pixels in patches of 7, four of which make a token; full attention after three sliding layers."""
     tiles = tuple(f"TILE_{number}" for number in range(1, 13))
     own = ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "TILE_GLOBAL")
-    tokenizer = byte_tokenizer((*CHAT, *own, *tiles))
+    tokenizer = byte_tokenizer((*CHAT, *own, *tiles), begin="<BOS_TOKEN>")
     config = AyaVisionConfig(
         text_config=text_config(tokenizer, changes, model_type="cohere2", sliding_window=24),
         vision_config={**SIGLIP, "image_size": 28, "patch_size": 7},
@@ -83,7 +92,8 @@ def _aya(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     )  # fmt: skip
     processor = AyaVisionProcessor(
         image_processor=GotOcr2ImageProcessor(size=_square(28), max_patches=6), tokenizer=tokenizer,
-        patch_size=7, img_size=28, downsample_factor=2, chat_template=chat_template("<image>"),
+        patch_size=7, img_size=28, downsample_factor=2,
+        chat_template=chat_template("<image>", either_images_first, begin=AYA_BEGIN),
     )  # fmt: skip
     return AyaVisionForConditionalGeneration(config), processor
 
@@ -94,7 +104,7 @@ def _cohere2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
         "boi_token": "<|START_OF_IMG|>", "eoi_token": "<|END_OF_IMG|>", "image_token": "<|IMG_PATCH|>",
         "img_line_break_token": "<|IMG_LINE_BREAK|>",
     }  # fmt: skip
-    tokenizer = byte_tokenizer(CHAT, extra_special_tokens=named)
+    tokenizer = byte_tokenizer(CHAT, begin="<BOS_TOKEN>", extra_special_tokens=named)
     config = Cohere2VisionConfig(
         text_config=text_config(tokenizer, changes, model_type="cohere2", sliding_window=24),
         vision_config={**SIGLIP, "image_size": 32, "patch_size": 8},
@@ -103,7 +113,7 @@ def _cohere2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     # The image processor's patch_size is the number of tokens to a tile's side.
     images = Cohere2VisionImageProcessor(size=_square(32), max_patches=6, patch_size=2)
     processor = Cohere2VisionProcessor(
-        image_processor=images, tokenizer=tokenizer, chat_template=chat_template("<|IMG_PATCH|>")
+        image_processor=images, tokenizer=tokenizer, chat_template=chat_template("<|IMG_PATCH|>", begin=BEGIN)
     )
     return Cohere2VisionForConditionalGeneration(config), processor
 
@@ -111,7 +121,7 @@ def _cohere2(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 def _gemma3(changes: dict[str, Any], pan_and_scan: bool = False) -> tuple[nn.Module, Any]:
     """Views of 32 pixels, 8 x 8 patches pooled to 4 x 4 tokens; every third layer has full attention."""
     named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    tokenizer = byte_tokenizer(CHAT, extra_special_tokens=named)
+    tokenizer = byte_tokenizer(CHAT, begin="<bos>", sentencepiece=True, extra_special_tokens=named)
     text = text_config(tokenizer, changes, sliding_window=24, sliding_window_pattern=3, query_pre_attn_scalar=16)
     config = Gemma3Config(
         text_config=text, vision_config={**SIGLIP, "image_size": 32, "patch_size": 4}, mm_tokens_per_image=16,
@@ -120,7 +130,7 @@ def _gemma3(changes: dict[str, Any], pan_and_scan: bool = False) -> tuple[nn.Mod
     )  # fmt: skip
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessor(size=_square(32)), tokenizer=tokenizer, image_seq_length=16,
-        chat_template=chat_template("<start_of_image>"),
+        chat_template=chat_template("<start_of_image>", trimmed, begin=BEGIN),
     )  # fmt: skip
     if pan_and_scan:
         settings = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 20}
@@ -135,7 +145,8 @@ def _gemma3_pan_and_scan(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 def _idefics3(changes: dict[str, Any], smol: bool = False) -> tuple[nn.Module, Any]:
     """Tiles of 32 pixels in patches of 8, four of which make a token; SmolVLM: 34 pixels, 2 of them outside patches."""
     own = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<video>", *PLACES)
-    tokenizer = byte_tokenizer((*CHAT, *own))
+    begin: dict[str, Any] = {"bos_token": "<|begin|>"} if smol else {"begin": "<|begin_of_text|>"}
+    tokenizer = byte_tokenizer((*CHAT, *own), **begin)
     side = 34 if smol else 32
     config_class, model_class, processor_class, images_class = (
         (SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMProcessor, SmolVLMImageProcessor)
@@ -150,7 +161,11 @@ def _idefics3(changes: dict[str, Any], smol: bool = False) -> tuple[nn.Module, A
     images = images_class(size={"longest_edge": 3 * side}, max_image_size={"longest_edge": side})
     videos = {"video_processor": SmolVLMVideoProcessor()} if smol else {}
     processor = processor_class(
-        image_processor=images, tokenizer=tokenizer, image_seq_len=4, chat_template=chat_template("<image>"), **videos
+        image_processor=images,
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=chat_template("<image>", parts, begin=BEGIN),
+        **videos,
     )
     return model_class(config), processor
 
@@ -165,7 +180,7 @@ def _llama4(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     own = (
         "<|image|>", "<|patch|>", "<|image_start|>", "<|image_end|>", "<|tile_x_separator|>", "<|tile_y_separator|>",
     )  # fmt: skip
-    tokenizer = byte_tokenizer((*CHAT, *own))
+    tokenizer = byte_tokenizer((*CHAT, *own), begin="<|begin_of_text|>")
     ids = dict(zip(own, tokenizer.convert_tokens_to_ids(list(own)), strict=True))
     experts = {"interleave_moe_layer_step": 2, "num_local_experts": 4, "intermediate_size_mlp": 96}
     vision = {
@@ -179,7 +194,7 @@ def _llama4(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     )  # fmt: skip
     images = Llama4ImageProcessor(size=_square(28), max_patches=6, do_normalize=False)
     processor = Llama4Processor(
-        image_processor=images, tokenizer=tokenizer, patch_size=7, chat_template=chat_template("<|image|>")
+        image_processor=images, tokenizer=tokenizer, patch_size=7, chat_template=chat_template("<|image|>", begin=BEGIN)
     )
     return Llama4ForConditionalGeneration(config), processor
 

@@ -14,7 +14,18 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         if text.endswith("\ufffd") and len(open_ids) < 4 and index + 1 < len(ids):
             texts.append("")
             continue
-        # Sentencepiece tokenizers drop the space at the beginning of a single token.
-        texts.append(" " + text if str(name).startswith("▁") and not text.startswith(" ") else text)
+        texts.append(_with_space(str(name), text))
         open_ids = []
     return texts
+
+
+def single_tokens(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token by itself; a part of a character is a replacement character."""
+    texts = tokenizer.batch_decode([[token] for token in ids], clean_up_tokenization_spaces=False)
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    return [_with_space(str(name), text) for name, text in zip(names, texts, strict=True)]
+
+
+def _with_space(name: str, text: str) -> str:
+    """Sentencepiece tokenizers drop the space at the beginning of a single token."""
+    return " " + text if name.startswith("▁") and not text.startswith(" ") else text

@@ -151,7 +151,7 @@ def test_a_layout_counts_keys_and_columns_apart():
 
 def test_strings_are_those_of_the_prompt(inputs, batch):
     assert inputs.str_tokens().count("<|image|>") == 1
-    assert "".join(inputs.str_tokens()) == inputs.prompts[0].replace("<|im_start|>", "<|begin_of_text|><|im_start|>", 1)
+    assert "".join(inputs.str_tokens()) == inputs.prompts[0]
     assert [batch.str_tokens(row).count("<|image|>") for row in (0, 1)] == [1, 2]
     assert "<|endoftext|>" not in batch.str_tokens(0, collapse=True)
     assert len(inputs.text_positions[0]) == inputs.shape[1]

@@ -49,12 +49,13 @@ def scores(model, *, strips=STRIPS, prompts=question, **options):
 
 
 def check(model, **options):
-    """Scores with sharing, of strips one by one and in a batch, are those without."""
+    """Scores with sharing, of strips one by one and in a batch, are those without; Gemma 4 rounds more than others."""
+    atol = 3e-5 if model.family.name == "Gemma 4" else 1e-5
     whole = scores(model, batch_size=2, share_prefix=False, **options)
     assert whole.nan_to_num().std() > 0.005, "a model that looks nowhere tests nothing"
     for batch_size in (1, 2):
         shared = scores(model, batch_size=batch_size, **options)
-        torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0, equal_nan=True)
+        torch.testing.assert_close(shared, whole, atol=atol, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("at", ["prompt", "answer"])
