@@ -35,6 +35,14 @@ PUBLISHED: dict[str, tuple[Checkpoint, ...]] = {
     "GLM-4V": _all(("zai-org/GLM-4.1V-9B-Thinking", 10)),
     "GLM-4.6V": _all(("zai-org/GLM-4.6V-Flash", 10)),
     "GLM-4V-MoE": _all(("zai-org/GLM-4.5V", 108)),
+    "Qwen2.5-Omni": _all(("Qwen/Qwen2.5-Omni-3B", 4.7), ("Qwen/Qwen2.5-Omni-7B", 8.9)),  # the thinker alone
+    "Qwen3-Omni": _all(("Qwen/Qwen3-Omni-30B-A3B-Instruct", 32)),  # the thinker alone
+    "GLM-OCR": _all(("zai-org/GLM-OCR", 0.9)),
+    "PaddleOCR-VL": _all(("PaddlePaddle/PaddleOCR-VL", 0.9)),
+    "VideoLLaMA 3": _all(("lkhl/VideoLLaMA3-2B-Image-HF", 2.0)),
+    "LightOnOCR": _all(("lightonai/LightOnOCR-1B-1025", 1.0)),
+    "Qianfan-OCR": _all(("baidu/Qianfan-OCR", 4.7)),
+    "Ovis2": _all(("thisisiron/Ovis2-1B-hf", 1.3), ("thisisiron/Ovis2-2B-hf", 2.5)),
     "PaliGemma": _all(
         ("google/paligemma-3b-mix-224", 2.9), ("google/paligemma2-3b-pt-224", 3.0),
         ("google/paligemma2-10b-pt-224", 9.7),

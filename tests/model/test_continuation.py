@@ -13,7 +13,8 @@ from gaze_lens.show.interactive.recording import record
 
 STEPS = {"max_new_tokens": 4, "min_new_tokens": 4}
 PALIGEMMA = ("PaliGemma", "PaliGemma 2")
-CHAT = [name for name in testing.BUILDERS if name not in PALIGEMMA]
+THOUGHTS = ("Qwen3.5", "Qwen3.5-MoE")  # their template writes thoughts, here none, into the last turn alone
+CHAT = [name for name in testing.BUILDERS if name not in PALIGEMMA + THOUGHTS]
 FIRST = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
 TURNS = [
     *FIRST,
@@ -52,6 +53,13 @@ def test_the_second_turn_is_that_of_the_whole_conversation(shelf, family):
         generation = model.generate(given, fwd_hooks=watch, past_key_values=cache, **STEPS)
         assert torch.equal(generation.sequences, expected)
         assert ran[0] == inputs.layout.length - held, "only what the cache does not hold"
+
+
+@pytest.mark.parametrize("family", THOUGHTS)
+def test_a_first_turn_that_reads_otherwise_in_the_whole_conversation_is_refused(shelf, family):
+    model, _ = shelf.get(family)
+    with pytest.raises(InputError, match="only the first .* of the inputs are the same"):
+        model.generate(model.prepare(strip(), TURNS), past_key_values=after_first(model), **STEPS)
 
 
 def test_no_picture_is_run_again(model):

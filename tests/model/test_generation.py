@@ -186,6 +186,9 @@ def test_text_is_continued_as_hugging_face_continues_it(shelf, name):
     assert torch.equal(model.generate(TEXTS, 5, min_new_tokens=5).sequences, expected)
     assert torch.equal(model.generate(batch, 5, min_new_tokens=5).sequences, expected)
     alone = torch.tensor(rows[0])
+    with torch.no_grad():
+        logits = untouched(input_ids=alone[None], attention_mask=torch.ones_like(alone[None])).logits
+        assert (model(alone[None]) - logits).abs().max() < 1e-4
     expected = untouched.generate(input_ids=alone[None], attention_mask=torch.ones_like(alone[None]), **options)
     for given in (TEXTS[0], alone, alone[None]):
         generation = model.generate(given, 5, min_new_tokens=5)
