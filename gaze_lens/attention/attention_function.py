@@ -58,7 +58,7 @@ def attention(
     hooked = any(layer.hooks) or any(layer.rotary_hooks)
     if state is not None:
         state.check_hooks(layer.index, layer.functions() if hooked else ())
-    if attention_mask is None and state is not None and _left_out(layer, query, key):
+    if attention_mask is None and state is not None and _left_out(layer, state, query, key):
         attention_mask = state.triangle(query, key)
     if simple and not hooked:
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
@@ -70,9 +70,10 @@ def attention(
     return mixed, None
 
 
-def _left_out(layer: AttentionLayer, query: Tensor, key: Tensor) -> bool:
+def _left_out(layer: AttentionLayer, state: ForwardState, query: Tensor, key: Tensor) -> bool:
     """Whether the model left out the first queries: in Gemma 4, layers that only use keys again do so in `generate`."""
-    return 1 < query.shape[-2] < key.shape[-2] and not layer.cross_attention
+    positions = state.positions(query.shape[-2], key.shape[-2], layer.cross_attention)
+    return not layer.cross_attention and positions.n_queries > 1 and positions.query_start > positions.key_start
 
 
 def _attend(

@@ -8,7 +8,7 @@ from gaze_lens.errors import InputError, ModelError
 from gaze_lens.patching.from_layer import cache_residuals, cannot_run_from_layer, run_from_layer
 
 SHARING = {"Gemma 4"}  # layers that read another layer's keys
-ROUNDING = {"Qwen3.5", "Qwen3.5-MoE", "GLM-4V-MoE"}  # their kernels round otherwise in a larger batch
+ROUNDING = {"Qwen3.5", "Qwen3.5-MoE", "GLM-4V-MoE", "Gemma 4"}  # their kernels round otherwise in a larger batch
 
 
 @pytest.fixture(params=NAMES)

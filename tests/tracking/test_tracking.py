@@ -140,7 +140,9 @@ def test_masses_follow_the_options_of_generate(qwen, options):
 @pytest.mark.parametrize("weighted", [False, True], ids=["raw", "weighted"])
 def test_a_sliding_window_that_leaves_the_image_behind(shelf, weighted):
     model, _ = shelf.get("Qwen2.5-VL", sliding_window=24, use_sliding_window=True, max_window_layers=0)
-    inputs = model.prepare(picture(model), "Tell")  # 31 tokens, the image at 7 to 12
+    inputs = model.prepare(picture(model), "Tell")
+    length, image = inputs.layout.length, inputs.layout.images[0]
+    assert len(image) == 6
     steps = {"max_new_tokens": 8, "min_new_tokens": 8}
     generation = model.generate(inputs, names_filter=lambda name: name.endswith(("hook_pattern", "hook_v")), **steps)
     expected = torch.zeros(8, len(HEADS), 3)
@@ -149,8 +151,8 @@ def test_a_sliding_window_that_leaves_the_image_behind(shelf, weighted):
             layer, head = int(name[1]), int(name[3])
             pattern = generation.activations[f"blocks.{layer}.attn.hook_pattern"][step][0, head, -1]
             values = generation.activations[f"blocks.{layer}.attn.hook_v"][0][0, :, head // 2]
-            first = 31 + step - len(pattern)  # a sliding cache holds the last positions only
-            for k, position in enumerate(range(7, 13)):
+            first = length + step - len(pattern)  # a sliding cache holds the last positions only
+            for k, position in enumerate(image):
                 if position >= first:
                     norm = float(values[position].norm()) if weighted else 1.0
                     expected[step, index, k % 3] += pattern[position - first] * norm
