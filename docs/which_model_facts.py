@@ -42,6 +42,7 @@ PUBLISHED: dict[str, tuple[Checkpoint, ...]] = {
     "VideoLLaMA 3": _all(("lkhl/VideoLLaMA3-2B-Image-HF", 2.0)),
     "LightOnOCR": _all(("lightonai/LightOnOCR-1B-1025", 1.0)),
     "Qianfan-OCR": _all(("baidu/Qianfan-OCR", 4.7)),
+    "LFM2-VL": _all(("LiquidAI/LFM2-VL-450M", 0.45), ("LiquidAI/LFM2-VL-1.6B", 1.6)),
     "Ovis2": _all(("thisisiron/Ovis2-1B-hf", 1.3), ("thisisiron/Ovis2-2B-hf", 2.5)),
     "PaliGemma": _all(
         ("google/paligemma-3b-mix-224", 2.9), ("google/paligemma2-3b-pt-224", 3.0),

@@ -47,7 +47,7 @@ QWEN = (
 )  # fmt: skip
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN2_CHAT = chat_template(QWEN_IMAGE, system="You are a helpful assistant.")
-QWEN3_CHAT = chat_template(QWEN_IMAGE)
+QWEN_CHAT = chat_template(QWEN_IMAGE)
 QWEN3_5_CHAT = chat_template(QWEN_IMAGE, trimmed, answer="<think>\n\n</think>\n\n")
 M_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
 QWEN3_VISION = {
@@ -102,7 +102,7 @@ def _qwen3(changes: dict[str, Any], moe: bool = False) -> tuple[nn.Module, Any]:
     model_class = Qwen3VLMoeForConditionalGeneration if moe else Qwen3VLForConditionalGeneration
     text = text_config(tokenizer, changes, rope_parameters=M_ROPE, **(experts if moe else {}))
     config = config_class(text_config=text, vision_config=vision, **_special_ids(tokenizer))
-    return model_class(config), _qwen3_processor(tokenizer, QWEN3_CHAT)
+    return model_class(config), _qwen3_processor(tokenizer, QWEN_CHAT)
 
 
 def _qwen3_moe(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
