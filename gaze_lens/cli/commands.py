@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. An error of the library or of a file is one line on standard error, and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names that are no UTF-8, and characters that the terminal has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (GazeLensError, OSError) as error:

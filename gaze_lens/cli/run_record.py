@@ -16,6 +16,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.runs.files import read_json, write_whole
 from gaze_lens.runs.journal import refuse_changes
 from gaze_lens.runs.shards import Shard, str_of
+from gaze_lens.whole_numbers import is_count
 
 SHARDS = "run-*-of-*.json"
 EXPECTED = "the settings of a run, as `gaze-lens discover` writes them"
@@ -91,9 +92,9 @@ def _broken(values: Any) -> str | None:
     if not isinstance(values, dict):
         return "the whole file"
     run, shard, names, left_out = (values.get(key) for key in ("run", "shard", "names", "left_out"))
-    if not isinstance(run, dict) or not _is_count(run.get("strips")) or not run.keys() >= {"model", "fingerprint"}:
+    if not isinstance(run, dict) or not run.keys() >= {"model", "fingerprint"} or not _is_number(run.get("strips")):
         return "run"
-    if not (isinstance(shard, list) and len(shard) == 2 and all(map(_is_count, shard)) and shard[0] < shard[1]):
+    if not (isinstance(shard, list) and len(shard) == 2 and all(map(_is_number, shard)) and shard[0] < shard[1]):
         return "shard"
     if names is not None and not _are_texts(names):
         return "names"
@@ -101,9 +102,8 @@ def _broken(values: Any) -> str | None:
     return None if _are_texts(texts) else "left_out"
 
 
-def _is_count(value: Any) -> bool:
-    """Whether a value is a whole number from 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_number(value: Any) -> bool:
+    return is_count(value, least=0)
 
 
 def _are_texts(values: Any) -> bool:

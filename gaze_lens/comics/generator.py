@@ -11,6 +11,7 @@ from gaze_lens.comics.strips import from_columns, paint_gaps
 from gaze_lens.errors import InputError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.shapes import Box
+from gaze_lens.whole_numbers import is_count
 
 
 def caption(content: Sequence[SupportsIndex] | np.ndarray) -> str:
@@ -24,8 +25,11 @@ def synthetic(n: int, *, seed: int, panels: int = 6, width: int = SIDE) -> list[
     panels: the number in each strip, all different. width: of every panel, in pixels, a multiple of 16.
     The same arguments always give the same pictures, and a smaller n gives the first of them.
     """
-    if panels < 1 or width < SIDE or width % 16:
-        raise InputError(f"panels={panels} must be at least 1, and width={width} a multiple of 16 and at least {SIDE}.")
+    if not (is_count(n, least=0) and is_count(panels) and is_count(width, least=SIDE)) or width % 16:
+        raise InputError(
+            f"n={n!r} must be a whole number, panels={panels!r} at least 1, and width={width!r} a multiple of 16 and "
+            f"at least {SIDE}."
+        )
     strips = []
     for i in range(n):
         rng = np.random.default_rng([seed, i])

@@ -19,6 +19,7 @@ from gaze_lens.data.folders import existing, fault, image_files, subfolders, unn
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import InputError
 from gaze_lens.utf8 import printable
+from gaze_lens.whole_numbers import is_count
 
 LAYOUT = "<comic>/<page>_<panel>.jpg"
 
@@ -35,7 +36,7 @@ def read_comics(
     do not depend on the other comics. Comics without such a page, and strips with a panel that is not an image, are
     left out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
     """
-    if panels < 2 or per_comic < 1 or edge_pages < 0:
+    if not (is_count(panels, least=2) and is_count(per_comic) and is_count(edge_pages, least=0)):
         raise InputError(
             f"panels={panels}, per_comic={per_comic}, edge_pages={edge_pages} was given; expected panels of 2 or more, "
             "per_comic of 1 or more and edge_pages of 0 or more."

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.picture import Fit, Picture, check_fit
 from gaze_lens.utf8 import printable
+from gaze_lens.whole_numbers import is_count
 
 Reader = Callable[[], Picture]
 
@@ -111,8 +112,8 @@ def collected(
 
 def check_limit(limit: int | None) -> None:
     """Raises InputError unless the limit is None or a positive number of pictures."""
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit} was given; give the number of pictures to read, 1 or more, or None for all.")
+    if limit is not None and not is_count(limit):
+        raise InputError(f"limit={limit!r} was given; give the number of pictures to read, 1 or more, or None for all.")
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:

@@ -18,6 +18,7 @@ from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
 from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.digests import digest
+from gaze_lens.whole_numbers import is_count
 
 NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
 LARGE = 400  # heads; smaller models draw random heads from the lower half
@@ -133,8 +134,8 @@ def _check(model: ModelShape, heads: HeadSet, names: Sequence[str], draws: int) 
     unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in NAMES]
     if unknown or isinstance(names, str) or not names or len(set(names)) < len(names):
         raise InputError(f"conditions {names!r} were given; give a list of some of {', '.join(NAMES)}, each once.")
-    if draws < 1:
-        raise InputError(f"draws={draws} was given; give 1 or more draws of random heads.")
+    if not is_count(draws):
+        raise InputError(f"draws={draws!r} was given; give 1 or more draws of random heads.")
 
 
 def _scores_for(scores: HeadScores | None, name: str) -> HeadScores:
@@ -156,7 +157,9 @@ def strengths(
     heads: HeadSet, values: Sequence[float], *, mode: Callable[[float], Mode] = boost_and_suppress
 ) -> list[Condition]:
     """A curve: the same heads with biases of 1, 3, 10, ... logits, named "strength 1", "strength 3", ..."""
-    return [Condition(f"strength {value:g}", heads, mode(value), curve="strength") for value in values]
+    modes = [mode(value) for value in values]  # which checks the values
+    named = zip(values, modes, strict=True)
+    return [Condition(f"strength {value:g}", heads, one, curve="strength") for value, one in named]
 
 
 def checked(conditions: Sequence[Condition]) -> list[Condition]:

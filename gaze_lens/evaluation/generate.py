@@ -38,6 +38,7 @@ from gaze_lens.runs.journal import Journal, Line, header, same_run
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
 from gaze_lens.runs.shards import check_shard
+from gaze_lens.whole_numbers import is_count
 
 
 def generate_answers(
@@ -68,8 +69,8 @@ def generate_answers(
     if not isinstance(protocol, Protocol):
         raise InputError(f"protocol={protocol!r} was given; give what gl.evaluation.question() returns, or another.")
     todo = _shard(names_of(pictures), shard)
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
+    if not is_count(batch_size):
+        raise InputError(f"batch_size={batch_size!r} was given; give 1 or more.")
     settings = describe(model, pictures, protocol, conditions, seed=seed)
     with one_writer(path):
         check = partial(_same_run, model)

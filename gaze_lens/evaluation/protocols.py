@@ -11,7 +11,6 @@ As in Gandikota and Bau 2026, "Protocols". The questions are our own; `prompt=` 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from gaze_lens.comics.questions import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDIN
 from gaze_lens.errors import InputError
 from gaze_lens.regions.picture import Picture
 from gaze_lens.regions.shapes import Box
+from gaze_lens.whole_numbers import is_count
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         counts = [self.max_new_tokens] + ([] if self.every is None else [self.every])
-        if (
-            not all(isinstance(count, Integral) and count is not True and count >= 1 for count in counts)
-            or self.end == ""
-        ):
+        if not all(map(is_count, counts)) or self.end == "":
             raise InputError(f"{self} was given; give at least one new token, and every= or end= that can be reached.")
         if self.every is not None and self.end is not None:
             raise InputError(

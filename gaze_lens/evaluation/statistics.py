@@ -18,6 +18,7 @@ from transformer_lens.utilities.statistics import derive_generator, sign_flip_pe
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.rank_correlation import rank_correlation
+from gaze_lens.whole_numbers import is_count
 
 Labels = Sequence[Hashable]
 Values = Sequence[float | None] | np.ndarray  # None is refused, as NaN is
@@ -130,7 +131,7 @@ def _checked(
         )
     if not all(np.isfinite(array).all() for array in arrays):
         raise InputError("Some values are not numbers (NaN or infinite); leave out what was not judged.")
-    if not 0 < level < 1 or resamples < 1:
+    if not 0 < level < 1 or not is_count(resamples):
         raise InputError(f"level={level}, resamples={resamples}: give a level between 0 and 1, such as 0.95.")
     index = {label: row for row, label in enumerate(dict.fromkeys(strips))}
     return arrays, np.array([index[label] for label in strips])

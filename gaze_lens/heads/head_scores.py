@@ -17,7 +17,6 @@ correlation separate it from a head that follows the question.
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
 from gaze_lens.runs.files import to_json, write_whole
 from gaze_lens.runs.tensor_files import TensorFile
+from gaze_lens.whole_numbers import is_count
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,7 +115,7 @@ class HeadScores:
         NaN for a single strip, which says nothing about others.
         Raises HeadError for an unknown statistic, a level that is not between 0 and 1, or no resamples.
         """
-        if not 0 < level < 1 or not isinstance(resamples, Integral) or resamples < 1:
+        if not 0 < level < 1 or not is_count(resamples):
             raise HeadError(
                 f"level={level}, resamples={resamples}: expected a level between 0 and 1, such as 0.95, and a whole "
                 "number of resamples, such as 1000."
@@ -135,7 +135,7 @@ class HeadScores:
         p = (1 + number of permutations with a statistic at least as large) / (1 + number of permutations). It is for
         each head alone: correct for the number of heads. Raises HeadError for an unknown statistic, or no permutations.
         """
-        if not isinstance(permutations, Integral) or permutations < 1:
+        if not is_count(permutations):
             raise HeadError(f"permutations={permutations}: expected at least one, such as 1000.")
         return chance(self.samples, _statistic(statistic), permutations=permutations, seed=seed)
 
@@ -161,7 +161,7 @@ class HeadScores:
     def top(self, k: int, by: str = "score") -> HeadSet:
         """`scores.top(100)`: the k best heads, best first. Raises HeadError where the model has fewer."""
         heads = self.ranked(by)
-        if not (isinstance(k, Integral) and 1 <= k <= len(heads)):
+        if not (is_count(k) and k <= len(heads)):
             raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, all heads of the model.")
         return self._set(heads[:k], {"rank_by": by, "top": k})
 
@@ -174,7 +174,7 @@ class HeadScores:
         _check_percentile(below)
         values = _statistic(by)(self.matrix).numpy()
         pool = np.argwhere(values <= np.percentile(values, below))
-        if not (isinstance(k, Integral) and 1 <= k <= len(pool)):
+        if not (is_count(k) and k <= len(pool)):
             raise HeadError(
                 f"{k!r} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below "
                 f"percentile {below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="

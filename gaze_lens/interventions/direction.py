@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gaze_lens.attention.attention_bias import LARGEST
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.inputs.position_groups import Group
@@ -88,6 +89,8 @@ class Direction:
         Raises InputError for no layers, and for layers that have no vector.
         """
         band = self.layers if layers is None else [layers] if isinstance(layers, int) else list(layers)
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not abs(scale) <= LARGEST:
+            raise InputError(f"scale={scale!r} was given; give a finite number of at most {LARGEST:g}.")
         if not band:
             raise InputError("There is no layer in the band; give at least one, such as range(2, 4).")
         return [

@@ -1,6 +1,5 @@
 """What a generation leaves: its text, its tokens, what was captured on the way, and which edits were reached."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from gaze_lens.errors import HookError, InputError
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
+from gaze_lens.whole_numbers import is_count
 
 LENGTHS = ("max_new_tokens", "max_length")
 ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
@@ -67,13 +67,7 @@ def generation_options(options: dict[str, Any], max_new_tokens: int | None) -> d
 
 def check_length(name: str, length: Any) -> None:
     """InputError unless a length is a whole number from 1, or None."""
-    if length is None:
-        return
-    try:
-        whole = -1 if isinstance(length, bool) else operator.index(length)
-    except TypeError:
-        whole = -1
-    if whole < 1:
+    if length is not None and not is_count(length):
         raise InputError(f"{name}={length!r} was given; give a whole number of tokens, 1 or more.")
 
 

@@ -11,6 +11,7 @@ from transformers import StoppingCriteriaList
 
 from gaze_lens.errors import InputError
 from gaze_lens.families.cache_argument import cache_in
+from gaze_lens.inputs.typed_text import check_utf8
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.generation import Generation
 
@@ -75,6 +76,8 @@ def check_ids(prompt: Prompt, given: Any, options: Mapping[str, Any]) -> None:
 
 def _tokenized(model: Any, texts: list[str], prepend_bos: bool | None) -> tuple[Tensor, dict[str, Tensor]]:
     """The ids of texts, padded on the left, and their attention mask."""
+    for text in texts:
+        check_utf8("text", text)
     rows = [model.to_tokens(text, prepend_bos=prepend_bos, truncate=False)[0].long() for text in texts]
     if not all(map(len, rows)):
         raise InputError(f"The text {texts[[len(row) for row in rows].index(0)]!r} has no token to go on from.")

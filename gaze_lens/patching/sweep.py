@@ -35,6 +35,7 @@ from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.result import PatchResult, result_of
 from gaze_lens.patching.sites import Site, site_of
 from gaze_lens.runs.digests import digest
+from gaze_lens.whole_numbers import is_count
 
 Pairs = Sequence[tuple[Group, Group]]
 
@@ -210,8 +211,8 @@ def check_inputs(model: Model, clean: Any, corrupted: Any, batch_size: int) -> i
     tokenizer = model.processor.tokenizer
     if clean.tokenizer is not tokenizer and clean.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError("The clean inputs were prepared by another model; prepare both with the model to be patched.")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} was given; give the number of rows to run at once, at least 1.")
+    if not is_count(batch_size):
+        raise InputError(f"batch_size={batch_size!r} was given; give the number of rows to run at once, at least 1.")
     return corrupted.n_rows
 
 

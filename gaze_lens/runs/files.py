@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.errors import GazeLensError, HeadError, InputError
+from gaze_lens.utf8 import is_utf8, printable
 
 
 def to_json(content: Any) -> str:
@@ -38,6 +39,11 @@ def read_json(path: str | os.PathLike[str], expected: str, *, error: type[GazeLe
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """`with writing(path):` InputError, with the path and the reason, where the code inside cannot write."""
+    if not is_utf8(os.fspath(path)):
+        raise InputError(
+            f"{printable(path)} cannot be written: its name is not UTF-8, and safetensors could not read it. Give "
+            "another one."
+        )
     try:
         yield
     except OSError as error:

@@ -29,6 +29,7 @@ from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.runs.shards import Shard
+from gaze_lens.whole_numbers import is_count
 
 Prompts = Callable[[int], str] | Sequence[str]
 Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, attended]
@@ -105,8 +106,8 @@ def indices_of_shard(n_strips: int, batch_size: int, shard: Shard) -> list[int]:
     """
     if n_strips < 1:
         raise InputError("There is no list of strips to score on; give at least one picture with regions: [picture].")
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} was given; give 1 or more.")
+    if not is_count(batch_size):
+        raise InputError(f"batch_size={batch_size!r} was given; give 1 or more.")
     return [index for index in range(n_strips) if index // batch_size % shard[1] == shard[0]]
 
 

@@ -1,7 +1,9 @@
 """The command line: what it writes, what it refuses, and how a run that was broken off goes on."""
 
 import json
+import os
 import re
+from io import BytesIO, TextIOWrapper
 
 import datasets
 import pytest
@@ -264,6 +266,23 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, 
         whole_numbers("1,2.5", "--counts")
     monkeypatch.setattr(commands, "_load", lambda *_: (tmp_path / "gone" / "line one\nline two").read_bytes())
     assert "No such file or directory" in command(monkeypatch, capsys, *steering)
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused_before_a_strip_is_scored(monkeypatch, capsys, folder, tiny_model):
+    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(discovery, "score_strips", lambda *_, **__: pytest.fail("scored"))
+    arguments = ("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out")
+    line = command(monkeypatch, capsys, *arguments, folder / os.fsdecode(b"caf\xe9"))
+    assert r"caf\xe9/strips/run.json cannot be written: its name is not UTF-8" in line
+
+
+def test_what_the_terminal_cannot_write_is_written_all_the_same(monkeypatch):
+    output = TextIOWrapper(BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setattr(commands, "app", lambda: print("caf\u00e9", os.fsdecode(b"caf\xe9")))  # noqa: T201
+    commands.main()
+    output.flush()
+    assert output.buffer.getvalue() == b"caf\\xe9 caf\\udce9\n"
 
 
 def test_demo_writes_a_report_that_needs_nothing_else(run, tmp_path, monkeypatch):

@@ -285,6 +285,39 @@ WRONG = {
         InputError,
         "'5', which is no number",
     ),
+    "half a batch to score": (
+        lambda m, i, r: gl.score_heads(m, [strip()], batch_size=2.5),
+        InputError,
+        "batch_size=2.5 was given",
+    ),
+    "half a batch to evaluate": (lambda m, i, r: evaluate(m, batch_size=2.5), InputError, "batch_size=2.5 was given"),
+    "half a draw": (
+        lambda m, i, r: gl.evaluation.conditions(m, gl.HeadSet(HEADS), ["none"], draws=2.5),
+        InputError,
+        "draws=2.5 was given",
+    ),
+    "half a strip": (lambda m, i, r: gl.comics.synthetic(2.5, seed=0), InputError, "n=2.5 must be a whole number"),
+    "half a picture": (
+        lambda m, i, r: gl.data.read_strips(".", limit=2.5),
+        InputError,
+        "limit=2.5 was given; give the number",
+    ),
+    "strengths as text": (
+        lambda m, i, r: gl.evaluation.strengths(gl.HeadSet(HEADS), ["5"]),
+        InputError,
+        "'5', which is no number",
+    ),
+    "a scale as text": (
+        lambda m, i, r: gl.Direction(torch.ones(1, 4), (1,)).hooks(scale="2"),
+        InputError,
+        "scale='2' was given",
+    ),
+    "a scale beyond float32": (
+        lambda m, i, r: gl.Direction(torch.ones(1, 4), (1,)).hooks(scale=1e39),
+        InputError,
+        "give a finite number",
+    ),
+    "half a pair to continue": (lambda m, i, r: m.generate("x \ud800"), InputError, "half of a surrogate pair"),
     "half a head": (
         lambda m, i, r: gl.score_heads(m, [strip()], progress=False).top(2.5),
         HeadError,

@@ -12,6 +12,7 @@ from gaze_lens.evaluation.judges.captions import captions_of
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.evaluation.judges.providers import Malformed, Part, provider_of
 from gaze_lens.evaluation.judges.reply_cache import ReplyCache, key_of
+from gaze_lens.whole_numbers import is_count
 
 INSTRUCTIONS = (
     "You are given a short text and several parts of one picture, each with its name. Somebody wrote the text about "
@@ -49,7 +50,7 @@ class LanguageModelJudge(Judge):
         client: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if attempts < 1 or workers < 1:
+        if not (is_count(attempts) and is_count(workers)):
             raise InputError(f"attempts={attempts}, workers={workers} was given; give 1 or more of each.")
         settings = {"max_retries": 4, "timeout": 60.0, **(client or {})}
         self.provider = provider_of(provider, model, base_url, settings, options or {})

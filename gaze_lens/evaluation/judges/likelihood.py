@@ -17,6 +17,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import log_probabilities
 from gaze_lens.regions.picture import Picture
 from gaze_lens.text.caption_matching import is_junk, lead_of
+from gaze_lens.whole_numbers import is_count
 
 NO_MATCH = Judgement(None, correct=False)  # of a text without a word, and of junk
 
@@ -33,7 +34,7 @@ class LikelihoodJudge(Judge):
     """
 
     def __init__(self, model: Model, *, prompt: str = THIS, margin: float = 0.01, batch_size: int = 24) -> None:
-        if margin < 0 or batch_size < 1:
+        if margin < 0 or not is_count(batch_size):
             raise InputError(f"margin={margin}, batch_size={batch_size}: give a margin of 0 or more, 1 row or more.")
         self.model, self.prompt, self.margin, self.batch_size = model, prompt, margin, batch_size
         self._encoding: tuple[Picture, VLMInputs] | None = None  # of the last picture
