@@ -128,6 +128,7 @@ FAMILIES: tuple[Family, ...] = (
         "PaliGemma", ("PaliGemmaForConditionalGeneration",), *FIXED, no_chat_template=True,
         prefix_sharing_blocker=READS_QUESTION,
     ),
+    causal("Gemma 3n", ("Gemma3nForConditionalGeneration",), single_view.counted_maps, *FIXED[1:]),
     causal("Gemma 4", ("Gemma4ForConditionalGeneration",), *SHAPED, pixel_names=("pixel_values", "image_position_ids")),
     # a frame; rows with breaks; tiles that are put together again
     causal(

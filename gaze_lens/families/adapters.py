@@ -98,16 +98,19 @@ class PathAdapter(ArchitectureAdapter):
 
         submodules: Components = {role: self._norm(name) for role, name in norms.items()}
         submodules |= {"attn": self._attention(), "mlp": self._experts() if experts else self._gated_mlp()}
-        block = ParallelBlockBridge if norms is PARALLEL else SelfOrCrossBlockBridge
         self.component_mapping = {
             "vision_encoder": GeneralizedComponent(name=paths.vision),
             "vision_projector": GeneralizedComponent(name=paths.projector),
             "embed": EmbeddingBridge(name=f"{paths.text}.embed_tokens"),
             "rotary_emb": RotaryEmbeddingBridge(name=f"{paths.text}.rotary_emb"),
-            "blocks": block(name=f"{paths.text}.layers", submodules=submodules),
+            "blocks": self._block(f"{paths.text}.layers", submodules),
             "ln_final": self._norm(f"{paths.text}.norm"),
             "unembed": UnembeddingBridge(name=paths.head, config=self.cfg),
         }
+
+    def _block(self, name: str, submodules: Components) -> GeneralizedComponent:
+        block = ParallelBlockBridge if self.cfg.parallel_attn_mlp else SelfOrCrossBlockBridge
+        return block(name=name, submodules=submodules)
 
     def _norm(self, name: str, optional: bool = False) -> NormalizationBridge:
         kind = RMSNormalizationBridge if self.cfg.uses_rms_norm else NormalizationBridge
@@ -259,12 +262,18 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
 }
 
 
+GEMMA_3N = "Gemma3nForConditionalGeneration with pictures"  # TransformerLens' own adapter has the text only
+
+
 @cache
 def register_adapters() -> None:
     """Register every adapter of gaze_lens with TransformerLens, once; needed where gaze_lens is not installed."""
     ArchitectureAdapterFactory.discover_entry_points()  # first, as it warns about names that are already registered
     for name, adapter in ADAPTERS.items():
         ArchitectureAdapterFactory.register_adapter(name, adapter)
+    from gaze_lens.families.altup import Gemma3nAdapter  # imports this module
+
+    ArchitectureAdapterFactory.register_adapter(GEMMA_3N, Gemma3nAdapter)
 
 
 def adapter_for(architecture: str, config: Any) -> str:
@@ -274,5 +283,7 @@ def adapter_for(architecture: str, config: Any) -> str:
     """
     register_adapters()
     vision = getattr(getattr(config, "vision_config", None), "model_type", None)
+    if architecture == "Gemma3nForConditionalGeneration":
+        return GEMMA_3N
     pixtral = architecture == "LlavaForConditionalGeneration" and vision == "pixtral"
     return "Mistral3ForConditionalGeneration" if pixtral else architecture

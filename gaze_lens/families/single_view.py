@@ -1,5 +1,6 @@
 """Families with one view of the whole image, stretched: to one size (PaliGemma), or near its aspect ratio (Gemma 4)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,13 @@ def fixed_maps(processed: Processed) -> list[TokenMap]:
             f"{patch} pixels. Set processor.image_processor.size as in the model's checkpoint."
         )
     return [stretched_grid(size, height // patch, width // patch) for size in processed.images]
+
+
+def counted_maps(processed: Processed) -> list[TokenMap]:
+    """One map per image, all with the square grid of the config; a token of a convolutional tower (Gemma 3n) sees more
+    of the picture than its box."""
+    side = math.isqrt(processed.config.vision_soft_tokens_per_image)
+    return [stretched_grid(size, side, side) for size in processed.images]
 
 
 def fixed_encode(model: Any, tensors: Mapping[str, Tensor], _maps: Any, selected: Sequence[int]) -> list[EncodedImage]:

@@ -167,6 +167,7 @@ class VLMActivationCache(ActivationCache):
     ) -> Any:
         """As TransformerLens' method of this name."""
         self._refuse_ln(apply_ln)
+        self._kept("resid_pre", 0)
         return super().accumulated_resid(layer, incl_mid, apply_ln, *args, **options)
 
     def compute_head_results(self) -> None:
@@ -250,6 +251,10 @@ class VLMActivationCache(ActivationCache):
         try:
             return self[(name, *layer)]
         except KeyError as error:
+            if error.args[0] in self.model.silent:
+                raise InputError(
+                    f"There is no residual stream to decompose: {self.model.silent[error.args[0]]}."
+                ) from error
             raise InputError(
                 f"This decomposition needs {error} in the cache, to see what the image adds and that the parts add up. "
                 "Keep hook_embed and every block's hook_resid_pre, hook_attn_out, hook_mlp_out and hook_resid_post "

@@ -100,6 +100,11 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     upcast: the model's own eager attention takes the softmax in float32.
     """
     layers = {block.attn.original_component: block.attn for block in bridge.blocks if "attn" in block._modules}
+    if not layers:
+        raise ModelError(
+            "No layer of this TransformerBridge has its attention under the name attn, so that none can be hooked. "
+            "Wrap the Hugging Face model instead."
+        )
     for attention in layers.values():
         _delegate(attention)
     text_model = bridge.original_model.get_submodule(bridge.adapter.component_mapping["blocks"].name.rpartition(".")[0])
@@ -108,6 +113,8 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     make_projections_live(layers.values())
     bridge.__dict__["silent"] = silent = {}
     for index, block in enumerate(bridge.blocks):
+        for name, reason in getattr(block, "silent", {}).items():
+            silent[f"blocks.{index}.{name}"] = reason
         for name, reason in _silent(block._modules["attn"]) if "attn" in block._modules else ():
             silent[f"blocks.{index}.attn.{name}"] = silent[f"blocks.{index}.{name}"] = reason
             _take_away(bridge, block, name)

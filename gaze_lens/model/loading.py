@@ -199,7 +199,9 @@ def skeleton(name_or_folder: str, *, revision: str | None = None) -> tuple[nn.Mo
     family = family_of(config)
     processor = _processor(str(name_or_folder), revision, family, trust_remote_code=False)
     config = deepcopy(config)
-    config.get_text_config().intermediate_size = NARROW
+    text = config.get_text_config()
+    by_layer = isinstance(text.intermediate_size, list | tuple)  # Gemma 3n
+    text.intermediate_size = [NARROW] * len(text.intermediate_size) if by_layer else NARROW
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     for module in model.modules():

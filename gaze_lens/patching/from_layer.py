@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gaze_lens.errors import ModelError
+from gaze_lens.families.altup import STREAMS
 from gaze_lens.model.live_hooks import SHARED
 from gaze_lens.model_protocol import Model
 
@@ -25,6 +26,8 @@ def cannot_run_from_layer(model: Model) -> str | None:
     """The reason why a model cannot be run from a layer on; None where it can."""
     if SHARED in model.silent.values():
         return "some of its layers take keys and values from earlier layers, which would not have run"
+    if STREAMS in model.silent.values():
+        return STREAMS
     return None
 
 
@@ -32,6 +35,8 @@ def cannot_run_from_layer(model: Model) -> str | None:
 def cache_residuals(model: Model, layers: Iterable[int]) -> Iterator[dict[int, Float[Tensor, "batch pos d_model"]]]:
     """A dictionary that a run inside fills: layer -> the residual stream before it. Layer 0 is left out."""
     streams: dict[int, Tensor] = {}
+    if {*layers} - {0} and STREAMS in model.silent.values():
+        raise ModelError(f"The residual stream cannot be cached: {STREAMS}.")
 
     def cache(layer: int, output: Any) -> None:
         if not isinstance(output, Tensor):

@@ -5,6 +5,7 @@
 
 The keys of `testing.BUILDERS` are families, and variants of some ("PaliGemma 2", "LLaVA padded"); those of
 `testing.LANGUAGE_MODELS` are classes of language models without vision ("LlamaForCausalLM"), which have a tokenizer.
+"Gemma 3n" is there where the package timm is installed.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import is_timm_available
 
 from gaze_lens.errors import ModelError
-from gaze_lens.testing import anyres, documents, grids, omni, others, ovis, rows, single_views, tiles, view_grids
+from gaze_lens.testing import (
+    anyres,
+    documents,
+    gemma3n,
+    grids,
+    omni,
+    others,
+    ovis,
+    rows,
+    single_views,
+    tiles,
+    view_grids,
+)
 from gaze_lens.testing.language_models import LANGUAGE_MODELS
 
 __all__ = ["BUILDERS", "LANGUAGE_MODELS", "tiny"]
@@ -23,6 +37,7 @@ Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the te
 BUILDERS: dict[str, Builder] = {
     **grids.BUILDERS, **others.BUILDERS, **single_views.BUILDERS, **rows.BUILDERS, **anyres.BUILDERS, **tiles.BUILDERS,
     **omni.BUILDERS, **documents.BUILDERS, **ovis.BUILDERS, **view_grids.BUILDERS,
+    **(gemma3n.BUILDERS if is_timm_available() else {}),
 }  # fmt: skip
 
 
@@ -34,6 +49,8 @@ def tiny(family: str, *, seed: int = 0, scale: float = 0.12, **text: Any) -> tup
     text: changes to the text config (sliding_window=8, num_hidden_layers=2, ...).
     """
     builders = {**BUILDERS, **LANGUAGE_MODELS}
+    if family in gemma3n.BUILDERS and not is_timm_available():
+        raise ModelError('The vision tower of Gemma 3n needs the package timm: pip install "gaze-lens[gemma3n]".')
     if family not in builders:
         raise ModelError(f"There is no tiny model of {family!r}; there are {', '.join(builders)}.")
     torch.manual_seed(seed)

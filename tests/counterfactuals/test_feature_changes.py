@@ -30,6 +30,13 @@ def entering(model, inputs):
             f"blocks.{layer}.attn.hook_v"
         ]
     name = "blocks.0.hook_resid_pre"
+    if name in model.silent:  # several streams, made of these inputs
+        kept = {}
+        text = model.original_model.get_decoder()
+        handle = text.register_forward_pre_hook(lambda _, args, kwargs: kept.update(kwargs), with_kwargs=True)
+        model(inputs)
+        handle.remove()
+        return kept["inputs_embeds"]
     return model.run_with_cache(inputs, names_filter=name)[1][name]
 
 

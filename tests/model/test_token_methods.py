@@ -31,9 +31,15 @@ def test_what_a_processor_returns_is_run(case, encoded):
         assert torch.equal(model(batch), expected)
         assert torch.equal(model(**batch), expected)
     assert torch.equal(model(**inputs), expected)
-    assert torch.equal(model.run_with_hooks(**inputs, fwd_hooks=[("blocks.0.hook_resid_pre", look)]), expected)
-    logits, cache = model.run_with_cache(BatchFeature(dict(inputs)), names_filter="blocks.0.hook_resid_pre")
+    several = "blocks.0.hook_resid_pre" in model.silent  # streams
+    name = "blocks.0.hook_attn_out" if several else "blocks.0.hook_resid_pre"
+    assert torch.equal(model.run_with_hooks(**inputs, fwd_hooks=[(name, look)]), expected)
+    logits, cache = model.run_with_cache(BatchFeature(dict(inputs)), names_filter=name)
     assert torch.equal(logits, expected)
+    if several:
+        with pytest.raises(InputError, match="stop_at_layer was given, which returns the residual stream"):
+            model.input_to_embed(inputs)
+        return
     residual, ids, none, mask = model.input_to_embed(inputs)
     assert torch.equal(residual, cache["blocks.0.hook_resid_pre"])
     assert (ids is inputs.input_ids, none, mask is inputs.tensors["attention_mask"]) == (True, None, True)

@@ -7,8 +7,14 @@ from every_family import NAMES, Case
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.patching.from_layer import cache_residuals, cannot_run_from_layer, run_from_layer
 
-SHARING = {"Gemma 4"}  # layers that read another layer's keys
-ROUNDING = {"Qwen3.5", "Qwen3.5-MoE", "GLM-4V-MoE", "Gemma 4"}  # their kernels round otherwise in a larger batch
+SHARING = {"Gemma 4", "Gemma 3n"}  # layers that read another layer's keys
+ROUNDING = {
+    "Qwen3.5",
+    "Qwen3.5-MoE",
+    "GLM-4V-MoE",
+    "Gemma 4",
+    "Gemma 3n",
+}  # their kernels round otherwise in a larger batch
 
 
 @pytest.fixture(params=NAMES)
@@ -38,6 +44,12 @@ def halve(tensor, hook):  # noqa: ARG001
 def test_runs_from_every_layer_are_the_full_run_bit_for_bit(case):
     model, inputs = case.model, case.model.encode(case.inputs)
     assert (cannot_run_from_layer(model) is not None) == (case.name in SHARING)
+    if case.name == "Gemma 3n":
+        with pytest.raises(ModelError, match="cannot be cached: the layer carries several residual streams"):
+            cache_residuals(model, range(model.cfg.n_layers)).__enter__()
+        with pytest.raises(ModelError, match="take keys and values from earlier layers"):
+            run_from_layer(model, 1, torch.zeros(2, 3, 64)).__enter__()
+        return
     with cache_residuals(model, range(model.cfg.n_layers)) as streams:
         full = model(inputs)
     assert set(streams) == set(range(1, model.cfg.n_layers))

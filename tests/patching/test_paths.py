@@ -8,12 +8,15 @@ from every_family import NAMES, Case, largest, scale_of
 from reference import at_real, picture
 
 import gaze_lens as gl
-from gaze_lens.errors import HeadError, InputError
+from gaze_lens.errors import HeadError, HookError, InputError
 from gaze_lens.inputs.position_groups import group
 from gaze_lens.patching.paths import path_hooks
 
 LINEAR = ("Qwen3-VL", "LLaVA", "Qwen3-VL-MoE")
-REFUSED = ("Mllama", "Gemma 4")
+REFUSED = {
+    "Mllama": (InputError, "Direct paths are not defined"), "Gemma 4": (InputError, "Direct paths are not defined"),
+    "Gemma 3n": (HookError, "several residual streams"),
+}  # fmt: skip
 
 
 @pytest.fixture(params=NAMES)
@@ -104,7 +107,8 @@ def test_on_every_family_or_refused(case):
     senders = [(case.live[0], 1)]
     receivers = [(case.live[-1], head) for head in (0, 1)]
     if case.name in REFUSED:
-        with pytest.raises(InputError, match="Direct paths are not defined"):
+        error, message = REFUSED[case.name]
+        with pytest.raises(error, match=message):
             path_hooks(model, clean, corrupted, senders, receivers)
         return
     for letter, into in (("q", receivers), ("v", receivers), ("", "logits")):
