@@ -48,6 +48,7 @@ PUBLISHED: dict[str, tuple[Checkpoint, ...]] = {
         ("google/paligemma-3b-mix-224", 2.9), ("google/paligemma2-3b-pt-224", 3.0),
         ("google/paligemma2-10b-pt-224", 9.7),
     ),
+    "Gemma 3n": _all(("google/gemma-3n-E2B-it", 5.4), ("google/gemma-3n-E4B-it", 7.8)),
     "Gemma 4": _all(("google/gemma-4-E2B-it", 5.1), ("google/gemma-4-E4B-it", 8)),
     "Pixtral": _all(("mistral-community/pixtral-12b", 12.7)),
     "LLaVA": _all(("llava-hf/llava-1.5-7b-hf", 7.1), ("llava-hf/llava-1.5-13b-hf", 13.4)),
