@@ -19,8 +19,9 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 
 Rows = Float[Tensor, "_ _"]  # [token, feature]: of an image, a region or many images
-KEYS = {"tokens", "levels", "padding", "indicators", "edited"}  # of an encoded image; `padding` belongs to no image
-# `indicators` are features of text tokens around it, the same for every image.
+# Of an encoded image. `padding` belongs to no image; `indicators` are features of text tokens around it, the same for
+# every image; `shapes` are numbers.
+KEYS = {"tokens", "levels", "padding", "indicators", "shapes", "edited"}
 
 
 @dataclass(frozen=True)

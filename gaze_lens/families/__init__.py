@@ -54,7 +54,8 @@ class Family:
         `selected`. maps: one `TokenMap` per image of the batch.
     to_forward_kwargs: encoded images, in the order of the inputs -> the keyword arguments of the model's forward that
         replace the pixels.
-    pixel_names: the tensors that are dropped from the inputs once their images are encoded.
+    pixel_names: the tensors that are dropped from the inputs once their images are encoded. What stays has a value for
+        each row, or a name that begins with "image_" and a value for each image.
     deepstack: image features are added again between the first blocks.
     cross_attention: the model reads the image by cross-attention. Token maps then describe the keys of the
         cross-attention layers, an image has a single placeholder in the text, and `to_forward_kwargs` also gets
@@ -87,6 +88,20 @@ class Family:
         """Whether the arguments of a forward hold images: their pixels, or what stands in their place."""
         return not {*self.pixel_names, *INSTEAD_OF_PIXELS}.isdisjoint(arguments)
 
+    def beside_images(self, tensors: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+        """The tensors that stay once the images of `n_rows` rows are encoded; ModelError for one by image or view.
+
+        Rows are copied and chosen later, and with them the tensors that have a value for each row.
+        """
+        staying = {name: tensor for name, tensor in tensors.items() if name not in self.pixel_names}
+        for name, tensor in staying.items():
+            if not name.startswith("image_") and len(tensor) != n_rows:
+                raise ModelError(
+                    f"{name} has {len(tensor)} rows for {n_rows} prompts. In the description of {self.name}, put it "
+                    "into `pixel_names`, and return it from `to_forward_kwargs` where the model's forward needs it."
+                )
+        return staying
+
 
 GRID = (grid.token_maps, grid.encode, grid.to_forward_kwargs)
 FIXED = (single_view.fixed_maps, single_view.fixed_encode, single_view.fixed_to_forward_kwargs)
@@ -104,6 +119,7 @@ ONE_BY_ONE = (encode_each, image_by_image)
 BY_SAMPLE = (anyres.encode_by_sample, image_by_image)
 POOLED = (pooled_crops.encode, image_by_image)
 CROSS_ATTENTION = (cross_attention.token_maps, cross_attention.encode, cross_attention.to_forward_kwargs)
+MINICPM = (view_grids.minicpm_maps, view_grids.minicpm_encode, view_grids.minicpm_to_forward_kwargs)
 causal = partial(Family, prefix_sharing_blocker="")
 READS_QUESTION = "image tokens read the question after them"
 NOT_IN_PROMPT = "the image is reached by cross-attention and is no part of the prompt"
@@ -157,6 +173,8 @@ FAMILIES: tuple[Family, ...] = (
         "LFM2-VL", ("Lfm2VlForConditionalGeneration",), view_grids.lfm2_maps, view_grids.lfm2_encode, image_by_image,
         pixel_names=(*PIXELS_AND_MASK, "spatial_shapes"),
     ),
+    causal("MiniCPM-V 4.6", ("MiniCPMV4_6ForConditionalGeneration",), *MINICPM, pixel_names=view_grids.MINICPM_PIXELS),
+    causal("MiniCPM-V 4.7", ("MiniCPMV4_7ForConditionalGeneration",), *MINICPM, pixel_names=view_grids.MINICPM_PIXELS),
     causal("Gemma 3", ("Gemma3ForConditionalGeneration",), pan_and_scan.token_maps, *VIEWS),
     causal("Llama 4", ("Llama4ForConditionalGeneration",), tile_canvas.token_maps, *UNPROJECTED, upcast=False),
     # others

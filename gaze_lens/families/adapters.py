@@ -32,7 +32,10 @@ from transformer_lens.model_bridge.supported_architectures import (
     Glm4vArchitectureAdapter,
     Idefics3ArchitectureAdapter,
     Lfm2ArchitectureAdapter,
+    Qwen3_5MultimodalArchitectureAdapter,
 )
+
+from gaze_lens.errors import ModelError
 
 Components = dict[str, GeneralizedComponent]
 SANDWICH = {
@@ -225,6 +228,24 @@ class Lfm2VLAdapter(Lfm2ArchitectureAdapter):
         conv.hook_aliases = {name: point for name, point in conv.hook_aliases.items() if name != "hook_conv"}
 
 
+class MiniCPMVAdapter(Qwen3_5MultimodalArchitectureAdapter):
+    """MiniCPM-V 4.6 and 4.7: the language model of Qwen3.5 and a vision tower of their own."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self.component_mapping["vision_encoder"] = GeneralizedComponent(name="model.vision_tower")
+
+    def prepare_model(self, hf_model: Any) -> None:
+        """Name the projector, which runs view by view; ModelError for another language model, whose norms and gates
+        would be others."""
+        super().prepare_model(hf_model)
+        last = f"model.merger.mlp.{len(hf_model.model.merger.mlp) - 1}"
+        self.component_mapping["vision_projector"] = GeneralizedComponent(name=last)
+        kind = hf_model.config.text_config.model_type
+        if kind != "qwen3_5_text":
+            raise ModelError(f"A MiniCPM-V with the language model {kind!r} was given; gaze_lens knows qwen3_5_text.")
+
+
 def _beside_vision(adapter: Any, paths: Paths = Paths()) -> None:
     """Turn an adapter of a language model into one of a model that has it beside a vision tower."""
     adapter.cfg.is_multimodal = True
@@ -259,6 +280,8 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "VideoLlama3ForConditionalGeneration": VideoLlama3Adapter,
     "Ovis2ForConditionalGeneration": Ovis2Adapter,
     "Lfm2VlForConditionalGeneration": Lfm2VLAdapter,
+    "MiniCPMV4_6ForConditionalGeneration": MiniCPMVAdapter,
+    "MiniCPMV4_7ForConditionalGeneration": MiniCPMVAdapter,
 }
 
 

@@ -1,7 +1,8 @@
 """Families whose views of an image (tiles, the whole) have grids of different shapes.
 
-LFM2-VL stretches tiles to squares, and then the whole image near its own aspect ratio. The grid of tiles, which its
-processor's output lacks, comes from the image processor's own functions.
+LFM2-VL stretches tiles to squares, and then the whole image near its own aspect ratio. MiniCPM-V takes the whole image
+first, and then slices, near their aspect ratio both. The grid of tiles, which a processor's output lacks, comes from
+the image processor's own functions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from gaze_lens.errors import InputError
-from gaze_lens.families.features import EncodedImage
+from gaze_lens.families.features import EncodedImage, image_by_image
 from gaze_lens.families.geometry import Processed, Size, TokenMap, stretched_grid
 from gaze_lens.families.placement import concatenated
 from gaze_lens.families.tiles import View, n_views, whole
 
 TILE_LIMITS = ("min_tiles", "max_tiles", "tile_size")
+MINICPM_PIXELS = ("pixel_values", "target_sizes")
+SLICE_LIMITS = ("max_slice_nums", "scale_resolution")
 LIMITS = ("max_image_tokens", "encoder_patch_size", "downsample_factor", "max_pixels_tolerance")
 
 
@@ -82,6 +85,48 @@ def lfm2_encode(
     views = {name: torch.cat([chunk[index] for index in selected]) for name, chunk in chunks.items()}
     output = model.model.get_image_features(**views, return_dict=True)
     return _by_image(output.pooler_output, [counts[index] for index in selected])
+
+
+def minicpm_maps(processed: Processed) -> list[TokenMap]:
+    """MiniCPM-V: the whole image, then slices of it, if it is large."""
+    if not processed.images:
+        return []
+    merge = 2 if processed.setting("downsample_mode") == "4x" else 4  # patches to a token's side
+    shapes = [(rows // merge, columns // merge) for rows, columns in processed.tensors["target_sizes"].tolist()]
+    return token_maps_of([_minicpm_views(processed, size) for size in processed.images], shapes)
+
+
+def _minicpm_views(processed: Processed, size: Size) -> list[View]:
+    width, height = size
+    grid = None
+    if processed.setting("slice_mode"):
+        limits = {name: processed.setting(name) for name in SLICE_LIMITS}
+        grid = processed.processor.image_processor.get_sliced_grid((height, width), **limits)
+    return [whole(size), *(tile_views(size, *grid) if grid else [])]
+
+
+def minicpm_encode(
+    model: Any, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+) -> list[EncodedImage]:
+    """MiniCPM-V's vision tower's output for the images `selected`; one row of pixels has the patches of all views.
+
+    An image keeps the shapes of its views, from which version 4.7 makes positions.
+    """
+    counts = [n_views(token_map) for token_map in maps]
+    shapes = tensors["target_sizes"].split(counts)
+    patch = tensors["pixel_values"].shape[-2]
+    pixels = tensors["pixel_values"].split([int(shape.prod(-1).sum()) * patch for shape in shapes], dim=-1)
+    output = model.model.get_image_features(
+        torch.cat([pixels[index] for index in selected], dim=-1), torch.cat([shapes[index] for index in selected]),
+        return_dict=True,
+    )  # fmt: skip
+    images = _by_image(output.pooler_output, [counts[index] for index in selected])
+    return [{**image, "shapes": shapes[index]} for image, index in zip(images, selected, strict=True)]
+
+
+def minicpm_to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
+    """One tensor per image, and the shapes of all views."""
+    return {**image_by_image(images), "target_sizes": torch.cat([image["shapes"] for image in images])}
 
 
 def _by_image(views: Sequence[Tensor], counts: Sequence[int]) -> list[EncodedImage]:

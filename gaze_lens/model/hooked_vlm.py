@@ -198,7 +198,7 @@ class HookedVLM(TokenMethods):
             encoded.update(zip(new, parts, strict=True))
         images = tuple(encoded[key] for key in keys)
         features = Features(images, self.family.to_forward_kwargs, takes_counts=self.family.cross_attention)
-        tensors = {name: t for name, t in inputs.tensors.items() if name not in self.family.pixel_names}
+        tensors = self.family.beside_images(inputs.tensors, inputs.n_rows)
         return replace(inputs, tensors=tensors, features=features)
 
     @alone

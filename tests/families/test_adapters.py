@@ -28,7 +28,7 @@ NORMS = {
     "Molmo2": {"ln1", "ln2"}, "Qwen2.5-Omni": {"ln1", "ln2"}, "Qwen3-Omni": {"ln1", "ln2"},
     "GLM-OCR": {"ln1", "ln1_post", "ln2", "ln2_post"}, "PaddleOCR-VL": {"ln1", "ln2"}, "LightOnOCR": {"ln1", "ln2"},
     "Qianfan-OCR": {"ln1", "ln2"}, "VideoLLaMA 3": {"ln1", "ln2"}, "Ovis2": {"ln1", "ln2"},
-    "LFM2-VL": {"ln1", "ln2"},
+    "LFM2-VL": {"ln1", "ln2"}, "MiniCPM-V 4.6": {"ln1", "ln2"}, "MiniCPM-V 4.7": {"ln1", "ln2"},
 }  # fmt: skip
 
 
@@ -83,8 +83,10 @@ def test_transformer_lens_builds_a_bridge_that_equals_hugging_faces_model(family
         if "attn" not in block._modules:  # linear attention, a convolution
             continue
         assert cache["attn_out", layer].shape == cache["mlp_out", layer].shape
-        assert cache["q", layer].shape == (1, inputs.layout.length, bridge.cfg.n_heads, bridge.cfg.d_head)
-        assert cache["z", layer].shape == cache["q", layer].shape
+        expected = (1, inputs.layout.length, bridge.cfg.n_heads, bridge.cfg.d_head)
+        gated = getattr(bridge.cfg, "gated_q_proj", False)  # queries and gates come out of one projection
+        assert cache["q", layer].shape == (*expected[:2], expected[2] * (1 + gated), expected[3])
+        assert cache["z", layer].shape == expected
     assert {"embed", "ln_final", "unembed", "vision_encoder", "vision_projector"} <= set(bridge._modules)
     assert torch.equal(cache["ln_final.hook_out"], bridge.ln_final.original_component(cache["resid_post", layer]))
 

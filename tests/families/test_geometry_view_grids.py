@@ -1,13 +1,18 @@
 """Families whose views have grids of different shapes: token maps, numbers of tokens, and encoding against pixels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, noise
 
-from gaze_lens.errors import ImageError
+from gaze_lens.errors import ImageError, ModelError
 
-PAINTED = {"LFM2-VL": {"side": 16, "taps": 1}}  # a token's side in the resized picture, and the resampler's reach
+PAINTED = {  # a token's side in the resized picture, and the resampler's reach
+    "LFM2-VL": {"side": 16, "taps": 1}, "MiniCPM-V 4.6": {"side": 16, "taps": 2},
+    "MiniCPM-V 4.7": {"side": 16, "taps": 2},
+}  # fmt: skip
 BATCH = [[(112, 60)], [(56, 130), (90, 90)]]
 PROMPTS = ["a much longer prompt " * 4, "short"]
 PAINTED_SIZES = {**SIZES, "very wide": (1900, 41), "very tall": (43, 700), "tiny": (31, 29)}
@@ -52,6 +57,8 @@ def views_of(example, sizes=((112, 84), (128, 64), (60, 60), (30, 250))):
         ("LFM2-VL", {"max_image_tokens": 24}),
         ("LFM2-VL", {"max_pixels_tolerance": 2.0}),
         ("LFM2-VL", {"tile_size": 48}),
+        ("MiniCPM-V 4.6", {"max_slice_nums": 3}),
+        ("MiniCPM-V 4.6", {"scale_resolution": 64}),
     ],
     ids=str,
 )
@@ -87,3 +94,12 @@ def test_lfm2_vl_names_its_tiles_in_the_text_as_the_map_has_them():
 def test_a_picture_whose_views_do_not_fit_together_is_an_error_that_names_its_size():
     with pytest.raises(ImageError, match="refused the images .3000 x 12 pixels.*Crop, pad or resize"):
         Example.of("LFM2-VL").prepare([[noise(3000, 12)]], ["look"])
+
+
+def test_a_tensor_by_view_that_a_description_forgets_is_an_error(shelf, monkeypatch):
+    """It would be taken for one with a value for each row."""
+    model, _ = shelf.get("MiniCPM-V 4.7")
+    inputs = model.prepare(noise(112, 84), "look")
+    monkeypatch.setattr(model, "family", dataclasses.replace(model.family, pixel_names=("pixel_values",)))
+    with pytest.raises(ModelError, match="target_sizes has 7 rows for 1 prompts.*pixel_names.*to_forward_kwargs"):
+        model.encode(inputs)

@@ -187,7 +187,9 @@ def test_a_decomposition_that_lacks_activations_is_refused(model):
 NORMED = "norms or gates the sum of its heads"
 HEADLESS = {
     **dict.fromkeys(("GLM-4V", "GLM-4.6V", "GLM-OCR", "PaliGemma 2", "Gemma 3", "Gemma 3 pan and scan"), NORMED),
-    **dict.fromkeys(("Qwen3.5", "Qwen3.5-MoE"), "Layer 0 has linear attention and no heads"),
+    **dict.fromkeys(
+        ("Qwen3.5", "Qwen3.5-MoE", "MiniCPM-V 4.6", "MiniCPM-V 4.7"), "Layer 0 has linear attention and no heads"
+    ),
     "LFM2-VL": "Layer 0 has a convolution and no heads",
 }
 
