@@ -42,6 +42,10 @@ PUBLISHED: dict[str, tuple[Checkpoint, ...]] = {
     "VideoLLaMA 3": _all(("lkhl/VideoLLaMA3-2B-Image-HF", 2.0)),
     "LightOnOCR": _all(("lightonai/LightOnOCR-1B-1025", 1.0)),
     "Qianfan-OCR": _all(("baidu/Qianfan-OCR", 4.7)),
+    "VipLlava": _all(("llava-hf/vip-llava-7b-hf", 7.1), ("llava-hf/vip-llava-13b-hf", 13.4)),
+    "DeepSeek-VL": _all(("deepseek-community/deepseek-vl-1.3b-chat", 2.0)),
+    "MiniCPM-V 4.6": _all(("openbmb/MiniCPM-V-4.6", 1.3)),
+    "MiniCPM-V 4.7": _all(("openbmb/MiniCPM-V-4.7-1B", 1)),
     "LFM2-VL": _all(("LiquidAI/LFM2-VL-450M", 0.45), ("LiquidAI/LFM2-VL-1.6B", 1.6)),
     "Ovis2": _all(("thisisiron/Ovis2-1B-hf", 1.3), ("thisisiron/Ovis2-2B-hf", 2.5)),
     "PaliGemma": _all(

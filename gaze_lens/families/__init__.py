@@ -151,6 +151,8 @@ FAMILIES: tuple[Family, ...] = (
         "Pixtral", ("LlavaForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE, vision_model_type="pixtral"
     ),
     causal("LLaVA", ("LlavaForConditionalGeneration",), single_frame.token_maps, *ONE_BY_ONE),
+    causal("VipLlava", ("VipLlavaForConditionalGeneration",), single_frame.token_maps, *FIXED[1:]),
+    causal("DeepSeek-VL", ("DeepseekVLForConditionalGeneration",), single_frame.resized_then_padded_maps, *FIXED[1:]),
     causal("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps_of_several, *ONE_BY_ONE),
     causal("LightOnOCR", ("LightOnOcrForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
     causal("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *ONE_BY_ONE),

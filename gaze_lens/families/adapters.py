@@ -214,6 +214,16 @@ class Ovis2Adapter(PathAdapter):
     paths = Paths(projector="model.visual_embeddings_table")
 
 
+class VipLlavaAdapter(PathAdapter):
+    """VipLlava."""
+
+
+class DeepseekVLAdapter(PathAdapter):
+    """DeepSeek-VL."""
+
+    paths = Paths(vision="model.vision_model", projector="model.aligner")
+
+
 class Lfm2VLAdapter(Lfm2ArchitectureAdapter):
     """LFM2-VL: the language model of TransformerLens' adapter at another place, and the vision tower.
 
@@ -279,6 +289,8 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
     "QianfanOCRForConditionalGeneration": QianfanOCRAdapter,
     "VideoLlama3ForConditionalGeneration": VideoLlama3Adapter,
     "Ovis2ForConditionalGeneration": Ovis2Adapter,
+    "VipLlavaForConditionalGeneration": VipLlavaAdapter,
+    "DeepseekVLForConditionalGeneration": DeepseekVLAdapter,
     "Lfm2VlForConditionalGeneration": Lfm2VLAdapter,
     "MiniCPMV4_6ForConditionalGeneration": MiniCPMVAdapter,
     "MiniCPMV4_7ForConditionalGeneration": MiniCPMVAdapter,

@@ -19,6 +19,7 @@ from gaze_lens.errors import ModelError
 from gaze_lens.testing import (
     anyres,
     documents,
+    frames,
     gemma3n,
     grids,
     omni,
@@ -36,7 +37,7 @@ __all__ = ["BUILDERS", "LANGUAGE_MODELS", "tiny"]
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]  # changes to the text config -> model and processor
 BUILDERS: dict[str, Builder] = {
     **grids.BUILDERS, **others.BUILDERS, **single_views.BUILDERS, **rows.BUILDERS, **anyres.BUILDERS, **tiles.BUILDERS,
-    **omni.BUILDERS, **documents.BUILDERS, **ovis.BUILDERS, **view_grids.BUILDERS,
+    **omni.BUILDERS, **documents.BUILDERS, **ovis.BUILDERS, **view_grids.BUILDERS, **frames.BUILDERS,
     **(gemma3n.BUILDERS if is_timm_available() else {}),
 }  # fmt: skip
 

@@ -19,12 +19,12 @@ from transformers import (
 )
 
 from gaze_lens.testing.grids import LINEAR
-from gaze_lens.testing.parts import byte_tokenizer, chat_template, text_config
+from gaze_lens.testing.parts import BEGIN, byte_tokenizer, chat_template, text_config
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 PLACES = tuple(f"<|img_row_{row}_col_{column}|>" for row in range(1, 7) for column in range(1, 7))
 LFM2 = (
-    "<|pad|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_start|>", "<|image_end|>",
+    "<|pad|>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_start|>", "<|image_end|>",
     "<|img_thumbnail|>", *PLACES,
 )  # fmt: skip
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -38,11 +38,11 @@ MINICPM = {
 
 def _lfm2_vl(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     """Tiles of 32 pixels in patches of 8, four of which make a token; every other layer is a convolution. Images
-    of more than half the pixels of 48 tokens are cut into tiles. The chat template writes the begin token."""
-    tokenizer = byte_tokenizer(LFM2, pad="<|pad|>", bos_token="<|startoftext|>")
+    of more than half the pixels of 48 tokens are cut into tiles."""
+    tokenizer = byte_tokenizer(LFM2, pad="<|pad|>", begin="<|startoftext|>")
     text = text_config(tokenizer, changes, model_type="lfm2", layer_types=["conv", "full_attention"] * 2)
     config = Lfm2VlConfig(
-        text_config={**text, "bos_token_id": tokenizer.bos_token_id, "block_auto_adjust_ff_dim": False},
+        text_config={**text, "block_auto_adjust_ff_dim": False},
         vision_config={
             **VISION, "model_type": "siglip2_vision_model", "patch_size": 8, "num_patches": 64,
             "vision_use_head": False,
@@ -54,7 +54,7 @@ def _lfm2_vl(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
         max_pixels_tolerance=0.5,
     )  # fmt: skip
     processor = Lfm2VlProcessor(
-        image_processor=images, tokenizer=tokenizer, chat_template="{{ bos_token }}" + chat_template("<image>")
+        image_processor=images, tokenizer=tokenizer, chat_template=chat_template("<image>", begin=BEGIN)
     )
     return Lfm2VlForConditionalGeneration(config), processor
 

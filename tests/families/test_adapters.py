@@ -29,6 +29,7 @@ NORMS = {
     "GLM-OCR": {"ln1", "ln1_post", "ln2", "ln2_post"}, "PaddleOCR-VL": {"ln1", "ln2"}, "LightOnOCR": {"ln1", "ln2"},
     "Qianfan-OCR": {"ln1", "ln2"}, "VideoLLaMA 3": {"ln1", "ln2"}, "Ovis2": {"ln1", "ln2"},
     "LFM2-VL": {"ln1", "ln2"}, "MiniCPM-V 4.6": {"ln1", "ln2"}, "MiniCPM-V 4.7": {"ln1", "ln2"},
+    "VipLlava": {"ln1", "ln2"}, "DeepSeek-VL": {"ln1", "ln2"},
 }  # fmt: skip
 
 

@@ -69,15 +69,16 @@ def test_there_is_a_token_for_each_placeholder_and_boxes_tile_the_image(width, h
             assert tokens.cells[holds][0].tolist() == [row, column]
 
 
-def test_a_model_built_in_memory_has_a_family_and_a_text_only_one_has_none():
+def test_a_model_built_in_memory_has_a_family_and_an_unknown_one_has_none():
     from transformers import LlamaConfig, Qwen3VLConfig, Qwen3VLMoeConfig
 
     from gaze_lens.families import family_of
 
     assert family_of(Qwen3VLConfig()).name == "Qwen3-VL"
     assert family_of(Qwen3VLMoeConfig()).name == "Qwen3-VL-MoE"
-    with pytest.raises(ModelError, match="LlamaForCausalLM is a text-only model.*works with.*Qwen3-VL,"):
-        family_of(LlamaConfig(architectures=["LlamaForCausalLM"]))
+    assert family_of(LlamaConfig(architectures=["LlamaForCausalLM"])).text_only
+    with pytest.raises(ModelError, match="OtherForCausalLM is a language model.*works with.*Qwen3-VL,"):
+        family_of(LlamaConfig(architectures=["OtherForCausalLM"]))
     unknown = Qwen3VLConfig(architectures=["NewVLForConditionalGeneration"])
     with pytest.raises(ModelError, match="NewVLForConditionalGeneration is an unknown family.*works with"):
         family_of(unknown)

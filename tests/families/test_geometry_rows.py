@@ -1,5 +1,7 @@
 """Token maps of the LLaVA families, Pixtral and Mistral3: painting, counts, encoding, and Hugging Face's own call."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from gaze_lens.errors import ImageError, ModelError, RegionError
 REACH = {  # for `check_by_painting`; LLaVA-OneVision interpolates the features of large images
     "Pixtral": {"side": 16}, "Mistral3": {"side": 28}, "LightOnOCR": {"side": 28}, "LLaVA": {"side": 14},
     "LLaVA padded": {"side": 14}, "LLaVA-NeXT": {"side": 14}, "LLaVA-OneVision": {"side": 14, "leak": 1},
+    "VipLlava": {"side": 14}, "DeepSeek-VL": {"side": 8},
 }  # fmt: skip
 SIZES = {**SIZES, "very wide": (900, 31), "wide": (300, 110)}  # Pixtral has no token for 1900 x 11
 ROWS = [[noise(112, 60)], [noise(56, 130, seed=1), noise(90, 90, seed=2)]]
@@ -306,3 +309,33 @@ def test_a_picture_of_a_single_token_is_refused_where_the_model_cannot_take_it()
     example, inputs, tokens = one_image("Pixtral", 3, 3)  # has no such fault
     assert len(tokens) == 1
     assert entering(example.hf_model, inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"min_size": 64}], ids=str)
+def test_deepseek_vl_at_the_scale_of_its_checkpoint_has_the_whole_picture_in_the_middle(settings):
+    """Red grows to the right and green downwards: a token's pixels, without those of padding, say where it lies."""
+    import transformers as hf
+
+    from gaze_lens.families import Processed
+
+    example, patch = Example.of("DeepSeek-VL"), 16
+    config = copy.deepcopy(example.hf_model.config)
+    config.vision_config.patch_size = patch
+    image_processor = hf.DeepseekVLImageProcessor(do_normalize=False, **settings)
+    processor = hf.DeepseekVLProcessor(image_processor, example.processor.tokenizer)
+    for size in [(640, 480), (480, 640), (384, 384), (1024, 100), (97, 1001), (30, 31)]:
+        ramps = np.full((size[1], size[0], 3), 255, dtype=np.uint8)
+        ramps[..., 0] = 255 * (np.arange(size[0]) + 0.5) / size[0]
+        ramps[..., 1] = 255 * (np.arange(size[1])[:, None] + 0.5) / size[1]
+        tensors = processor(text=["<image_placeholder>"], images=[[Image.fromarray(ramps)]], return_tensors="pt")
+        (token_map,) = example.family.token_maps(Processed(((size,),), tensors, processor, config))
+        assert len(token_map) == int((tensors["input_ids"] == processor.image_token_id).sum()) == 576
+        red, green, blue = torch.nn.functional.avg_pool2d(tensors["pixel_values"], patch).flatten(2)[0]
+        shown = blue > 0.999  # the padding is grey
+        boxes, ends = token_map.boxes.double(), torch.tensor(size)
+        assert not boxes[shown].isnan().any()
+        assert boxes[blue < 0.41].isnan().all()
+        centres = ((boxes[:, :2] + boxes[:, 2:]) / 2)[shown] / ends
+        assert ((centres - torch.stack([red, green], dim=-1)[shown]).abs() < 1.5 / 255 + 0.5 / min(size)).all()
+        area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).nansum()
+        assert float(area) == pytest.approx(size[0] * size[1], rel=1e-2)

@@ -75,7 +75,7 @@ def test_the_error_for_an_unknown_family_names_the_nearest_family_and_the_docume
 
 
 def test_the_nearest_family_depends_on_the_name_and_the_fields_of_the_config():
-    for kind, expected in (("vipllava", "LLaVA"), ("idefics2", "Idefics3"), ("gemma3n", "Gemma 4")):
+    for kind, expected in (("idefics2", "Idefics3"), ("gemma3n", "Gemma 4")):
         with pytest.raises(ModelError, match=rf"nearest that is known is {expected} \("):
             families.family_of(AutoConfig.for_model(kind))
     unknown = AutoConfig.for_model("mllama")

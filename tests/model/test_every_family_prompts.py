@@ -15,12 +15,13 @@ from gaze_lens.regions.picture import Picture, panels
 WITHOUT_TEMPLATE = ("PaliGemma", "PaliGemma 2")
 NO_SYSTEM = ("Mllama",)  # its template leaves a system turn out beside an image
 BEGIN = {  # who writes the begin token of the published models
-    "LLaVA": "tokenizer", "LLaVA padded": "tokenizer", "LLaVA-NeXT": "tokenizer", "PaliGemma": "processor",
+    "LLaVA": "tokenizer", "LLaVA padded": "tokenizer", "LLaVA-NeXT": "tokenizer", "VipLlava": "tokenizer",
+    "DeepSeek-VL": "tokenizer", "PaliGemma": "processor",
     "PaliGemma 2": "processor", "SmolVLM": "template", "Molmo2": "processor",
     **dict.fromkeys(("Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "Qwen3.5", "GLM-4V", "GLM-4.6V", "InternVL",
                      "LLaVA-OneVision"), ""),
     **dict.fromkeys(("Gemma 3", "Gemma 3 pan and scan", "Gemma 4", "Pixtral", "Mistral3", "AyaVision", "Cohere2Vision",
-                     "Idefics3", "Mllama", "Llama 4"), "template and tokenizer"),
+                     "Idefics3", "Mllama", "Llama 4", "LFM2-VL"), "template and tokenizer"),
 }  # fmt: skip
 QUESTIONS = ["What is in panel 1?", "What is in panel 2, on the right?", "Which?"]
 
