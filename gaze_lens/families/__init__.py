@@ -31,7 +31,7 @@ from gaze_lens.families import (
     visual_indicators,
 )
 from gaze_lens.families.adapters import register_adapters
-from gaze_lens.families.family_suggestion import nearest_architecture, sees_pictures
+from gaze_lens.families.family_suggestion import UNPLACED, nearest_architecture, sees_pictures
 from gaze_lens.families.features import EncodedImage, Features, encode_each, image_by_image
 from gaze_lens.families.geometry import Processed, TokenMap
 
@@ -231,6 +231,12 @@ def family_of(config: Any) -> Family:
         raise ModelError(
             f"{architecture} is a language model (its config has no vision), and an unknown one; known are "
             f"{', '.join(TEXT_ONLY.architectures)}. {supported}"
+        )
+    if architecture in UNPLACED:
+        raise ModelError(
+            f"{architecture} cannot be described: its image tokens come out of {UNPLACED[architecture]}, where each of "
+            "them reads the whole picture or the whole of a tile. None has a place in the picture, so that regions "
+            f"would mean nothing. Take a model whose image tokens are patches. {supported}"
         )
     by_class = {name: family for family in families for name in family.architectures}
     nearest = nearest_architecture(architecture, config, list(by_class))

@@ -1,4 +1,5 @@
-"""What the error for an unknown family says: whether the model sees pictures, and the supported one most like it."""
+"""What the error for an unknown family says: whether the model sees pictures, whether its image tokens can have places,
+and which supported one is most like it."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -13,6 +14,19 @@ ENDINGS = ("ForConditionalGeneration", "ForCausalLM", "ForVisionText2Text")
 OF_PICTURES = ("vision", "vq_config", "image_", "patch_size")
 # What makes a suggestion: nearly the same config, or a name of the same line and a config that has something in common.
 SAME_CONFIG, SAME_LINE, IN_COMMON = 0.9, 0.65, 0.3
+
+# Classes whose image tokens have no place, and what makes them. The last two come with their checkpoints' own code.
+UNPLACED = {
+    **dict.fromkeys(
+        ("Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration",
+         "InstructBlipVideoForConditionalGeneration"), "a Q-Former",
+    ),
+    "Idefics2ForConditionalGeneration": "a perceiver resampler",
+    "AriaForConditionalGeneration": "a projector with learned queries",
+    **dict.fromkeys(
+        ("Kosmos2ForConditionalGeneration", "Kosmos2_5ForConditionalGeneration", "MiniCPMV", "MiniCPMO"), "a resampler"
+    ),
+}  # fmt: skip
 
 
 def sees_pictures(config: Any) -> bool:

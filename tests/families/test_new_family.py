@@ -75,7 +75,7 @@ def test_the_error_for_an_unknown_family_names_the_nearest_family_and_the_docume
 
 
 def test_the_nearest_family_depends_on_the_name_and_the_fields_of_the_config():
-    for kind, expected in (("idefics2", "Idefics3"), ("gemma3n", "Gemma 4")):
+    for kind, expected in (("deepseek_vl_hybrid", "DeepSeek-VL"), ("video_llava", "VipLlava")):
         with pytest.raises(ModelError, match=rf"nearest that is known is {expected} \("):
             families.family_of(AutoConfig.for_model(kind))
     unknown = AutoConfig.for_model("mllama")
@@ -84,12 +84,25 @@ def test_the_nearest_family_depends_on_the_name_and_the_fields_of_the_config():
         families.family_of(unknown)
 
 
-@pytest.mark.parametrize("kind", ["chameleon", "emu3", "fuyu", "blip-2", "idefics", "janus", "florence2", "kosmos-2"])
+@pytest.mark.parametrize("kind", ["chameleon", "emu3", "fuyu", "idefics", "janus", "florence2", "git"])
 def test_a_family_like_no_other_gets_no_suggestion_and_is_no_language_model(kind):
     """Chameleon, Emu3 and Fuyu have no vision tower, and no vision_config."""
     with pytest.raises(ModelError, match="is an unknown family; none that is known is much like it") as caught:
         families.family_of(AutoConfig.for_model(kind))
     assert "is a language model" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("blip-2", "a Q-Former"), ("instructblip", "a Q-Former"), ("instructblipvideo", "a Q-Former"),
+        ("idefics2", "a perceiver resampler"), ("aria", "learned queries"), ("kosmos-2", "a resampler"),
+        ("kosmos-2.5", "a resampler"),
+    ],
+)  # fmt: skip
+def test_a_family_whose_image_tokens_have_no_place_is_refused_for_that(kind, what):
+    with pytest.raises(ModelError, match=rf"cannot be described: .* out of .*{what}.*None has a place in the picture"):
+        families.family_of(AutoConfig.for_model(kind))
 
 
 @torch.no_grad()
