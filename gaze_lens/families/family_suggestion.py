@@ -10,8 +10,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 PARTS = ("text_config", "vision_config")
 ENDINGS = ("ForConditionalGeneration", "ForCausalLM", "ForVisionText2Text")
-# Fields of configs that are about pictures; Chameleon, Emu3 and Fuyu have no vision tower and no vision_config.
-OF_PICTURES = ("vision", "vq_config", "image_", "patch_size")
+# Fields of configs that are about pictures; Chameleon, Emu3 and Fuyu have no vision tower and no vision_config, and
+# checkpoints with their own code have other names (Bunny: mm_vision_tower; Ovis 1.5: visual_tokenizer_config).
+OF_PICTURES = ("vision", "visual", "mm_", "vq_config", "image_", "patch_size")
 # What makes a suggestion: nearly the same config, or a name of the same line and a config that has something in common.
 SAME_CONFIG, SAME_LINE, IN_COMMON = 0.9, 0.65, 0.3
 

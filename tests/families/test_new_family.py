@@ -60,7 +60,7 @@ def star():
 def described(monkeypatch):
     """The family as the document's code describes it; removed after the test."""
     monkeypatch.setattr(families, "REGISTERED", [])
-    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)[0]
     assert code.count("\n") < 32
     exec(compile(code, str(DOCUMENT), "exec"), {"__name__": "star"})
 
