@@ -233,7 +233,7 @@ class Lfm2VLAdapter(Lfm2ArchitectureAdapter):
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
         _beside_vision(self)
-        conv = self.component_mapping["blocks"].submodules["conv"]
+        conv = self.components["blocks"].submodules["conv"]
         del conv.submodules["conv"]
         conv.hook_aliases = {name: point for name, point in conv.hook_aliases.items() if name != "hook_conv"}
 
@@ -243,14 +243,14 @@ class MiniCPMVAdapter(Qwen3_5MultimodalArchitectureAdapter):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
-        self.component_mapping["vision_encoder"] = GeneralizedComponent(name="model.vision_tower")
+        self.components["vision_encoder"] = GeneralizedComponent(name="model.vision_tower")
 
     def prepare_model(self, hf_model: Any) -> None:
         """Name the projector, which runs view by view; ModelError for another language model, whose norms and gates
         would be others."""
         super().prepare_model(hf_model)
         last = f"model.merger.mlp.{len(hf_model.model.merger.mlp) - 1}"
-        self.component_mapping["vision_projector"] = GeneralizedComponent(name=last)
+        self.components["vision_projector"] = GeneralizedComponent(name=last)
         kind = hf_model.config.text_config.model_type
         if kind != "qwen3_5_text":
             raise ModelError(f"A MiniCPM-V with the language model {kind!r} was given; gaze_lens knows qwen3_5_text.")
