@@ -97,7 +97,8 @@ def compare_heads(
         raise InputError("How many heads does the model have? Give n_heads=, or sets with a fingerprint.")
     ranked = [list(one) if isinstance(one, HeadSet) else one.ranked(by) for one in (first, second)]
     selected = _counts(counts, min(map(len, ranked)))
-    return Comparison(tuple(_overlap(*ranked, k, total) for k in selected), total, _correlation(first, second, by))
+    overlaps = tuple(_overlap(ranked[0], ranked[1], k, total) for k in selected)
+    return Comparison(overlaps, total, _correlation(first, second, by))
 
 
 def _shape(heads: HeadSet | HeadScores) -> tuple[int, int] | None:

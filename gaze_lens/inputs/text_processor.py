@@ -40,11 +40,11 @@ class TextProcessor:
 
     def decode(self, *args: Any, **options: Any) -> str:
         """As the tokenizer's."""
-        return self.tokenizer.decode(*args, **options)
+        return str(self.tokenizer.decode(*args, **options))
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:
         """As the tokenizer's."""
-        return self.tokenizer.batch_decode(*args, **options)
+        return list(self.tokenizer.batch_decode(*args, **options))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the tokenizer's files."""

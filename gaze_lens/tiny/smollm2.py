@@ -23,10 +23,12 @@ def load_smollm2(*, device: str = "cpu", dtype: str = "float32") -> HookedVLM:
 
     It takes some 10 seconds. Raises ModelError, which says how to install it, where the package is missing.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
+    specs = {name: find_spec(name) for name in PACKAGES}
+    missing = [name for name, spec in specs.items() if spec is None]
+    package = specs[PACKAGES[0]]
+    if missing or package is None:
         raise ModelError(f"{' and '.join(missing)} is not installed, with which {SMOLLM2} comes: {INSTALL}")
-    (folder,) = find_spec(PACKAGES[0]).submodule_search_locations or [""]
+    folder = next(iter(package.submodule_search_locations or [""]))
     if not (Path(folder) / FILE).exists():
         raise ModelError(f"The package {PACKAGES[0]} has no file {FILE}; install version 0.1.2: {INSTALL}")
     model = HookedVLM.from_pretrained(folder, gguf_file=FILE, device=device, dtype=dtype)

@@ -75,7 +75,7 @@ def test_a_file_is_complete_or_not_there(scores, tmp_path, monkeypatch):
 
     (tmp_path / "map.png").write_bytes(b"before")
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(GazeLensError, match="no space"):
         show.scores(scores).save(tmp_path / "map.png")
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
     assert (tmp_path / "map.png").read_bytes() == b"before"
