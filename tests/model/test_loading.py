@@ -228,7 +228,7 @@ def test_models_that_cannot_be_wrapped(sound, tmp_path):
     with pytest.raises(ModelError, match=r"GPTJForCausalLM is a language model .* unknown one; known are Llama"):
         HookedVLM.wrap(LlamaForCausalLM(text_only), processor)
     stranger, _ = testing.tiny("Qwen3-VL", num_hidden_layers=1)
-    stranger.config.architectures = ["Kosmos2ForConditionalGeneration"]
+    stranger.config.architectures = ["NewVLForConditionalGeneration"]
     with pytest.raises(ModelError, match="unknown family"):
         HookedVLM.wrap(stranger, processor)
 
