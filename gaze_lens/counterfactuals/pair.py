@@ -42,7 +42,12 @@ class Pair:
         (check_model if self.align else check_aligned)(self.clean, self.corrupted)
 
     def encoded(self, model: Model) -> "Pair":
-        """`pair.encoded(model)`: both with encoded images; images that they share are encoded once."""
+        """`pair.encoded(model)`: both with encoded images; images that they share are encoded once.
+
+        Of text alone there is nothing to encode.
+        """
+        if not self.clean.maps:
+            return self
         clean = model.encode(self.clean)
         return Pair(clean, model.encode(self.corrupted, reuse=clean), self.align)
 

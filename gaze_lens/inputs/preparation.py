@@ -86,7 +86,7 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
 
 def prompt_digest(processor: Any, family: Family) -> str:
     """A fingerprint of what the chat template writes around a question: some templates write today's date."""
-    return digest(text_of(processor, family, "?").full)[:16]
+    return digest(text_of(processor, family, "?", n_images=0 if family.text_only else 1).full)[:16]
 
 
 def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:

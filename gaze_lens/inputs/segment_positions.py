@@ -75,7 +75,7 @@ def _positions(inputs: VLMInputs, row: int, passages: Passages, prompt: str) -> 
 
 def _tokens(tokenizer: Any, passages: Passages, prompt: str) -> tuple[list[int], list[range]]:
     """The tokens of a prompt's text, and for each passage the indices of those that have characters of it."""
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"The model's tokenizer, {type(tokenizer).__name__}, does not say where its tokens stand in the text; give "
             "one that is fast (AutoTokenizer.from_pretrained(folder, use_fast=True)) for passages."

@@ -22,7 +22,7 @@ from gaze_lens.inputs.token_ids import ActsAsTokenIds
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
-from gaze_lens.regions.segments import Passages
+from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.text.spans import span_of
@@ -84,7 +84,7 @@ class VLMInputs(ActsAsTokenIds):
         return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens{segments})"
 
     @property
-    def sources(self) -> tuple[tuple[Picture | Passages, ...], ...]:
+    def sources(self) -> tuple[tuple[Source, ...], ...]:
         """For each row, what its prompt is about, which has named regions: its pictures, then its passages."""
         passages = self.passages or (None,) * self.n_rows
         rows = zip(self.pictures, passages, strict=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaze_lens.errors import InputError
+from gaze_lens.regions.picture import Picture
 from gaze_lens.utf8 import is_utf8
 
 LABEL = "Segment {k}:"
@@ -50,6 +51,11 @@ class Passages:
         _refuse_repeated("passages", self.texts)
         _refuse_repeated("names", self.names)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Passages":
+        """From what `dataclasses.asdict` makes of passages, also by way of JSON."""
+        return cls(tuple(values["texts"]), tuple(values["labels"]), values["separator"], tuple(values["names"]))
+
     @property
     def regions(self) -> Mapping[str, str]:
         """Name -> passage, in order, as a picture has name -> shape."""
@@ -81,6 +87,9 @@ class Passages:
 
     def __repr__(self) -> str:
         return f"Passages of {len(self.texts)} segments: {', '.join(self.names)}"
+
+
+Source = Picture | Passages  # what a prompt is about: it has named regions, and captions
 
 
 def passages(

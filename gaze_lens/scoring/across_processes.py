@@ -16,8 +16,9 @@ from torch import Tensor
 from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model_protocol import Model
+from gaze_lens.regions.segments import Source
 from gaze_lens.runs.processes import gathered, launched, world_group
-from gaze_lens.scoring.gaze_score import Sample, Source, indices_of_shard, score_strips, scores_of, stacked, widest
+from gaze_lens.scoring.gaze_score import Sample, indices_of_shard, score_strips, scores_of, stacked, widest
 
 
 def score_heads(

@@ -9,7 +9,7 @@ post-softmax attention is summed over the image tokens of every panel j.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,11 +29,10 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
-from gaze_lens.regions.segments import Passages, ask_segment
+from gaze_lens.regions.segments import Passages, Source, ask_segment
 from gaze_lens.runs.shards import Shard
 from gaze_lens.whole_numbers import is_count
 
-Source = Picture | Passages
 Prompts = Callable[[int], str] | Sequence[str]
 Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, attended]
 
@@ -201,26 +200,35 @@ def _inputs(
     n_rows: of each strip; where it has fewer regions, its last row is repeated. All images go through the vision tower
     together; after that, only one strip's pixels are in memory at a time.
     """
-
-    def captions(strip: Source) -> list[str]:
-        return [strip.captions[name] for name in strip.regions]
-
-    if isinstance(strips[0], Passages):  # without images, all rows are prepared at once
-        order = [
-            (strip, min(k, len(strip.regions) - 1)) for strip, n in zip(strips, n_rows, strict=True) for k in range(n)
-        ]
-        answers = [captions(strip)[k] for strip, k in order] if at == "answer" else None
-        return model.prepare([strip for strip, _ in order], [questions[k] for _, k in order], answers=answers)
+    if isinstance(strips[0], Passages):
+        return _inputs_of_text(model, strips, questions, n_rows, at)
     encoded = None
     if len(strips) > 1:
-        answers = [captions(strip)[0] for strip in strips] if at == "answer" else None
+        answers = [_captions(strip)[0] for strip in strips] if at == "answer" else None
         encoded = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
     rows = []
     for strip, n in zip(strips, n_rows, strict=True):
-        answers = captions(strip) if at == "answer" else None
-        variants = prepare_variants(model, strip, questions[: len(strip.regions)], answers, reuse=encoded)
+        answers = _captions(strip) if at == "answer" else None
+        variants = prepare_variants(
+            model, cast(Picture, strip), questions[: len(strip.regions)], answers, reuse=encoded
+        )
         rows += variants + variants[-1:] * (n - len(variants))
     return concatenated(rows)
+
+
+def _inputs_of_text(
+    model: Model, passages: Sequence[Source], questions: Sequence[str], n_rows: Sequence[int], at: str
+) -> VLMInputs:
+    """The same for passages: without images, all rows are prepared at once."""
+    pairs = zip(passages, n_rows, strict=True)
+    order = [(one, min(k, len(one.regions) - 1)) for one, n in pairs for k in range(n)]
+    answers = [_captions(one)[k] for one, k in order] if at == "answer" else None
+    return model.prepare([one for one, _ in order], [questions[k] for _, k in order], answers=answers)
+
+
+def _captions(strip: Source) -> list[str]:
+    """The captions of a strip's regions, in their order."""
+    return [strip.captions[name] for name in strip.regions]
 
 
 @torch.no_grad()
