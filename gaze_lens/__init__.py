@@ -51,6 +51,7 @@ from gaze_lens.patching import (
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Region
 from gaze_lens.regions.picture import Picture, panels
+from gaze_lens.regions.segments import Passages, passages
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Union
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import load_tiny
@@ -60,12 +61,12 @@ from gaze_lens.tracking import Trajectory, track
 __version__ = "0.2.0"
 __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
-    "ImageTokens", "Mask", "Mode", "Pair", "PatchResult", "Picture", "Polygon", "Positions", "QueryKeyPositions",
-    "Region", "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges", "boost_and_suppress",
-    "changes", "comics", "compare_heads", "counterfactual", "evaluate", "knockout", "load_smollm2", "load_tiny",
-    "max_suppress_all", "mean_ablate", "mean_difference", "metrics", "panels", "patch", "path_hooks", "path_patch",
-    "rejudge", "resample_ablate", "score_heads", "steer", "suppress_all", "suppress_image", "sweep_bands", "track",
-    "zero_ablate",
+    "ImageTokens", "Mask", "Mode", "Pair", "Passages", "PatchResult", "Picture", "Polygon", "Positions",
+    "QueryKeyPositions", "Region", "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges",
+    "boost_and_suppress", "changes", "comics", "compare_heads", "counterfactual", "evaluate", "knockout",
+    "load_smollm2", "load_tiny", "max_suppress_all", "mean_ablate", "mean_difference", "metrics", "panels", "passages",
+    "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate", "score_heads", "steer", "suppress_all",
+    "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
 RENAMED = {"Place": "QueryKeyPositions"}
 sys.meta_path.append(MovedModules())

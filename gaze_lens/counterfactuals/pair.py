@@ -42,7 +42,12 @@ class Pair:
         (check_model if self.align else check_aligned)(self.clean, self.corrupted)
 
     def encoded(self, model: Model) -> "Pair":
-        """`pair.encoded(model)`: both with encoded images; images that they share are encoded once."""
+        """`pair.encoded(model)`: both with encoded images; images that they share are encoded once.
+
+        Of text alone there is nothing to encode.
+        """
+        if not self.clean.maps:
+            return self
         clean = model.encode(self.clean)
         return Pair(clean, model.encode(self.corrupted, reuse=clean), self.align)
 
@@ -82,10 +87,14 @@ def counterfactual(
     changes = list(change) if isinstance(change, list | tuple) else [change] * clean.n_rows
     _check(clean, changes, image)
     cache: dict[tuple[int, int], Picture] = {}
-    edited = [_pictures(row, one, image, cache) for row, one in zip(clean.pictures, changes, strict=True)]
+    edited: list[list[Any]] = [
+        _pictures(row, one, image, cache) for row, one in zip(clean.pictures, changes, strict=True)
+    ]
     listed = each_prompt(prompts, clean.n_rows)
     edits = [one.edit if isinstance(one, QuestionChange) else str for one in changes]
     new_prompts = [rewritten(prompt, edit) for prompt, edit in zip(listed, edits, strict=True)]
+    if clean.passages:  # which no change edits
+        edited = [row if one is None else [*row, one] for row, one in zip(edited, clean.passages, strict=True)]
     corrupted = model.prepare(edited, new_prompts, answers=answers)
     if any(isinstance(one, FeatureChange) for one in changes):
         clean = model.encode(clean)

@@ -33,7 +33,7 @@ from gaze_lens.evaluation.steered_rows import Row, Text, answers
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.weights_digest import settings_as_written
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Source
 from gaze_lens.runs.journal import Journal, Line, header, same_run
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
@@ -43,7 +43,7 @@ from gaze_lens.whole_numbers import is_count
 
 def generate_answers(
     model: Model,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Source],
     conditions: Sequence[Condition],
     *,
     protocol: Protocol,
@@ -116,7 +116,7 @@ class _Run:
         """Fingerprints of the images that the conditions' heads were chosen on, as far as they are known."""
         return {image for condition in self.conditions if condition.heads for image in condition.heads.chosen_on}
 
-    def answer_all(self, pictures: Sequence[Picture], todo: Sequence[tuple[int, str]], *, progress: bool) -> None:
+    def answer_all(self, pictures: Sequence[Source], todo: Sequence[tuple[int, str]], *, progress: bool) -> None:
         """Write down what was left out, and the answers that are missing or have failed."""
         left_out = reasons_by_name(getattr(pictures, "left_out", {}))
         known = self.generations.left_out
@@ -133,7 +133,7 @@ class _Run:
                     bar.update()
                     bar.set_postfix(answers=len(self.generations.records))
 
-    def check(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
+    def check(self, index: int, name: str, pictures: Sequence[Source]) -> None:
         """Refuse another picture than the one begun with. One that can no longer be read keeps its answers."""
         try:
             picture = pictures[index]
@@ -143,11 +143,11 @@ class _Run:
         else:
             check_picture(self.generations.pictures[name], picture)
 
-    def answer_picture(self, index: int, name: str, pictures: Sequence[Picture]) -> None:
+    def answer_picture(self, index: int, name: str, pictures: Sequence[Source]) -> None:
         """Generate and write the answers about one picture that are missing."""
         try:
             picture = pictures[index]
-            encoded = self.model.encode(self.model.prepare(picture, "?"))
+            encoded = self.inputs(picture, ["?"])
         except (ImageError, RegionError) as error:
             self.write([skipped_line(name, str(error))])
             return
@@ -166,13 +166,17 @@ class _Run:
             texts = self.answer(picture, chunk, encoded)
             self.write([self.record(name, row, text).to_line() for row, text in zip(chunk, texts, strict=True)])
 
-    def answer(self, picture: Picture, rows: Sequence[Row], encoded: VLMInputs) -> list[Text]:
+    def inputs(self, picture: Source, prompts: list[str], reuse: VLMInputs | None = None) -> VLMInputs:
+        """Prompts about one picture, which is encoded; passages of text have nothing to encode."""
+        inputs = self.model.prepare([picture] * len(prompts), prompts)
+        return self.model.encode(inputs, reuse=reuse) if inputs.maps else inputs
+
+    def answer(self, picture: Source, rows: Sequence[Row], encoded: VLMInputs) -> list[Text]:
         """The answers of some rows. Unsteered rows with the same prompt have one answer: it is generated once."""
         keys = [row if row.condition.heads is not None else row.prompt for row in rows]
         distinct = dict(zip(reversed(keys), reversed(rows), strict=True))
         batch = list(distinct.values())
-        inputs = self.model.prepare([picture] * len(batch), [row.prompt for row in batch])
-        inputs = self.model.encode(inputs, reuse=encoded)
+        inputs = self.inputs(picture, [row.prompt for row in batch], reuse=encoded)
         texts = dict(zip(distinct, answers(self.model, self.protocol, inputs, batch), strict=True))
         return [texts[key] for key in keys]
 
@@ -195,14 +199,12 @@ class _Run:
             self.generations.add(line)
 
 
-def plan(protocol: Protocol, picture: Picture, conditions: Sequence[Condition], *, seed: tuple[int, int]) -> list[Row]:
+def plan(protocol: Protocol, picture: Source, conditions: Sequence[Condition], *, seed: tuple[int, int]) -> list[Row]:
     """The answers to generate about one picture, in an order that is always the same."""
     return list(_rows(protocol, picture, conditions, seed))
 
 
-def _rows(
-    protocol: Protocol, picture: Picture, conditions: Sequence[Condition], seed: tuple[int, int]
-) -> Iterator[Row]:
+def _rows(protocol: Protocol, picture: Source, conditions: Sequence[Condition], seed: tuple[int, int]) -> Iterator[Row]:
     for condition in conditions:
         for targets in protocol.targets(picture, seed=seed):
             places: tuple[Any, ...] = targets

@@ -20,12 +20,21 @@ from tqdm import tqdm
 
 from gaze_lens.data.picture_digests import names_of, pictures_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
-from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, Judge, Judgement, NamesOnly
+from gaze_lens.evaluation.judges import (
+    CaptionMatch,
+    Description,
+    ExactDescription,
+    Judge,
+    Judgement,
+    LikelihoodJudge,
+    NamesOnly,
+)
 from gaze_lens.evaluation.merge import FILE
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.evaluation.records import Generations, Record, check_picture
 from gaze_lens.evaluation.results import Results
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.runs.journal import Journal, Line, header, read
@@ -43,7 +52,7 @@ def rejudge(
     source: str | Path | Generations,
     judge: Judge | None = None,
     *,
-    pictures: Sequence[Picture] | None = None,
+    pictures: Sequence[Source] | None = None,
     progress: bool = True,
 ) -> Results:
     """Judge all answers that a run has written so far.
@@ -122,8 +131,17 @@ def _usable(
     return judged
 
 
-def refuse_without_captions(judge: Judge | None, pictures: Sequence[Picture]) -> None:
-    """Raises InputError, before a model runs, if the judge compares captions and the first picture has none."""
+def refuse_without_captions(judge: Judge | None, pictures: Sequence[Source]) -> None:
+    """Raises InputError, before a model runs, if the judge compares captions and the first picture has none.
+
+    So it does if the judge looks at pictures, and passages of text were given.
+    """
+    looks = isinstance(judge, LikelihoodJudge) or getattr(judge, "look", None) is True
+    if looks and isinstance(pictures, list | tuple) and isinstance(pictures[0], Passages):
+        raise InputError(
+            f"{type(judge).__name__} looks at pictures, and passages of text were given; give a judge that compares "
+            "texts: judge=gl.evaluation.judges.CaptionMatch()."
+        )
     if not isinstance(_checked(judge), BLIND | None):
         return
     with suppress(ImageError, RegionError):  # a picture that cannot be read is skipped later
@@ -208,7 +226,7 @@ def _described(describe: Describer, record: Record, target: str, text: str) -> D
         return Judgement(None, None, error=str(error))
 
 
-def _describer(generations: Generations, judge: Judge, name: str, pictures: Sequence[Picture] | None) -> Describer:
+def _describer(generations: Generations, judge: Judge, name: str, pictures: Sequence[Source] | None) -> Describer:
     """A function from a record, a target and a text to a `Description`."""
     if pictures is None:
         if not (isinstance(judge, BLIND) or getattr(judge, "look", None) is False):
@@ -216,7 +234,7 @@ def _describer(generations: Generations, judge: Judge, name: str, pictures: Sequ
     elif pictures_digest(pictures) != generations.run["pictures_digest"]:
         raise InputError("These are not the pictures of the run; give the ones that it was begun with.")
     index = {} if pictures is None else {name: n for n, name in enumerate(names_of(pictures))}
-    last: dict[str, Picture] = {}  # the picture of the last record, by name: it is read once
+    last: dict[str, Source] = {}  # the picture of the last record, by name: it is read once
 
     def describe(record: Record, target: str, text: str) -> Description:
         if record.picture not in last:
@@ -231,8 +249,10 @@ def _describer(generations: Generations, judge: Judge, name: str, pictures: Sequ
     return describe
 
 
-def _outline(line: Line) -> Picture:
-    """A black picture with the size, the regions (as boxes) and the captions that the run has recorded."""
+def _outline(line: Line) -> Source:
+    """A black picture with the size, the regions (as boxes) and the captions that the run has recorded; or passages."""
+    if "passages" in line:
+        return Passages.from_dict(line["passages"])
     image = Image.new("RGB", tuple(line["size"]))
     boxes = {name: Box(*bounds) for name, bounds in line["regions"].items()}
     return Picture(image, boxes, {name: caption for name, caption in line["captions"].items() if caption})

@@ -17,7 +17,8 @@ import numpy as np
 
 from gaze_lens.comics.questions import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
 from gaze_lens.errors import InputError
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import NARRATE, Passages, Source
+from gaze_lens.regions.segments import OPEN as OPEN_SEGMENT
 from gaze_lens.regions.shapes import Box
 from gaze_lens.whole_numbers import is_count
 
@@ -53,7 +54,7 @@ class Protocol:
         """Whether the target changes during an answer."""
         return self.every is not None or self.end is not None
 
-    def targets(self, picture: Picture, *, seed: Sequence[int]) -> list[tuple[str, ...]]:
+    def targets(self, picture: Source, *, seed: Sequence[int]) -> list[tuple[str, ...]]:
         """For each answer about a picture, its targets in order: one region each, or for a narration all regions."""
         if self.moves:
             return [tuple(random_order(picture, seed=seed))]
@@ -61,8 +62,14 @@ class Protocol:
             raise InputError("A picture has no named regions, so there is no target to steer to; name some.")
         return [(name,) for name in picture.regions]
 
-    def prompt_for(self, picture: Picture, target: str) -> str:
-        """The question for a target."""
+    def prompt_for(self, picture: Source, target: str) -> str:
+        """The question for a target. Raises InputError for passages where the default question is about a picture."""
+        if isinstance(picture, Passages) and self.prompt in OF_PICTURES:
+            asked = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+            raise InputError(
+                f"The protocol {self.name!r} asks {asked!r}, and passages of text were given; give it a question about "
+                f"them, such as gl.evaluation.question({OF_PASSAGES['question']!r})."
+            )
         if isinstance(self.prompt, str):
             return self.prompt
         index = list(picture.regions).index(target)
@@ -81,6 +88,16 @@ class Protocol:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**fields)
+
+
+OF_PICTURES = (OPEN, THIS, NARRATE_ANY_ORDER, ONE_THING, tuple(map(ask, range(len(ORDINALS)))))  # default questions
+OF_PASSAGES = {"question": OPEN_SEGMENT, "static": OPEN_SEGMENT, "dynamic": NARRATE}  # what to ask of passages instead
+
+
+def default_protocol(pictures: Sequence[Source]) -> Protocol:
+    """The protocol of an evaluation that names none: `question()`, about pictures or about passages."""
+    of_text = isinstance(pictures, list | tuple) and len(pictures) and isinstance(pictures[0], Passages)
+    return question(OF_PASSAGES["question"]) if of_text else question()
 
 
 def question(prompt: str = OPEN, *, max_new_tokens: int = 15) -> Protocol:
@@ -125,7 +142,7 @@ PROTOCOLS = {
 }  # fmt: skip
 
 
-def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
+def random_order(picture: Source, *, seed: int | Sequence[int]) -> list[str]:
     """The picture's regions in a seeded random order, in which no region is at its own place."""
     names = list(picture.regions)
     if len(names) < 2:
@@ -137,11 +154,16 @@ def random_order(picture: Picture, *, seed: int | Sequence[int]) -> list[str]:
             return order
 
 
-def elsewhere(picture: Picture, name: str, *, seed: int | Sequence[int]) -> Box | None:
+def elsewhere(picture: Source, name: str, *, seed: int | Sequence[int]) -> Box | None:
     """A box of a region's size at a seeded random place that does not overlap the region's box.
 
     None if the region's box is too large for that.
     """
+    if isinstance(picture, Passages):
+        raise InputError(
+            "The condition 'elsewhere' steers to another place of a picture, and passages of text were given; leave it "
+            "out."
+        )
     box, (width, height) = picture.region(name).bounds, picture.image.size
     x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)
     right, low = width - (x1 - x0), height - (y1 - y0)  # the largest x and y of the new box

@@ -18,7 +18,7 @@ from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.inputs.preparation import prompt_digest
 from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.runs.journal import Line, read
 from gaze_lens.runs.left_out import told
 
@@ -82,8 +82,8 @@ class Generations:
     """Everything that a run has written so far.
 
     run: its settings. records: the answers, each once.
-    pictures: name -> size, bounds of the regions, captions ("" if a region has none), a digest, the number of answers
-        when it is finished, and "chosen" if the heads were chosen on it.
+    pictures: name -> size (passages of text have themselves instead), bounds of the regions, captions ("" if a region
+        has none), a digest, the number of answers when it is finished, and "chosen" if the heads were chosen on it.
     answered: name -> keys of its answers. skipped: name -> why it could not be used. left_out: name -> why it was not
         among the run's pictures at all.
     """
@@ -173,10 +173,14 @@ class Generations:
         return {name for name, line in self.pictures.items() if len(self.answered[name]) == line["answers"]}
 
 
-def picture_line(name: str, picture: Picture, answers: int, *, chosen: bool = False) -> Line:
+def picture_line(name: str, picture: Source, answers: int, *, chosen: bool = False) -> Line:
     """The line that comes before a picture's answers. chosen: whether the heads were chosen on it."""
+    mark: Line = {"chosen": True} if chosen else {}
+    if isinstance(picture, Passages):
+        regions = {key: [span.start, span.stop] for key, span in picture.characters.items()}
+        about = {"regions": regions, "captions": dict(picture.captions), "digest": picture_digest(picture)}
+        return {"kind": "picture", "picture": name, "answers": answers, "passages": asdict(picture), **about, **mark}
     bounds = {key: shape.bounds for key, shape in picture.regions.items()}
-    mark = {"chosen": True} if chosen else {}
     return {
         "kind": "picture", "picture": name, "size": list(picture.image.size), "answers": answers,
         "regions": {key: [box.x0, box.y0, box.x1, box.y1] for key, box in bounds.items()},
@@ -196,7 +200,7 @@ def skipped_line(name: str, reason: str) -> Line:
 
 
 def describe(
-    model: Model, pictures: Sequence[Picture], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
+    model: Model, pictures: Sequence[Source], protocol: Protocol, conditions: Sequence[Condition], *, seed: int
 ) -> Line:
     """The settings of a run. Runs with equal settings give equal answers."""
     return {
@@ -207,7 +211,7 @@ def describe(
     }  # fmt: skip
 
 
-def check_picture(line: Line, picture: Picture) -> None:
+def check_picture(line: Line, picture: Source) -> None:
     """Raises InputError if the run's picture of this name was another one."""
     captions = {key: caption for key, caption in line["captions"].items() if caption}
     if line["digest"] != picture_digest(picture) or captions != picture.captions:

@@ -17,20 +17,21 @@ from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import refuse_without_captions, rejudge
 from gaze_lens.evaluation.merge import file_of, interleave, merge_generations, write_merged
-from gaze_lens.evaluation.protocols import Protocol, question
+from gaze_lens.evaluation.protocols import Protocol, default_protocol
 from gaze_lens.evaluation.records import Generations
 from gaze_lens.evaluation.report_page import write_page
 from gaze_lens.evaluation.results import Results
 from gaze_lens.inputs.fitting import fitted
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Fit, Picture
+from gaze_lens.regions.picture import Fit
+from gaze_lens.regions.segments import Source
 from gaze_lens.runs import processes
 from gaze_lens.runs.files import write_whole
 
 
 def evaluate(
     model: Model,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Source],
     conditions: Sequence[Condition],
     *,
     protocol: Protocol | None = None,
@@ -43,7 +44,8 @@ def evaluate(
 ) -> Results:
     """How often steered answers describe their targets, with controls and intervals.
 
-    pictures: with named regions, and with captions if the judge needs them. conditions: what is steered.
+    pictures: with named regions, and with captions if the judge needs them; or `gl.passages`, which are their own
+        captions. conditions: what is steered.
     protocol: what is asked; by default `gl.evaluation.question()`.
     judge: by default `CaptionMatch`, for the protocol "regions" `NamesOnly`.
     out: a folder. generations.jsonl there has each answer as soon as it is generated; judgements, tables (CSV), all
@@ -58,7 +60,7 @@ def evaluate(
     another run, or a run and not `resume`, or another process writes there; and if the judge compares captions and the
     pictures have none.
     """
-    protocol, pictures = protocol or question(), fitted(pictures, fit)
+    protocol, pictures = protocol or default_protocol(pictures), fitted(pictures, fit)
     if len(pictures):
         refuse_without_captions(judge, pictures)
     rank, ranks = shard = processes.launched()

@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
-from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.layout import Layout, Rows
+from gaze_lens.regions.segments import Passages
 
 
 def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
@@ -42,7 +43,14 @@ def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
         answers=tuple(start + shift for part, shift in zip(parts, shifts, strict=True) for start in part.answers),
         maps=tuple(token_map for part in parts for token_map in part.maps),
         features=replace(parts[0].encoded_features, images=encoded),
+        passages=_passages(parts),
     )
+
+
+def _passages(parts: Sequence[VLMInputs]) -> tuple[Passages | None, ...]:
+    """The passages of all rows; () where there are none."""
+    rows = tuple(one for part in parts for one in part.passages or (None,) * part.n_rows)
+    return rows if any(part.passages for part in parts) else ()
 
 
 def _padded(part: VLMInputs, name: str, shift: int) -> Tensor:
@@ -72,4 +80,16 @@ def _layout(layouts: Sequence[Layout], shifts: Sequence[int]) -> Layout:
 
     length = layouts[0].length + shifts[0]
     sizes = tuple(size for layout in layouts for size in layout.sizes)
-    return Layout(length, shifted("images"), shifted("text"), sizes, cross_attention, shifted("placeholders"))
+    segments = _segments(layouts, shifts)
+    return Layout(length, shifted("images"), shifted("text"), sizes, cross_attention, shifted("placeholders"), segments)
+
+
+def _segments(layouts: Sequence[Layout], shifts: Sequence[int]) -> tuple[Rows, ...]:
+    """The shifted positions of passages; () where no part has any."""
+    if not any(layout.segments for layout in layouts):
+        return ()
+    return tuple(
+        tuple(tuple(position + shift for position in segment) for segment in row)
+        for layout, shift in zip(layouts, shifts, strict=True)
+        for row in layout.segments or ((),) * layout.n_rows
+    )

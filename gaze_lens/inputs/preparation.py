@@ -14,11 +14,13 @@ from gaze_lens.inputs.answer_ids import Answers, Ids, appended, ids_of
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.fitting import check_whole, fitted, image_for, in_original_pixels
+from gaze_lens.inputs.segment_positions import taken_out, with_passages, with_segments
 from gaze_lens.inputs.typed_text import check_typed_text, check_utf8
 from gaze_lens.inputs.video import refuse_other_parts
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import is_upright, read_image
+from gaze_lens.regions.segments import Passages
 from gaze_lens.runs.digests import digest
 
 PLACEHOLDERS = ("image_token", "image_placeholder_token", "video_token", "audio_token")  # attributes of processors
@@ -35,10 +37,12 @@ def prepare(
     fit: Fit | None = None,
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
-    conversations, pictures = _rows(images, prompts)
+    conversations, pictures, passages = _rows(images, prompts)
     if family.text_only:
         text_only.refuse_pictures(sum(map(len, pictures)))
     pictures = [[fitted(picture, fit) for picture in row] for row in pictures]
+    pairs = zip(conversations, passages, strict=True)
+    conversations = [with_passages(processor.tokenizer, *pair) for pair in pairs]
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
         check_typed_text(processor.tokenizer, _parts(conversation))
@@ -55,10 +59,11 @@ def prepare(
         texts = [Text(text.full + processor.tokenizer.decode(row), row) for text, row in zip(texts, ids, strict=True)]
     sizes = tuple(tuple(image.size for image in row) for row in images)
     maps = _maps(family, Processed(sizes, tensors, processor, config), pictures)
-    return collate(
+    inputs = collate(
         tensors, pictures, texts, maps, image_token_id=image_token_id, tokenizer=processor.tokenizer,
         cross_attention=family.cross_attention,
     )  # fmt: skip
+    return with_segments(inputs, passages, prompts)
 
 
 def _maps(family: Family, processed: Processed, pictures: list[list[Picture]]) -> list[TokenMap]:
@@ -81,7 +86,7 @@ def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = No
 
 def prompt_digest(processor: Any, family: Family) -> str:
     """A fingerprint of what the chat template writes around a question: some templates write today's date."""
-    return digest(text_of(processor, family, "?").full)[:16]
+    return digest(text_of(processor, family, "?", n_images=0 if family.text_only else 1).full)[:16]
 
 
 def _prompt_text(processor: Any, family: Family, conversation: list[Message]) -> str:
@@ -181,8 +186,8 @@ def _process(processor: Any, texts: list[Text], nested: list[list[Image.Image]])
     return {name: tensor[:, :-1] if tensor.shape == shape else tensor for name, tensor in tensors.items()}
 
 
-def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]]]:
-    """Conversations and pictures, row by row; a single image serves all prompts, a single prompt all images."""
+def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]], list[Passages | None]]:
+    """Conversations, pictures and passages, row by row; one image serves all prompts, one prompt all images."""
     several = isinstance(prompts, list | tuple) and not _is_conversation(prompts)
     listed = list(prompts) if several else [prompts]
     per_row = [_as_list(row) for row in images] if isinstance(images, list | tuple) else [_as_list(images)]
@@ -193,10 +198,13 @@ def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Pic
             "either. For two images in one prompt give a list in the list: prepare([[a, b]], prompt)."
         )
     listed, per_row = (rows * n_rows if len(rows) == 1 else rows for rows in (listed, per_row))
-    per_row = [_in_order(images, prompt) for images, prompt in zip(per_row, listed, strict=True)]
+    separated = [taken_out(row) for row in per_row]
+    passages = [one for _, one in separated]
+    per_row = [_in_order(images, prompt) for (images, _), prompt in zip(separated, listed, strict=True)]
     cache: dict[int, Picture] = {}
     pictures = [[cache.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
-    return [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)], pictures
+    conversations = [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)]
+    return conversations, pictures, passages
 
 
 def _as_list(images: Any) -> list[Any]:

@@ -20,7 +20,7 @@ def check_typed_text(tokenizer: Any, parts: Iterable[Mapping[str, Any]]) -> None
         if not isinstance(text, str):
             continue
         check_utf8("prompt", text)
-        if special := _special_in(tokenizer, text):
+        if special := special_in(tokenizer, text):
             warnings.warn(
                 f"The prompt {text[:60]!r} holds {', '.join(special)}, which the model reads as a special token of its "
                 "chat template and not as text; leave it out unless you mean that.",
@@ -37,7 +37,7 @@ def check_utf8(what: str, text: str) -> None:
         )
 
 
-def _special_in(tokenizer: Any, text: str) -> list[str]:
+def special_in(tokenizer: Any, text: str) -> list[str]:
     """The special tokens that a tokenizer finds in a text, each once."""
     added = tokenizer.added_tokens_decoder
     ids = dict.fromkeys(tokenizer(text, add_special_tokens=False)["input_ids"])

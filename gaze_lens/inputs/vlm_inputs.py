@@ -22,6 +22,7 @@ from gaze_lens.inputs.token_ids import ActsAsTokenIds
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.text.spans import span_of
@@ -43,6 +44,7 @@ class VLMInputs(ActsAsTokenIds):
     answers: for each row, the position of the answer's first token (the length where there is no answer).
     maps: one `TokenMap` per image, row by row, from which `image_tokens` was made.
     features: the encoded images that `model.encode` adds in place of the pixels, or None.
+    passages: for each row, its `gl.passages`, or None; () where no row has any. `layout.segments` says where they are.
     """
 
     tensors: Mapping[str, Tensor]
@@ -54,6 +56,7 @@ class VLMInputs(ActsAsTokenIds):
     tokenizer: Any = field(repr=False)
     maps: tuple[TokenMap, ...] = field(repr=False)
     features: Features | None = field(default=None, repr=False)
+    passages: tuple[Passages | None, ...] = ()
 
     @property
     def input_ids(self) -> Int[Tensor, "row position"]:
@@ -77,7 +80,15 @@ class VLMInputs(ActsAsTokenIds):
 
     def __repr__(self) -> str:
         images = ", ".join(str(len(tokens)) for tokens in self.image_tokens) or "no"
-        return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens)"
+        segments = f", {sum(map(len, self.layout.segments))} segments of text" if self.passages else ""
+        return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens{segments})"
+
+    @property
+    def sources(self) -> tuple[tuple[Source, ...], ...]:
+        """For each row, what its prompt is about, which has named regions: its pictures, then its passages."""
+        passages = self.passages or (None,) * self.n_rows
+        rows = zip(self.pictures, passages, strict=True)
+        return tuple(pictures if one is None else (*pictures, one) for pictures, one in rows)
 
     def arguments(self, copies: int = 1) -> dict[str, Any]:
         """The keyword arguments of the model's forward, other than `input_ids`.
@@ -145,14 +156,14 @@ class VLMInputs(ActsAsTokenIds):
     def region(
         self, where: Any, *, image: int | None = None, rule: str = "centre", around: Group | str | None = None
     ) -> Region:
-        """The image tokens of a region, bound to this layout; or tokens of the text, of a `span`.
+        """The image tokens of a region, bound to this layout; or tokens of the text, of a `span` or a segment.
 
-        where: a region's name, a shape, (x0, y0, x1, y1) or a point (x, y) in original pixels; or a list of these,
-            one per row.
+        where: the name of a picture's region or of a passage ("segment 1"), a shape, (x0, y0, x1, y1) or a point (x, y)
+            in original pixels; or a list of these, one per row.
         image: the zero-based index of an image in its row; needed for a shape where a row has several images.
         rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
         around: only for a span: what the region is a part of, whose other tokens are its `others`: "text" for all text
-            of the prompt, or a Group; nothing else unless given.
+            of the prompt, or a Group; nothing else unless given. A segment is a part of all segments of its prompt.
         Raises RegionError for unknown names, regions outside the image, and regions that contain no token.
         """
         if isinstance(where, Group) or around is not None:
@@ -164,7 +175,13 @@ class VLMInputs(ActsAsTokenIds):
         positions = tuple(
             self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
         )
-        return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout)
+        of_text = [image is None and self._segment(single, row) is not None for row, single in enumerate(wheres)]
+        if any(of_text) and not all(of_text):
+            raise RegionError(
+                f"{wheres} name segments of text in some rows and regions of images in others; make a region of each."
+            )
+        around_all = self.layout.all_segments if any(of_text) else None
+        return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout, around_all)
 
     def _region_of_text(self, where: Any, around: Group | str | None) -> Region:
         """The region of a Group of text."""
@@ -185,7 +202,10 @@ class VLMInputs(ActsAsTokenIds):
         self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
     ) -> tuple[int, ...]:
         """The positions of a region's tokens in one row; arguments and errors as for `region`."""
-        tokens = self._tokens_for(self._row(row), where, image)
+        segment = self._segment(where, self._row(row)) if image is None else None
+        if segment is not None:
+            return self.layout.segments[row][segment]
+        tokens = self._tokens_for(row, where, image)
         if not isinstance(where, str):
             return tuple(tokens.select(where, rule=rule).tolist())
         shape = self.pictures[row][tokens.image].region(where)
@@ -211,6 +231,18 @@ class VLMInputs(ActsAsTokenIds):
             spans.append(positions[tokens.start : tokens.stop])
         return Group(", ".join(dict.fromkeys(texts)), tuple(spans), self.layout)
 
+    def _segment(self, where: Any, row: int) -> int | None:
+        """The index of a row's segment by its name; None for anything else."""
+        names = next((source.names for source in self.sources[row] if isinstance(source, Passages)), ())
+        if not isinstance(where, str) or where not in names:
+            return None
+        if any(where in picture.regions for picture in self.pictures[row]):
+            raise RegionError(
+                f"{where!r} is the name of a segment of text and of a region of an image in row {row}; give the "
+                "passages other names, gl.passages(texts, names=[...])."
+            )
+        return names.index(where)
+
     def _row(self, row: int) -> int:
         """The index of a row; InputError where there is no such row."""
         if row not in range(self.n_rows):
@@ -220,6 +252,9 @@ class VLMInputs(ActsAsTokenIds):
     def _tokens_for(self, row: int, where: Any, image: int | None) -> ImageTokens:
         """The tokens of the image that has a region; RegionError where no image of a row has it, or several have."""
         pictures = self.pictures[row]
+        if not pictures and self.sources[row]:
+            names = [name for source in self.sources[row] for name in source.regions]
+            raise RegionError(f"Row {row} has no image, and no segment {where!r}; it has {names}.")
         if not pictures:
             raise RegionError(f"Row {row} has no image, so it has no region {where!r}. Prepare it with an image.")
         if image is not None and image not in range(len(pictures)):

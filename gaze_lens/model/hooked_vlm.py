@@ -136,6 +136,7 @@ class HookedVLM(TokenMethods):
 
         images: a path, PIL image, array or `Picture`; None for text alone. One image serves every prompt; a list
             makes a batch, one image a row; a list in the list puts several images into one prompt.
+            `gl.passages([...])`, alone or in such a list, puts its texts before the question.
         prompts: a text, or chat messages with {"type": "image"} placeholders, which may carry their image
             ("image" or "path"); a list of either makes a batch.
         answers: text after the generation prompt (teacher forcing), or its token ids as `generation.tokens` has them:

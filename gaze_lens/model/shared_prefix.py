@@ -37,6 +37,12 @@ def cannot_share(model: Model) -> str:
     return model.family.prefix_sharing_blocker
 
 
+def _last_of_sources(inputs: VLMInputs, row: int) -> int:
+    """The last position of a row's pictures and passages, at which its prompts may begin to differ."""
+    segments = inputs.layout.all_segments[row] if inputs.passages else ()
+    return max((*inputs.layout.images[row], *segments), default=0)
+
+
 class Finished(Exception):
     """The last layer that is wanted has been read; what the model would compute after it is not needed."""
 
@@ -59,7 +65,8 @@ class SharedPrefixBatch:
 
     @classmethod
     def of(cls, inputs: VLMInputs, size: int, until: Sequence[int]) -> "SharedPrefixBatch | None":
-        """Groups of `size` rows that follow one another. None where a picture, or nothing at all, would be left over.
+        """Groups of `size` rows that follow one another. None where a picture, a passage, or nothing at all would be
+        left over.
 
         until: for each row, the first position that must belong to its own end.
         """
@@ -70,7 +77,7 @@ class SharedPrefixBatch:
             rows = range(first, first + size)
             n_common = _n_common([ids[row] for row in rows])
             shared.append(min(n_common, *(until[row] - n_padding[row] for row in rows)))
-            if any(max(inputs.layout.images[row], default=0) - n_padding[row] >= shared[-1] for row in rows):
+            if any(_last_of_sources(inputs, row) - n_padding[row] >= shared[-1] for row in rows):
                 return None
         return cls(size, tuple(shared), tuple(n_padding), inputs.layout.length)
 
@@ -145,7 +152,7 @@ class SharedPrefixBatch:
                 arguments[name] = cut(tensor)
             else:
                 arguments[name] = tensor[sum(images, []) if name.startswith("image_") else list(self.firsts)]
-        return arguments | inputs.encoded_features.arguments(images)
+        return arguments | inputs.encoded_features.arguments(images) if inputs.maps else arguments
 
     def _ends(self, inputs: VLMInputs) -> Int[Tensor, "row position"]:
         """The ids after the shared prefixes, padded on the right."""

@@ -11,29 +11,30 @@ from gaze_lens.errors import InputError
 from gaze_lens.inputs.prompts import each_prompt
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Source
 
 Block = tuple[str, ...]  # the described regions of one picture, one a row
 
 
-def descriptions(model: Model, pictures: Picture | Sequence[Picture], prompts: Any) -> VLMInputs:
+def descriptions(model: Model, pictures: Source | Sequence[Source], prompts: Any) -> VLMInputs:
     """`descriptions(model, strip, question)`: one row for each caption, the caption being the answer; encoded.
 
-    pictures: one with captions, or a list. prompts: a question, or a list with one for each picture.
+    pictures: one with captions, or a list; or `gl.passages`. prompts: a question, or a list with one for each picture.
     The rows of a picture follow one another, in the order of its captions; its image is encoded once.
     Raises InputError where a picture has no captions, or their number differs from that of the prompts.
     """
-    pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
+    pictures = [pictures] if isinstance(pictures, Source) else list(pictures)
     prompts = each_prompt(prompts, len(pictures))
     if len(prompts) != len(pictures):
         raise InputError(f"{len(prompts)} prompts were given for {len(pictures)} pictures; give one, or one for each.")
     for picture in pictures:
-        if not isinstance(picture, Picture) or not picture.captions:
-            raise InputError(f"{picture!r} has no captions; give gl.Picture(image, regions, captions).")
+        if not isinstance(picture, Source) or not picture.captions:
+            raise InputError(f"{picture!r} has no captions; give gl.Picture(image, regions, captions), or gl.passages.")
     pairs = zip(pictures, prompts, strict=True)
     rows = [(picture, prompt, text) for picture, prompt in pairs for text in picture.captions.values()]
     images, questions, answers = (list(column) for column in zip(*rows, strict=True))
-    return model.encode(model.prepare(images, questions, answers=answers))
+    inputs = model.prepare(images, questions, answers=answers)
+    return model.encode(inputs) if inputs.maps else inputs
 
 
 def blocks_of(inputs: VLMInputs) -> list[Block]:
@@ -44,7 +45,7 @@ def blocks_of(inputs: VLMInputs) -> list[Block]:
     blocks: list[Block] = []
     row = 0
     while row < inputs.n_rows:
-        block = tuple(inputs.pictures[row][0].captions) if inputs.pictures[row] else ()
+        block = tuple(inputs.sources[row][0].captions) if inputs.sources[row] else ()
         _check(inputs, row, block)
         blocks.append(block)
         row += len(block)
@@ -53,7 +54,7 @@ def blocks_of(inputs: VLMInputs) -> list[Block]:
 
 def _check(inputs: VLMInputs, first: int, block: Block) -> None:
     """Raises InputError unless the rows from `first` on show one picture and have a different answer for each name."""
-    rows = inputs.pictures[first : first + len(block)]
+    rows = inputs.sources[first : first + len(block)]
     same = all(len(pictures) == 1 and pictures[0] is rows[0][0] for pictures in rows)
     if not block or len(rows) < len(block) or not same:
         raise InputError(

@@ -4,9 +4,10 @@ from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture, panels
 from gaze_lens.regions.reading import read_image
+from gaze_lens.regions.segments import Passages, passages
 from gaze_lens.regions.shapes import Box, Mask, Polygon, Shape, Union, as_shape
 
 __all__ = [
-    "Box", "Group", "ImageTokens", "Layout", "Mask", "Picture", "Polygon", "Region", "Shape", "Union", "as_shape",
-    "panels", "read_image",
+    "Box", "Group", "ImageTokens", "Layout", "Mask", "Passages", "Picture", "Polygon", "Region", "Shape", "Union",
+    "as_shape", "panels", "passages", "read_image",
 ]  # fmt: skip

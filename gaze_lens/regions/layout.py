@@ -22,6 +22,7 @@ class Layout:
     cross_attention: the model reads the images by cross-attention. `images` then holds indices of keys of the
         cross-attention layers, and `text` every position that is not padding.
     placeholders: with cross-attention, for each batch row, the positions of its image placeholder tokens.
+    segments: for each batch row, the positions of each of its passages of text; () where no row has passages.
     Layouts are compared by value. Raises RegionError where the numbers of rows differ or a position lies outside the
     prompt.
     """
@@ -32,14 +33,16 @@ class Layout:
     sizes: tuple[tuple[tuple[int, int], ...], ...]
     cross_attention: bool = False
     placeholders: Rows = ()
+    segments: tuple[Rows, ...] = ()
 
     def __post_init__(self) -> None:
-        if not len(self.images) == len(self.text) == len(self.sizes):
+        if not len(self.images) == len(self.text) == len(self.sizes) or len(self.segments) not in (0, len(self.text)):
             raise RegionError(
                 f"A layout has images for {len(self.images)} rows, text for {len(self.text)} and sizes for "
-                f"{len(self.sizes)}: expected one entry for each batch row in all three."
+                f"{len(self.sizes)}: expected one entry for each batch row in all three, and in segments "
+                "if there are any."
             )
-        columns = self.text + (self.placeholders if self.cross_attention else self.images)
+        columns = self.text + (self.placeholders if self.cross_attention else self.images) + self.all_segments
         outside = sorted({p for row in columns for p in row if not 0 <= p < self.length})
         if outside:
             raise RegionError(
@@ -62,12 +65,18 @@ class Layout:
         """For each batch row, the first position after its last image; 0 where it has no image."""
         return tuple(1 + max(row, default=-1) for row in (self.placeholders if self.cross_attention else self.images))
 
+    @property
+    def all_segments(self) -> Rows:
+        """For each batch row, the positions of all its passages; () where no row has passages."""
+        return tuple(tuple(position for segment in row for position in segment) for row in self.segments)
+
     behind_images = renamed_attribute("behind_images", "after_images")
 
     def __repr__(self) -> str:
         kind = "image keys" if self.cross_attention else "image tokens"
         images = f"{sum(map(len, self.sizes))} images, {_count(self.images)} {kind}"
-        return f"Layout of {self.n_rows} rows x {self.length} positions, {images}"
+        segments = f", {sum(map(len, self.segments))} segments of text" if self.segments else ""
+        return f"Layout of {self.n_rows} rows x {self.length} positions, {images}{segments}"
 
 
 @dataclass(frozen=True, repr=False)

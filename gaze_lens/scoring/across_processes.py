@@ -16,13 +16,13 @@ from torch import Tensor
 from gaze_lens.data.picture_digests import image_digest
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Source
 from gaze_lens.runs.processes import gathered, launched, world_group
 from gaze_lens.scoring.gaze_score import Sample, indices_of_shard, score_strips, scores_of, stacked, widest
 
 
 def score_heads(
-    model: Model, strips: Sequence[Picture], *, at: str = "prompt", batch_size: int = 1, progress: bool = True,
+    model: Model, strips: Sequence[Source], *, at: str = "prompt", batch_size: int = 1, progress: bool = True,
     **options: Any,
 ) -> HeadScores:  # fmt: skip
     """`gl.score_heads`, with the strips shared out over all ranks; every rank gets the scores of all strips.

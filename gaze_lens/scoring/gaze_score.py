@@ -1,6 +1,7 @@
 """Gaze scores: which heads look at the panel that a question is about.
 
     scores = gl.score_heads(model, gl.comics.synthetic(20, seed=0))
+    scores = gl.score_heads(model, [gl.passages([...]), ...])      # over segments of text
     print(scores); heads = scores.top(10)
 
 Gandikota and Bau 2026, "Gaze score": for every panel k the model is asked what happens in it, and each head's
@@ -8,7 +9,7 @@ post-softmax attention is summed over the image tokens of every panel j.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +29,7 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
+from gaze_lens.regions.segments import Passages, Source, ask_segment
 from gaze_lens.runs.shards import Shard
 from gaze_lens.whole_numbers import is_count
 
@@ -37,9 +39,9 @@ Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, a
 
 def score_heads(
     model: Model,
-    strips: Sequence[Picture],
+    strips: Sequence[Source],
     *,
-    prompts: Prompts = ask,
+    prompts: Prompts | None = None,
     at: str = "prompt",
     batch_size: int = 1,
     share_prefix: bool = True,
@@ -48,11 +50,12 @@ def score_heads(
 ) -> HeadScores:
     """Score every head on strips whose regions are asked about one by one.
 
-    strips: pictures with named regions, in the order in which they are asked about. prompts: a function that returns
-        the question about region k, counted from zero; or a list.
+    strips: pictures with named regions, in the order in which they are asked about; or `gl.passages`, whose segments
+        stand in the place of regions. prompts: a function that returns the question about region k, counted from zero;
+        or a list. By default `gl.comics.ask`, and of passages "What is said in segment {k + 1}?".
     at: "prompt" reads the attention of the last prompt token, as the paper does; "answer" the mean over the positions
-        that predict the answer, teacher-forced with the strips' captions (for models whose first answer token does not
-        need the image).
+        that predict the answer, teacher-forced with the strips' captions, or the passages (for models whose first
+        answer token does not need the image).
     batch_size: strips that run together. More than one is faster on a GPU only, and only for strips with equally many
         regions. Each image is encoded once; no full pattern is ever stored.
     share_prefix: run the common beginning of a strip's prompts, which includes the image, once for all its questions.
@@ -70,9 +73,9 @@ def score_heads(
 
 def score_strips(
     model: Model,
-    strips: Sequence[Picture],
+    strips: Sequence[Source],
     *,
-    prompts: Prompts = ask,
+    prompts: Prompts | None = None,
     at: str = "prompt",
     batch_size: int = 1,
     share_prefix: bool = True,
@@ -83,9 +86,10 @@ def score_strips(
 
     shard: only the strips that `indices_of_shard` lists.
     """
-    n_strips = 0 if isinstance(strips, Picture) else len(strips)  # a single picture is not a list of strips
+    n_strips = 0 if isinstance(strips, Source) else len(strips)  # a single picture is not a list of strips
     indices = indices_of_shard(n_strips, batch_size, shard)
-    questions = _questions(prompts, _check(strips, indices, at))
+    largest, default = _check(strips, indices, at)
+    questions = _questions(default if prompts is None else prompts, largest)
     with tqdm(total=len(indices), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for start in range(0, len(indices), batch_size):
             batch = [strips[index] for index in indices[start : start + batch_size]]
@@ -150,20 +154,25 @@ def scores_of(
     return HeadScores(samples, model, fingerprint, provenance)
 
 
-def _check(strips: Sequence[Picture], indices: Sequence[int], at: str) -> int:
-    """The largest number of regions. Each strip is read once for it, as it may be on disk."""
+def _check(strips: Sequence[Source], indices: Sequence[int], at: str) -> tuple[int, Callable[[int], str]]:
+    """The largest number of regions, and the default question. Each strip is read once, as it may be on disk."""
     if at not in ("prompt", "answer"):
         raise InputError(f'at={at!r} was given; give "prompt" or "answer".')
-    largest = 0
+    largest, kinds = 0, set()
     for index in indices:
         strip = strips[index]
+        kinds.add(isinstance(strip, Passages))
+        if len(kinds) > 1:
+            raise InputError("Pictures and passages were given together; score heads on one kind at a time.")
         if len(getattr(strip, "regions", ())) < 2:
-            raise RegionError(f"Strip {index} has fewer than two named regions; make strips with gl.comics.strip.")
+            raise RegionError(
+                f"Strip {index} has fewer than two named regions; make strips with gl.comics.strip, or gl.passages."
+            )
         missing = [name for name in strip.regions if not strip.captions.get(name)] if at == "answer" else []
         if missing:
             raise InputError(f'Strip {index} has no caption for {missing}; at="answer" needs one for every region.')
         largest = max(largest, len(strip.regions))
-    return largest
+    return largest, ask_segment if True in kinds else ask
 
 
 def _questions(prompts: Prompts, n_regions: int) -> list[str]:
@@ -180,27 +189,46 @@ def _questions(prompts: Prompts, n_regions: int) -> list[str]:
 
 
 def _inputs(
-    model: Model, strips: Sequence[Picture], questions: Sequence[str], n_rows: Sequence[int], at: str
+    model: Model,
+    strips: Sequence[Source],
+    questions: Sequence[str],
+    n_rows: Sequence[int],
+    at: str,
 ) -> VLMInputs:
     """One batch: every strip once for each of its regions, its image encoded once.
 
     n_rows: of each strip; where it has fewer regions, its last row is repeated. All images go through the vision tower
     together; after that, only one strip's pixels are in memory at a time.
     """
-
-    def captions(strip: Picture) -> list[str]:
-        return [strip.captions[name] for name in strip.regions]
-
+    if isinstance(strips[0], Passages):
+        return _inputs_of_text(model, strips, questions, n_rows, at)
     encoded = None
     if len(strips) > 1:
-        answers = [captions(strip)[0] for strip in strips] if at == "answer" else None
+        answers = [_captions(strip)[0] for strip in strips] if at == "answer" else None
         encoded = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
     rows = []
     for strip, n in zip(strips, n_rows, strict=True):
-        answers = captions(strip) if at == "answer" else None
-        variants = prepare_variants(model, strip, questions[: len(strip.regions)], answers, reuse=encoded)
+        answers = _captions(strip) if at == "answer" else None
+        variants = prepare_variants(
+            model, cast(Picture, strip), questions[: len(strip.regions)], answers, reuse=encoded
+        )
         rows += variants + variants[-1:] * (n - len(variants))
     return concatenated(rows)
+
+
+def _inputs_of_text(
+    model: Model, passages: Sequence[Source], questions: Sequence[str], n_rows: Sequence[int], at: str
+) -> VLMInputs:
+    """The same for passages: without images, all rows are prepared at once."""
+    pairs = zip(passages, n_rows, strict=True)
+    order = [(one, min(k, len(one.regions) - 1)) for one, n in pairs for k in range(n)]
+    answers = [_captions(one)[k] for one, k in order] if at == "answer" else None
+    return model.prepare([one for one, _ in order], [questions[k] for _, k in order], answers=answers)
+
+
+def _captions(strip: Source) -> list[str]:
+    """The captions of a strip's regions, in their order."""
+    return [strip.captions[name] for name in strip.regions]
 
 
 @torch.no_grad()
@@ -210,12 +238,13 @@ def _masses(model: Model, inputs: VLMInputs, at: str, size: int | None) -> Float
     size: how many neighbouring rows may share a prefix; None where every row runs in full.
     """
     last = ((inputs.last_position,),) * inputs.n_rows
+    cross_attention = inputs.layout.cross_attention and not inputs.passages
     rows: Sequence[Sequence[int]] = inputs.answer_positions if at == "answer" else last
     member = membership(inputs)
     split = None if size is None else SharedPrefixBatch.of(inputs, size, [min(row) for row in rows])
     if split is not None:
         rows, member = split.columns(rows), split.shared_columns(member)
-    reader, by_layer = _reader(rows, member, inputs.layout.cross_attention)
+    reader, by_layer = _reader(rows, member, cross_attention)
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     hooks = [(name, reader) for name in names if name in model.hook_dict]  # a layer without softmax has no pattern
     if split is None:
@@ -237,14 +266,14 @@ def _reader(
     """A reader of query positions, and the dictionary that it fills: layer -> their mean mass on regions.
 
     rows: the query positions of each row. A row of the forward holds a group of these rows, side by side, all groups
-    with equally many. cross_attention: whether the image is among the keys of cross-attention layers.
+    with equally many. cross_attention: whether the regions are keys of cross-attention layers.
     """
     by_layer: dict[int, Tensor] = {}
     size = len(rows) // len(member)
     groups = [rows[first : first + size] for first in range(0, len(rows), size)]
 
     def read(weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
-        if place.cross_attention != cross_attention:  # there is no image among these keys
+        if place.cross_attention != cross_attention:  # there is no region among these keys
             return
         keys = member[:, place.keys.start : place.keys.stop].to(weights.device)  # a sliding cache drops the oldest
         masses = torch.einsum("ghqk,gkr->ghqr", weights[..., : keys.shape[1]].float(), keys)
@@ -257,7 +286,9 @@ def _reader(
 
 
 def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
-    """1 where a key of the prompt is an image token of a region of the row's picture, else 0."""
+    """1 where a key of the prompt is a token of a region of the row's picture, or of a segment of its text; else 0."""
+    if inputs.passages:
+        return _segment_membership(inputs)
     names = [[name for picture in pictures for name in picture.regions] for pictures in inputs.pictures]
     member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(len, names)))
     for tokens in inputs.image_tokens:
@@ -265,4 +296,13 @@ def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
         for name in picture.regions:
             positions = list(inputs.positions_of(name, row=tokens.row, image=tokens.image))
             member[tokens.row, positions, names[tokens.row].index(name)] = 1.0
+    return member
+
+
+def _segment_membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
+    """1 where a position of the prompt is a token of a passage, else 0."""
+    member = torch.zeros(inputs.n_rows, inputs.layout.length, max(map(len, inputs.layout.segments)))
+    for row, segments in enumerate(inputs.layout.segments):
+        for index, positions in enumerate(segments):
+            member[row, list(positions), index] = 1.0
     return member

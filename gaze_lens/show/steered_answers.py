@@ -87,10 +87,13 @@ def steering(picture: Picture, baseline: Any, steered: Mapping[str, Any]) -> Plo
     (`gaze_lens.text.caption_matching.best_match`).
     data: "targets"; "baseline"; "texts"; "described", the region that each text describes best, or None; "hits".
     The last two are None without captions.
-    Raises InputError where there is no steered text, RegionError for a region that the picture does not have.
+    Raises InputError where there is no steered text, or no picture; RegionError for a region that the picture does not
+    have.
     """
     if not steered:
         raise InputError("There is no steered text to show: give a mapping such as {'panel 4': text}.")
+    if not isinstance(picture, Picture):
+        raise InputError(f"{picture!r:.80} was given to show beside the texts; expected a gl.Picture.")
     for name in steered:
         picture.region(name)
     rows = [_row(picture, None, str(baseline)), *(_row(picture, name, str(text)) for name, text in steered.items())]

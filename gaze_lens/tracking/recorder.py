@@ -1,4 +1,4 @@
-"""`gl.track`: generate, and record at every step how much attention the heads pay to each region.
+"""`gl.track`: generate, and record at every step how much attention the heads pay to each region, or segment of text.
 
 A few numbers are stored for each step and head: bytes, where whole patterns would take gigabytes.
 """
@@ -36,7 +36,8 @@ def track(
     """`trajectory = gl.track(model, inputs, heads)`: generate, and record where the heads look, token by token.
 
     inputs: one row. heads: a HeadSet, or what makes one.
-    regions: names, shapes, boxes in original pixels, or `Region`s of these inputs; by default all named ones.
+    regions: names, shapes, boxes in original pixels, or `Region`s of these inputs; by default all named ones. Those of
+        `gl.passages` are segments of text. All must be parts of the same thing: the images, all segments, or one text.
     weighted: multiply the attention on each image token by the norm of its value vector in the head's KV group
         (Gandikota and Bau 2026, after Kobayashi et al. 2020). A token with much attention and a small value vector adds
         little to the head's output. The vector is that before the output projection.
@@ -53,11 +54,12 @@ def track(
     tracked = _regions(inputs, regions)
     if weighted:
         refuse_held(model, options, "The length of value vectors")
-    norms = ValueNorms(model, heads.by_layer(), n_keys=inputs.layout.n_keys) if weighted else None
+    n_keys = inputs.layout.n_keys if tracked[0].cross_attention else inputs.layout.length
+    norms = ValueNorms(model, heads.by_layer(), n_keys=n_keys) if weighted else None
     recorder = _Recorder(inputs, heads, tracked, norms)
     hooks = [*options.pop("fwd_hooks", ()), *recorder.hooks()]
     generation = model.generate(inputs, fwd_hooks=hooks, **options)
-    captions = {name: line for picture in inputs.pictures[0] for name, line in picture.captions.items()}
+    captions = {name: line for source in inputs.sources[0] for name, line in source.captions.items()}
     names = tuple(region.name for region in tracked)
     return Trajectory(
         **recorder.numbers(generation.n_steps),
@@ -74,13 +76,20 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
     if inputs.n_rows != 1:
         raise InputError(f"track follows one text; these inputs have {inputs.n_rows} rows. Prepare one prompt.")
     if regions is None:
-        regions = [name for picture in inputs.pictures[0] for name in picture.regions]
+        regions = [name for source in inputs.sources[0] for name in source.regions]
     regions = [regions] if isinstance(regions, str | Region) else regions
     if not len(regions):
-        raise InputError("There is no region to track; name regions in a gl.Picture, or pass regions=[...].")
+        raise InputError(
+            "There is no region to track; name regions in a gl.Picture, or pass regions=[...], or give gl.passages."
+        )
     tracked = [region if isinstance(region, Region) else inputs.region(region) for region in regions]
     for region in tracked:
         region.check(inputs.layout)
+        if (region.surroundings, region.cross_attention) != (tracked[0].surroundings, tracked[0].cross_attention):
+            raise InputError(
+                f"Regions '{tracked[0].name}' and '{region.name}' are parts of different things (images, segments, or "
+                "other texts), and mass is compared within one. Give regions= of one kind, spans with the same around=."
+            )
     names = [region.name for region in tracked]
     if len(set(names)) < len(names):
         raise InputError(f"Two of the regions {names} have one name; give each once, or name them in a gl.Picture.")
@@ -90,19 +99,21 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
 class _Recorder:
     """Hooks that read the attention on image tokens and on the sink at each step, and sum it by region.
 
+    Where the regions are of text, the tokens that they are a part of stand in the place of image tokens.
     keys: the positions of the image tokens, then that of the first text token, which is the sink.
     member: [image token, region], 1 where the token is in the region; the last column is 1 for all tokens.
     """
 
     def __init__(self, inputs: VLMInputs, heads: HeadSet, regions: list[Region], norms: ValueNorms | None) -> None:
         layout = inputs.layout
-        image = torch.tensor(layout.images[0])
-        self.keys: Int[Tensor, " key"] = torch.tensor([*layout.images[0], min(layout.text[0])])
+        (surroundings,) = regions[0].surroundings
+        image = torch.tensor(surroundings)
+        self.keys: Int[Tensor, " key"] = torch.tensor([*surroundings, min(layout.text[0])])
         self.member = torch.ones(len(image), len(regions) + 1)
         for index, region in enumerate(regions):
             self.member[:, index] = torch.isin(image, torch.tensor(region.positions[0])).float()
         self.heads, self.norms, self.last = heads, norms, inputs.last_position
-        cross_attention = torch.tensor([layout.cross_attention] * len(image) + [False])
+        cross_attention = torch.tensor([regions[0].cross_attention] * len(image) + [False])
         purpose = "track follows one text"
         self.reader = RegionReader(heads, self.keys, cross_attention, self._reduce, purpose=purpose)
 

@@ -37,7 +37,8 @@ class Trajectory:
 
     The numbers of a step are those of the query that produced its token; it is at the position before the token.
     mass: attention mass on each region, 0-1 (times value norms if `weighted`).
-    on_image: attention mass on all image tokens, 0-1 (times value norms if `weighted`).
+    on_image: attention mass on all image tokens, 0-1 (times value norms if `weighted`); where the regions are of text,
+        on all that they are a part of, such as all segments of `gl.passages`. So is the entropy.
     entropy: of the attention among the image tokens, in bits: 0 where all of it is on one token, log2 of their number
         where it is even; NaN where none is on the image.
     sink: attention mass on the first text token of the prompt, 0-1, never weighted; 0 in cross-attention layers, whose

@@ -9,16 +9,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from gaze_lens.errors import JudgeError
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Passages, Source
 
 
 @dataclass(frozen=True)
 class Description:
-    """A text, the name of the region that it should describe, and the picture, with its captions if any."""
+    """A text, the name of the region that it should describe, and the picture or passages, with captions if any."""
 
     text: str
     target: str
-    picture: Picture
+    picture: Source
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def attempt(judge: Judge, description: Description) -> Judgement:
         return Judgement(None, None, error=str(error))
 
 
-def crop(picture: Picture, name: str) -> Image.Image:
-    """The part of the picture inside a region's bounds, rounded outwards to full pixels."""
+def crop(picture: Source, name: str) -> Image.Image:
+    """The part of the picture inside a region's bounds, rounded outwards to full pixels. JudgeError for passages."""
+    if isinstance(picture, Passages):
+        raise JudgeError("Passages of text have no picture to look at; use a judge that compares texts (CaptionMatch).")
     box = picture.region(name).bounds
     width, height = picture.image.size
     left, upper = max(0, math.floor(box.x0)), max(0, math.floor(box.y0))

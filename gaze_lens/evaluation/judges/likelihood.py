@@ -15,7 +15,7 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.weights_digest import sampled_digest, weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import log_probabilities
-from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.segments import Source
 from gaze_lens.text.caption_matching import is_junk, lead_of
 from gaze_lens.whole_numbers import is_count
 
@@ -37,7 +37,7 @@ class LikelihoodJudge(Judge):
         if margin < 0 or not is_count(batch_size):
             raise InputError(f"margin={margin}, batch_size={batch_size}: give a margin of 0 or more, 1 row or more.")
         self.model, self.prompt, self.margin, self.batch_size = model, prompt, margin, batch_size
-        self._encoding: tuple[Picture, VLMInputs] | None = None  # of the last picture
+        self._encoding: tuple[Source, VLMInputs] | None = None  # of the last picture
 
     def __repr__(self) -> str:
         return self._named(weights_digest(self.model))
@@ -101,7 +101,7 @@ class LikelihoodJudge(Judge):
         return Judgement(best, best == target, lead, {"log-probability": likelihoods})
 
     @torch.no_grad()
-    def log_probabilities(self, picture: Picture, texts: Sequence[str]) -> Float[Tensor, "text region"]:
+    def log_probabilities(self, picture: Source, texts: Sequence[str]) -> Float[Tensor, "text region"]:
         """log p(text | region alone, prompt) in nats, summed over the text's tokens.
 
         Raises InputError and ImageError as `model.prepare` does, and JudgeError if a probability is not a number.
@@ -121,7 +121,7 @@ class LikelihoodJudge(Judge):
             raise JudgeError("The model's probabilities are no numbers (NaN or infinite); try float32.")
         return sums.reshape(len(texts), n_regions).cpu()
 
-    def _encoded(self, picture: Picture) -> VLMInputs:
+    def _encoded(self, picture: Source) -> VLMInputs:
         """Inputs that show each region alone, with their images encoded; of the last picture they are stored."""
         if self._encoding is None or self._encoding[0] is not picture:
             crops = [crop(picture, name) for name in picture.regions]
