@@ -1,5 +1,6 @@
 """Families whose views have grids of different shapes: token maps, numbers of tokens, and encoding against pixels."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_geometry_follows_the_processors_settings(name, settings):
     finally:
         for key, value in before.items():
             setattr(example.processor.image_processor, key, value)
+
+
+@pytest.mark.parametrize("name", ["MiniCPM-V 4.6", "MiniCPM-V 4.7"])
+def test_minicpm_with_four_times_the_tokens(name):
+    example = copy.deepcopy(Example.of(name))
+    example.processor.image_processor.downsample_mode = "4x"
+    example.hf_model.config.downsample_mode = example.unmixed.config.downsample_mode = "4x"
+    for more, fewer in zip(views_of(example), views_of(Example.of(name)), strict=True):
+        assert 3 * sum(fewer) < sum(more) < 5 * sum(fewer)  # sides are rounded to a token's
+    check_by_painting(example, [[noise(112, 84)]], ["look"], side=8)
+    inputs = example.prepare([[noise(112, 84)]], ["look"])
+    assert encoded_difference(example, inputs) == 0
 
 
 def test_lfm2_vl_names_its_tiles_in_the_text_as_the_map_has_them():
