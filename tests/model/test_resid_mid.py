@@ -130,11 +130,14 @@ def test_a_hook_may_run_the_model(model):
             torch.testing.assert_close(at_real(logits, inputs), at_real(expected, inputs), atol=2e-5, rtol=0)
 
 
+READ = [f"blocks.1.hook_{name}" for name in ("resid_pre", "attn_out", "resid_mid")]
+
+
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 def test_where_a_layer_goes_on_after_its_mlp_it_can_only_be_read(shelf, direction):
     model, _ = shelf.get("Gemma 4")
     inputs = padded(model)
-    _, cache = model.run_with_cache(inputs, names_filter=lambda name: name.startswith("blocks.1.hook"))
+    _, cache = model.run_with_cache(inputs, names_filter=READ)
     summed = cache["resid_pre", 1] + cache["attn_out", 1]
     torch.testing.assert_close(cache["resid_mid", 1], summed, atol=1e-5, rtol=0)
     model.add_hook(MID, add(1.0), direction)

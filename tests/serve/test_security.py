@@ -2,7 +2,7 @@
 
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 
 import pytest
@@ -120,6 +120,10 @@ def half_sent(server, number, before=""):
     try:
         for connection in connections:
             connection.sendall((before + HALF).replace("HOST", f"127.0.0.1:{server.port}").encode())
+        if before:
+            for connection in connections:  # requests that are being answered are no idle connections: let them end
+                with suppress(ConnectionResetError):
+                    connection.recv(1)
         yield connections
     finally:
         for connection in connections:
