@@ -1,5 +1,6 @@
 """Conversations, and what Hugging Face's own `processor.apply_chat_template(..., tokenize=True)` makes of them."""
 
+import torch
 from jinja2 import TemplateError
 
 PICTURE = {"type": "image"}
@@ -68,6 +69,11 @@ def without_template(processor, conversation, images):
     words = texts_of(conversation)[-1]
     made = processor(images=images, text=processor.image_token * len(images) + words, return_tensors="pt")
     return {name: tensor for name, tensor in made.items() if name != "labels"}
+
+
+def same(tensors, expected):
+    """Whether two mappings have the same tensors."""
+    return tensors.keys() == expected.keys() and all(torch.equal(tensor, tensors[k]) for k, tensor in expected.items())
 
 
 def in_every_form(make, conversation):

@@ -24,7 +24,7 @@ from comparison import compare, page, summary
 HERE = Path(__file__).parent
 USES_A_MODEL = re.compile(r"boot_transformers\(|\b(distil)?gpt2_bridge")
 NOT_OURS = re.compile(r"_adapter\.py$|/(mps|benchmarks)/|multi_gpu")  # one architecture, other devices, their own speed
-MINUTES = 10  # for one pass over the tests, which takes 5 of one core
+MINUTES = 30  # of the processor, for one pass over the tests
 KINDS = ("plain", "ours", "image")
 
 

@@ -24,7 +24,8 @@ ANY_MODEL = {
     "gpt2", "gpt2-small", "openai-community/gpt2", "distilgpt2", "hf-internal-testing/tiny-random-gpt2",
     "hyper-accel/tiny-random-gpt2", "EleutherAI/pythia-14m", "EleutherAI/pythia-70m", "roneneldan/TinyStories-1M",
 }  # fmt: skip
-SECONDS = 20  # for one test
+SECONDS = 20  # of the processor, for one test
+WAITING = 180  # seconds on the clock, for one test
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -96,11 +97,13 @@ class StandIn:
     def pytest_runtest_protocol(self, item: Any) -> Any:
         """Run one test within its time; keep its outcome if it used the model."""
         before = self.booted
-        if time.process_time() > self.end:
-            item.session.shouldstop = "time is up"
         yield
         if self.booted == before and self.fixtures.isdisjoint(self.used):
             self.results.pop(item.nodeid, None)
+        if time.process_time() > self.end:
+            item.session.shouldstop = "time is up"
+            for later in item.session.items[item.session.items.index(item) + 1 :]:
+                self.results[later.nodeid] = {"outcome": "not begun", "error": "", "seconds": 0}
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_setup(self, item: Any) -> Any:
@@ -110,15 +113,18 @@ class StandIn:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self) -> Any:
-        """A test that takes too long fails."""
+        """A test that takes too long is stopped."""
 
         def too_long(*_: Any) -> None:
-            raise TimeoutError(f"took more than {SECONDS} s")
+            raise TooLong(f"took more than {SECONDS} s of the processor, or {WAITING} s in all")
 
-        signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(SECONDS)
+        limits = ((signal.SIGPROF, signal.ITIMER_PROF, SECONDS), (signal.SIGALRM, signal.ITIMER_REAL, WAITING))
+        for number, timer, seconds in limits:
+            signal.signal(number, too_long)
+            signal.setitimer(timer, seconds)
         yield
-        signal.alarm(0)
+        for _, timer, _ in limits:
+            signal.setitimer(timer, 0)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
@@ -126,15 +132,27 @@ class StandIn:
         report = (yield).get_result()
         known = self.results.get(item.nodeid)
         if known is None or known["outcome"] == "passed":
-            error = (
-                call.excinfo and f"{call.excinfo.type.__module__}.{call.excinfo.type.__name__}: {call.excinfo.value}"
-            )
             seconds = (known["seconds"] if known else 0) + report.duration
-            self.results[item.nodeid] = {"outcome": report.outcome, "error": error or "", "seconds": round(seconds, 2)}
+            self.results[item.nodeid] = {"outcome": report.outcome, "error": "", "seconds": round(seconds, 2)}
+            if call.excinfo:
+                self.results[item.nodeid] |= _failure(call.excinfo)
 
     def pytest_sessionfinish(self) -> None:
         """Write the outcomes."""
         self.outcomes.write_text(json.dumps(self.results, indent=1))
+
+
+class TooLong(Exception):
+    """A test took more than its time."""
+
+
+def _failure(raised: pytest.ExceptionInfo) -> dict[str, str]:
+    """What a test raised, and where: the last lines of the trace, for whoever looks for the reason."""
+    failure = {
+        "error": f"{raised.type.__module__}.{raised.type.__name__}: {raised.value}",
+        "trace": "\n".join(str(raised.getrepr(style="short")).splitlines()[-40:]),
+    }
+    return {**failure, "outcome": "stopped"} if raised.type is TooLong else failure
 
 
 def _loader(original: Any, part: int) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jinja2 import TemplateError
+from hugging_face_prompts import CONVERSATIONS, in_every_form, same, texts_of, theirs, without_template
 from painting import noise
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -25,28 +25,7 @@ from gaze_lens.regions.picture import Picture, panels
 FOLDER = os.environ.get("GAZE_LENS_CHECKPOINTS")
 WITHOUT_TEMPLATE = ("paligemma2-3b-pt-224",)
 CUT = ("llava-1.5-7b-hf",)  # the processor cuts the ends of a strip away
-PART = {"type": "image"}
 pytestmark = pytest.mark.slow
-
-
-def text(words):
-    return {"type": "text", "text": words}
-
-
-def turn(role, content):
-    return {"role": role, "content": content}
-
-
-QUESTION = {"role": "user", "content": [PART, text("What is this?")]}
-CONVERSATIONS = {
-    "one image": (1, [QUESTION]),
-    "two images": (2, [{"role": "user", "content": [PART, PART, text("Compare.")]}]),
-    "text between": (2, [{"role": "user", "content": [text("Look"), PART, text("and"), PART, text("Compare.")]}]),
-    "system": (1, [{"role": "system", "content": [text("Be brief.")]}, QUESTION]),
-    "system as a text": (1, [{"role": "system", "content": "Be brief."}, QUESTION]),
-    "history": (1, [QUESTION, turn("assistant", [text("A cat.")]), turn("user", [text("Why?")])]),
-    "history as texts": (1, [QUESTION, turn("assistant", "A cat."), turn("user", "Why?")]),
-}  # fmt: skip
 NOT_IN_TEMPLATE = {("Llama-3.2-11B-Vision", "system"), ("Llama-3.2-11B-Vision", "system as a text")}
 
 
@@ -70,23 +49,6 @@ class Checkpoint:
         self.plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = gl.HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
-
-    def theirs(self, conversation, images):
-        """The tensors of plain Hugging Face."""
-        if self.name in WITHOUT_TEMPLATE:
-            words = conversation[0]["content"][-1]["text"]
-            return self.processor(
-                images=images, text=self.processor.image_token * len(images) + words, return_tensors="pt"
-            )
-        remaining = iter(images)
-        with_images = [
-            {**m, "content": [p if p["type"] == "text" else {**p, "image": next(remaining)} for p in m["content"]]}
-            if isinstance(m["content"], list) else m
-            for m in conversation
-        ]  # fmt: skip
-        return self.processor.apply_chat_template(
-            with_images, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
 
 
 @pytest.fixture(scope="module", params=names() if FOLDER is not None else [])
@@ -133,42 +95,15 @@ def test_prompts_are_those_of_hugging_face(checkpoint, name):
         return
     ours = checkpoint.model.prepare([images], [conversation])
     said = checkpoint.processor.decode(ours.input_ids[0])
-    texts = [p for m in conversation for p in ([m["content"]] if isinstance(m["content"], str) else m["content"])]
-    for part in texts:
-        words = part if isinstance(part, str) else part.get("text", "")
-        assert words in said
+    assert all(words in said for words in texts_of(conversation))
     assert "'type'" not in said
     beginning = ours.input_ids[0, :2].tolist()
     assert beginning != [checkpoint.processor.tokenizer.bos_token_id] * 2
-    same = same_form(checkpoint, conversation, ours, images)
-    assert same, "in no form of its contents does the conversation give the same tensors in Hugging Face"
-
-
-def same_form(checkpoint, conversation, ours, images):
-    """Whether Hugging Face makes the same of the conversation, as it is given or with contents of the other form."""
-    as_parts = [
-        {**m, "content": [text(m["content"])] if isinstance(m["content"], str) else m["content"]} for m in conversation
-    ]
-    as_texts = [
-        {
-            **m,
-            "content": m["content"][0]["text"]
-            if len(m["content"]) == 1 and "text" in m["content"][0]
-            else m["content"],
-        }
-        for m in as_parts
-    ]
-    mixed = [one if one["role"] == "system" else other for one, other in zip(as_texts, as_parts, strict=True)]
-    for form in (conversation, as_parts, as_texts, mixed):
-        try:
-            expected = checkpoint.theirs(form, images)
-        except (TypeError, ValueError, AttributeError, TemplateError):
-            continue
-        if expected.keys() - {"labels"} == ours.tensors.keys() and all(
-            torch.equal(tensor, ours.tensors[key]) for key, tensor in expected.items() if key != "labels"
-        ):
-            return True
-    return False
+    make = without_template if checkpoint.name in WITHOUT_TEMPLATE else theirs
+    forms = in_every_form(lambda form: make(checkpoint.processor, form, images), conversation)
+    assert any(same(ours.tensors, form) for form in forms), (
+        "in no form of its contents does the conversation give the same tensors in Hugging Face"
+    )
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from painting import Example, check_by_painting, check_counts, encoded_difference, entering, noise, painted
+from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, entering, noise, painted
 from PIL import Image
 
 from gaze_lens.errors import ImageError, InputError, ModelError
@@ -21,15 +21,11 @@ PAINTED = {  # a token's side in the resized picture, and the reach of the resam
     "SmolVLM": {"side": 16, "taps": 9},
     "Llama 4": {"side": 14, "taps": 1},
     "Ovis2": {"side": 16, "taps": 2},
+    "LFM2-VL": {"side": 16, "taps": 1},  # its views, and MiniCPM-V's, have grids of different shapes
+    "MiniCPM-V 4.6": {"side": 16, "taps": 2},
+    "MiniCPM-V 4.7": {"side": 16, "taps": 2},
 }
-PAINTED_SIZES = {
-    "very wide": (1900, 41),
-    "very tall": (43, 700),
-    "tiny": (31, 29),
-    "larger than the limit": (601, 433),
-    "exact multiple": (112, 84),
-    "odd": (97, 61),
-}
+PAINTED_SIZES = {**SIZES, "very wide": (1900, 41), "very tall": (43, 700), "tiny": (31, 29)}
 BATCH = [[(112, 60)], [(56, 130), (90, 90)]]
 PROMPTS = ["a much longer prompt " * 4, "short"]
 

@@ -1,4 +1,4 @@
-"""Families whose views have grids of different shapes: token maps, numbers of tokens, and encoding against pixels."""
+"""Families whose views have grids of different shapes: their settings. `test_geometry_tiles.py` paints them."""
 
 import copy
 import dataclasses
@@ -6,40 +6,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from painting import SIZES, Example, check_by_painting, check_counts, encoded_difference, noise
+from painting import Example, check_by_painting, encoded_difference, noise
 
 from gaze_lens.errors import ImageError, ModelError
 
-PAINTED = {  # a token's side in the resized picture, and the resampler's reach
-    "LFM2-VL": {"side": 16, "taps": 1}, "MiniCPM-V 4.6": {"side": 16, "taps": 2},
-    "MiniCPM-V 4.7": {"side": 16, "taps": 2},
-}  # fmt: skip
-BATCH = [[(112, 60)], [(56, 130), (90, 90)]]
-PROMPTS = ["a much longer prompt " * 4, "short"]
-PAINTED_SIZES = {**SIZES, "very wide": (1900, 41), "very tall": (43, 700), "tiny": (31, 29)}
-
-
-@pytest.mark.parametrize("size", PAINTED_SIZES.values(), ids=PAINTED_SIZES)
-@pytest.mark.parametrize("name", PAINTED)
-def test_painting_a_tokens_box_changes_that_token_most_and_far_tokens_never(name, size):
-    check_by_painting(Example.of(name), [[noise(*size)]], ["look"], **PAINTED[name])
-
-
-@pytest.mark.parametrize("at", [(0, 0), (1, 0), (1, 1)])
-@pytest.mark.parametrize("name", PAINTED)
-def test_painting_in_a_left_padded_batch_where_one_prompt_has_two_images(name, at):
-    rows = [[noise(*size, seed=size[0]) for size in row] for row in BATCH]
-    check_by_painting(Example.of(name), rows, PROMPTS, at, **PAINTED[name])
-
-
-@pytest.mark.parametrize("name", PAINTED)
-def test_counts_and_encoding_in_a_left_padded_batch(name):
-    example = Example.of(name)
-    inputs = example.prepare([[noise(*size, seed=size[0]) for size in row] for row in BATCH], PROMPTS)
-    check_counts(example, inputs)
-    assert not inputs.tensors["attention_mask"].all(), "no row is padded"
-    assert encoded_difference(example, inputs) == 0
-    assert encoded_difference(example, inputs, apart=True) < 1e-5
+TAPS = {"LFM2-VL": 1, "MiniCPM-V 4.6": 2, "MiniCPM-V 4.7": 2}  # the reach of their resamplers
 
 
 def views_of(example, sizes=((112, 84), (128, 64), (60, 60), (30, 250))):
@@ -72,7 +43,7 @@ def test_geometry_follows_the_processors_settings(name, settings):
         for key, value in settings.items():
             setattr(example.processor.image_processor, key, value)
         assert views_of(example) != default
-        check_by_painting(example, [[noise(112, 84)]], ["look"], **PAINTED[name])
+        check_by_painting(example, [[noise(112, 84)]], ["look"], side=16, taps=TAPS[name])
     finally:
         for key, value in before.items():
             setattr(example.processor.image_processor, key, value)

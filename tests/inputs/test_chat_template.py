@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hugging_face_prompts import CONVERSATIONS, QUESTION, same, theirs, turn
 from painting import noise
 from tokenizers import processors
 
@@ -28,26 +29,6 @@ CONTENTS = {
     + OF_PARTS
     + "{% endif %}",
 }
-PICTURE = {"type": "image"}
-
-
-def text(words):
-    return {"type": "text", "text": words}
-
-
-QUESTION = {"role": "user", "content": [PICTURE, text("What is this?")]}
-CONVERSATIONS = {
-    "one": [QUESTION],
-    "two images": [{"role": "user", "content": [PICTURE, text("and"), PICTURE, text("Compare.")]}],
-    "system": [{"role": "system", "content": [text("Be brief.")]}, QUESTION],
-    "system as a text": [{"role": "system", "content": "Be brief."}, QUESTION],
-    "history": [
-        QUESTION,
-        {"role": "assistant", "content": [text("A cat.")]},
-        {"role": "user", "content": [text("Why?")]},
-    ],
-    "history as texts": [QUESTION, {"role": "assistant", "content": "A cat."}, {"role": "user", "content": "Why?"}],
-}  # fmt: skip
 
 
 def template(contents, begin=""):
@@ -81,30 +62,15 @@ def config(qwen):
     return SimpleNamespace(image_token_id=qwen.processor.image_token_id)
 
 
-def theirs(processor, conversation, images):
-    """What Hugging Face makes of a conversation whose images are in it."""
-    remaining = iter(images)
-    with_images = [
-        {**m, "content": [p if p["type"] == "text" else {**p, "image": next(remaining)} for p in m["content"]]}
-        if isinstance(m["content"], list) else m
-        for m in conversation
-    ]  # fmt: skip
-    return processor.apply_chat_template(
-        with_images, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-    )
-
-
 @pytest.mark.parametrize(("in_template", "by_tokenizer"), list(itertools.product([False, True], repeat=2)))
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_prompts_are_those_of_hugging_face(make, config, qwen, in_template, by_tokenizer, name):
     processor = make(in_template=in_template, by_tokenizer=by_tokenizer)
-    conversation = CONVERSATIONS[name]
-    images = [noise(64, 96), noise(96, 64, seed=1)][: 2 if name == "two images" else 1]
+    n_images, conversation = CONVERSATIONS[name]
+    images = [noise(64, 96), noise(96, 64, seed=1)][:n_images]
     ours = prepare(processor, qwen.family, [images], [conversation], config=config)
     expected = theirs(processor, conversation, images)
-    assert ours.tensors.keys() == expected.keys()
-    for key, tensor in expected.items():
-        assert torch.equal(ours.tensors[key], tensor), key
+    assert same(ours.tensors, expected)
     n_begin = (ours.input_ids == processor.tokenizer.bos_token_id).sum()
     assert n_begin == (in_template or by_tokenizer)
 
@@ -123,10 +89,10 @@ def test_an_answer_follows_the_same_prompt(make, config, qwen, in_template):
 @pytest.mark.parametrize("contents", CONTENTS)
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_contents_are_converted_to_what_the_template_wants(make, config, qwen, contents, name):
-    images = [noise(64, 96), noise(96, 64, seed=1)][: 2 if name == "two images" else 1]
+    n_images, conversation = CONVERSATIONS[name]
+    images = [noise(64, 96), noise(96, 64, seed=1)][:n_images]
     given, wanted = (
-        prepare(make(which), qwen.family, [images], [CONVERSATIONS[name]], config=config)
-        for which in (contents, "either")
+        prepare(make(which), qwen.family, [images], [conversation], config=config) for which in (contents, "either")
     )
     assert given.tokenizer.decode(given.input_ids[0]) == wanted.tokenizer.decode(wanted.input_ids[0])
 
@@ -142,13 +108,13 @@ def test_a_text_that_the_template_leaves_out_is_an_error(make, config, qwen):
         "[{{ message['role'] }}]", "{% if message['role'] == 'system' %}{% continue %}{% endif %}"
     )
     match = r"'Be brief.' is not in the text that the model's chat template makes. Change the chat messages"
-    refused(processor, qwen, config, CONVERSATIONS["system"], match)
+    refused(processor, qwen, config, CONVERSATIONS["system"][1], match)
 
 
 def test_errors_of_templates_say_what_they_say(make, config, qwen):
     processor = make()
     processor.chat_template = "{{ raise_exception('No system role, please.') }}"
-    refused(processor, qwen, config, CONVERSATIONS["one"], r"refused the conversation: No system role, please\.")
+    refused(processor, qwen, config, [QUESTION], r"refused the conversation: No system role, please\.")
 
 
 def test_thoughts_of_earlier_turns_may_be_left_out(make, config, qwen):
@@ -156,8 +122,6 @@ def test_thoughts_of_earlier_turns_may_be_left_out(make, config, qwen):
     processor.chat_template = processor.chat_template.replace(
         "{{ message['content'] }}", "{{ message['content'].split('</think>')[-1].lstrip() }}"
     )
-    answer = {"role": "assistant", "content": "<think>A tail, paws.</think>\nA cat."}
-    inputs = prepare(
-        processor, qwen.family, noise(64, 64), [QUESTION, answer, {"role": "user", "content": "Why?"}], config=config
-    )
+    conversation = [QUESTION, turn("assistant", "<think>A tail, paws.</think>\nA cat."), turn("user", "Why?")]
+    inputs = prepare(processor, qwen.family, noise(64, 64), conversation, config=config)
     assert "paws" not in inputs.tokenizer.decode(inputs.input_ids[0])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from every_family import NAMES, Case
-from hugging_face_prompts import CONVERSATIONS, in_every_form, texts_of, theirs, without_template
+from hugging_face_prompts import CONVERSATIONS, in_every_form, same, texts_of, theirs, without_template
 from reference import picture
 
 import gaze_lens as gl
@@ -49,10 +49,6 @@ def expected_of(case, conversation, pictures):
     """What Hugging Face makes of a conversation, for every form of its contents that the template takes."""
     make = without_template if case.name in WITHOUT_TEMPLATE else theirs
     return in_every_form(lambda messages: make(case.model.processor, messages, pictures), conversation)
-
-
-def same(tensors, expected):
-    return tensors.keys() == expected.keys() and all(torch.equal(tensor, tensors[k]) for k, tensor in expected.items())
 
 
 def refusal(family, name):

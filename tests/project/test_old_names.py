@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 import gaze_lens as gl
 from gaze_lens.deprecation import MOVED, PROGRAMS
@@ -84,3 +85,24 @@ def test_python_says_it_in_one_line():
     """`python -m` prints the text of an ImportError that comes while it looks for the module, without a traceback."""
     with pytest.raises(ImportError, match="Error while finding module specification for .*run python -m training.zoo"):
         runpy.run_module("gaze_lens.tiny.zoo", run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **about: gl.HeadSet(["L1H0"], **about),
+        lambda **about: gl.HeadScores(torch.rand(1, 1, 1, 2, 2), **about),
+        lambda **about: gl.Direction(torch.zeros(1, 4), (0,), **about),
+    ],
+)
+def test_provenance_has_an_old_name(make):
+    with pytest.warns(
+        DeprecationWarning, match=r"\(found=\) is now called provenance=; the old name goes in version 0.3"
+    ):
+        made = make(found={"seed": 1})
+    assert made.provenance == {"seed": 1}
+    with pytest.warns(DeprecationWarning, match=r"\.found is now called provenance"):
+        assert made.found == {"seed": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(provenance={"seed": 2}).provenance == {"seed": 2}
