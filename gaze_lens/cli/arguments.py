@@ -62,7 +62,9 @@ def pictures_of(
 
 def fit_of(text: str | None) -> Fit | None:
     """How pictures are fitted to the processor: "whole", or a size such as 336x336."""
-    return "whole" if text == "whole" else None if text is None else size_of(text, "--fit")
+    if text is None or text == "whole":
+        return text
+    return size_of(text, "--fit")
 
 
 def heads_of(

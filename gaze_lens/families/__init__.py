@@ -226,14 +226,19 @@ def family_of(config: Any) -> Family:
     for family in (*families, TEXT_ONLY):
         if architecture in family.architectures and family.vision_model_type in (None, _vision_model_type(config)):
             return family
+    raise ModelError(_unsupported(architecture, config, families))
+
+
+def _unsupported(architecture: str, config: Any, families: Sequence[Family]) -> str:
+    """Why a model of this class cannot be taken, and what can."""
     supported = f"gaze_lens works with vision-language models of: {', '.join(family.name for family in families)}."
     if not sees_pictures(config):
-        raise ModelError(
+        return (
             f"{architecture} is a language model (its config has no vision), and an unknown one; known are "
             f"{', '.join(TEXT_ONLY.architectures)}. {supported}"
         )
     if architecture in UNPLACED:
-        raise ModelError(
+        return (
             f"{architecture} cannot be described: its image tokens come out of {UNPLACED[architecture]}, where each of "
             "them reads the whole picture or the whole of a tile. None has a place in the picture, so that regions "
             f"would mean nothing. Take a model whose image tokens are patches. {supported}"
@@ -246,7 +251,7 @@ def family_of(config: Any) -> Family:
             f"the nearest that is known is {by_class[nearest].name} ({nearest}), by name and config, which do not say "
             "how its pictures become tokens"
         )
-    raise ModelError(
+    return (
         f"{architecture} is an unknown family; {similar}. A new family is described in some 20 lines and registered "
         f"with gaze_lens.families.register: docs/new_family.md shows how. {supported}"
     )

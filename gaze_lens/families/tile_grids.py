@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gaze_lens.errors import ImageError
 from gaze_lens.families.geometry import Processed, Size, TokenMap
-from gaze_lens.families.tiles import Tile, View, merged, patch_size, tile_side, token_map, whole
+from gaze_lens.families.tiles import Tile, merged, patch_size, tile_side, tile_views, token_map, whole
 
 Grid = tuple[int, int]  # columns, rows
 LARGEST = 4096  # pixels: the longest side of an image in Idefics3 and SmolVLM
@@ -21,13 +21,7 @@ WHOLE = "<global-img>"
 def tiled(size: Size, grid: Grid, tile: Tile) -> TokenMap:
     """The tiles of an image in raster order, then the whole image; only that where the grid is a single tile."""
     columns, rows = grid
-    width, height = size
-    views: list[View] = [
-        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
-        for row in range(rows)
-        for column in range(columns)
-        if columns * rows > 1
-    ]
+    views = tile_views(size, rows, columns) if rows * columns > 1 else []
     return token_map(size, [*views, whole(size)], tile)
 
 

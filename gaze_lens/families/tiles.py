@@ -74,6 +74,16 @@ def whole(size: Size) -> View:
     return (0.0, 0.0, float(size[0]), float(size[1]))
 
 
+def tile_views(size: Size, rows: int, columns: int) -> list[View]:
+    """The tiles of an image in raster order."""
+    width, height = size
+    return [
+        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
 def n_views(token_map: TokenMap) -> int:
     """The number of tiles of an image in `pixel_values`."""
     return int(token_map.view.max()) + 1

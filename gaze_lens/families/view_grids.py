@@ -15,22 +15,12 @@ from gaze_lens.errors import InputError
 from gaze_lens.families.features import EncodedImage, image_by_image
 from gaze_lens.families.geometry import Processed, Size, TokenMap, stretched_grid
 from gaze_lens.families.placement import concatenated
-from gaze_lens.families.tiles import View, n_views, whole
+from gaze_lens.families.tiles import View, n_views, tile_views, whole
 
 TILE_LIMITS = ("min_tiles", "max_tiles", "tile_size")
 MINICPM_PIXELS = ("pixel_values", "target_sizes")
 SLICE_LIMITS = ("max_slice_nums", "scale_resolution")
 LIMITS = ("max_image_tokens", "encoder_patch_size", "downsample_factor", "max_pixels_tolerance")
-
-
-def tile_views(size: Size, rows: int, columns: int) -> list[View]:
-    """The tiles of an image in raster order."""
-    width, height = size
-    return [
-        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
-        for row in range(rows)
-        for column in range(columns)
-    ]
 
 
 def token_map(views: Sequence[View], shapes: Sequence[tuple[int, int]]) -> TokenMap:

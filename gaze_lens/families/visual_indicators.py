@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.ovis2.modeling_ovis2 import BaseModelOutputWithVisualIndicatorFeatures
 
 from gaze_lens.families.features import EncodedImage
-from gaze_lens.families.geometry import Processed, Size, TokenMap
-from gaze_lens.families.tiles import Tile, View, patch_size, tile_side, token_map, whole
+from gaze_lens.families.geometry import Processed, TokenMap
+from gaze_lens.families.tiles import Tile, patch_size, tile_side, tile_views, token_map, whole
 from gaze_lens.families.tiles import encode as encode_views
 
 START, COLUMN, ROW, END = "<IMG_START>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>"
@@ -26,18 +25,8 @@ def token_maps(processed: Processed) -> list[TokenMap]:
     vision = processed.config.vision_config
     tile = Tile.of(tile_side(processed), patch=patch_size(processed.config), merge=vision.hidden_stride)
     return [
-        token_map(size, [whole(size), *_tiles(size, rows, columns)], tile)
+        token_map(size, [whole(size), *(tile_views(size, rows, columns) if rows * columns > 1 else [])], tile)
         for size, (rows, columns) in zip(processed.images, _grids(processed), strict=True)
-    ]
-
-
-def _tiles(size: Size, rows: int, columns: int) -> list[View]:
-    width, height = size
-    return [
-        (width * column / columns, height * row / rows, width * (column + 1) / columns, height * (row + 1) / rows)
-        for row in range(rows)
-        for column in range(columns)
-        if rows * columns > 1
     ]
 
 
@@ -66,6 +55,8 @@ def encode(
 
 def to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
     """One tensor with the views of all images, and one with the features of the tokens around them."""
+    from transformers.models.ovis2.modeling_ovis2 import BaseModelOutputWithVisualIndicatorFeatures
+
     output = BaseModelOutputWithVisualIndicatorFeatures(
         pooler_output=torch.cat([image["tokens"] for image in images]),
         visual_indicator_features=images[0]["indicators"],

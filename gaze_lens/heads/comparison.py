@@ -7,7 +7,6 @@ Between audio models and the language models inside them, 66 to 74 of 100 heads 
 gives 20 (arXiv 2609.14174).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, prod
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.heads.head_set import Head, HeadSet
+from gaze_lens.heads.head_set import Head, HeadSet, size_in
 from gaze_lens.heads.rank_correlation import rank_correlation
 
 if TYPE_CHECKING:
@@ -106,8 +105,7 @@ def _shape(heads: HeadSet | HeadScores) -> tuple[int, int] | None:
     if isinstance(heads, HeadScores):
         n_layers, n_heads = heads.score.shape
         return n_layers, n_heads
-    match = re.search(r"-(\d+)x(\d+)x\d+x\d+$", heads.fingerprint or "")
-    return match and (int(match[1]), int(match[2]))
+    return size_in(heads.fingerprint)
 
 
 def _counts(counts: Sequence[int] | None, most: int) -> list[int]:

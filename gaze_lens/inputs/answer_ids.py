@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, ModelError
 
 Ids = tuple[int, ...]
 Answers = str | Sequence[Any] | Tensor  # a text or ids for all rows, or for each
@@ -46,6 +46,7 @@ def appended(tensors: Mapping[str, Tensor], answers: Sequence[Ids], pad: int) ->
     shape, kept = tensors["input_ids"].shape, tensors["attention_mask"].bool().sum(1).tolist()
     length = max(n + len(answer) for n, answer in zip(kept, answers, strict=True))
     extended = dict(tensors)
+    _refuse_unknown(tensors)
     for name in PER_TOKEN:
         if name in tensors:
             parts = [
@@ -55,6 +56,17 @@ def appended(tensors: Mapping[str, Tensor], answers: Sequence[Ids], pad: int) ->
             padding = pad if name == "input_ids" else 0
             extended[name] = torch.stack([_padded(part, length, padding) for part in parts])
     return extended
+
+
+def _refuse_unknown(tensors: Mapping[str, Tensor]) -> None:
+    """ModelError for a tensor with a value for each token whose value for an answer is not known."""
+    shape = tensors["input_ids"].shape
+    unknown = [name for name, tensor in tensors.items() if tensor.shape[:2] == shape and name not in PER_TOKEN]
+    if unknown:
+        raise ModelError(
+            f"The processor makes {', '.join(unknown)} for each token of the prompt, and what an answer's tokens have "
+            "there is not known. Give the answers as texts."
+        )
 
 
 def _added(name: str, row: Tensor, answer: Ids) -> Tensor:

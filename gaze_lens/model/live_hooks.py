@@ -107,23 +107,14 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
         )
     for attention in layers.values():
         _delegate(attention)
+    for block in bridge.blocks:
+        if "linear_attn" in block._modules:
+            block.linear_attn.__class__ = CachedGatedDeltaNetBridge
     text_model = bridge.original_model.get_submodule(bridge.adapter.component_mapping["blocks"].name.rpartition(".")[0])
     attention_function.register()
     backend = AttentionBackend.attach(text_model, layers, upcast=upcast)
     make_projections_live(layers.values())
-    bridge.__dict__["silent"] = silent = {}
-    for index, block in enumerate(bridge.blocks):
-        for name, reason in getattr(block, "silent", {}).items():
-            silent[f"blocks.{index}.{name}"] = reason
-        for name, reason in _silent(block._modules["attn"]) if "attn" in block._modules else ():
-            silent[f"blocks.{index}.attn.{name}"] = silent[f"blocks.{index}.{name}"] = reason
-            _take_away(bridge, block, name)
-        for name in SPLIT if "attn" in block._modules else ():
-            _name_on_block(bridge, block, name, f"attn.{name}", index)
-        if "linear_attn" in block._modules:
-            block.linear_attn.__class__ = CachedGatedDeltaNetBridge
-        if mixer_of(block) is not None:
-            _name_on_block(bridge, block, "hook_attn_out", f"{mixer_of(block)}.hook_out", index)
+    _name_hook_points(bridge)
     put_on_stream(bridge, text_model)
     # Hugging Face's list of layers, in which bridges come and go, is not the list that users read.
     blocks = nn.ModuleList(list(bridge.blocks))
@@ -135,6 +126,21 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     run_in_context(bridge.original_model, backend.run)
     run_in_context(bridge.original_model, backend.run, "generate")
     return backend
+
+
+def _name_hook_points(bridge: Any) -> None:
+    """Take away the hook points that never fire, with the reason, and put those of attention on their blocks, too."""
+    bridge.__dict__["silent"] = silent = {}
+    for index, block in enumerate(bridge.blocks):
+        for name, reason in getattr(block, "silent", {}).items():
+            silent[f"blocks.{index}.{name}"] = reason
+        for name, reason in _silent(block._modules["attn"]) if "attn" in block._modules else ():
+            silent[f"blocks.{index}.attn.{name}"] = silent[f"blocks.{index}.{name}"] = reason
+            _take_away(bridge, block, name)
+        for name in SPLIT if "attn" in block._modules else ():
+            _name_on_block(bridge, block, name, f"attn.{name}", index)
+        if mixer_of(block) is not None:
+            _name_on_block(bridge, block, "hook_attn_out", f"{mixer_of(block)}.hook_out", index)
 
 
 def explain(model: Model, name: str) -> None:

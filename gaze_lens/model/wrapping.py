@@ -59,9 +59,12 @@ def processor_of(config: Any, processor: Any) -> Any:
 def _check_parts(hf_model: Any, processor: Any, family: Family) -> None:
     """ModelError for a model without the head that makes logits, and for what is not the model's whole processor."""
     if hf_model.get_output_embeddings() is None:
+        loader, example = "AutoModelForImageTextToText", family.architectures[0]
+        if family.text_only:
+            loader, example = "AutoModelForCausalLM", "language model with its head"
         raise ModelError(
             f"A {type(hf_model).__name__} was given, which has no head that makes logits; give the whole model, a "
-            f"{family.architectures[0]} (AutoModelForImageTextToText.from_pretrained loads it)."
+            f"{example} ({loader}.from_pretrained loads it)."
         )
     parts = ("tokenizer",) if family.text_only else ("tokenizer", "image_processor")
     lacking = [name for name in parts if getattr(processor, name, None) is None]

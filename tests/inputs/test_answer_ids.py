@@ -5,7 +5,8 @@ import torch
 from reference import picture
 
 from gaze_lens import testing
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, ModelError
+from gaze_lens.inputs.answer_ids import appended
 
 PROMPTS, ANSWERS = ["What?", "And what is this one?"], ["a red dog", "a cat."]
 ALONE = ("PaliGemma", "PaliGemma 2")  # their processors take answers as text
@@ -85,3 +86,13 @@ def test_ids_that_no_text_makes_are_refused_where_the_processor_takes_text(shelf
     special = model.tokenizer.eos_token_id
     with pytest.raises(InputError, match=r"The answer's ids \[65, .*processor takes answers as text"):
         model.prepare(picture(96, 64), "What?", answers=[[65, special, 10, 255, 254]])
+
+
+def test_a_value_per_token_that_is_not_known_is_refused():
+    """A family of the user may have one; without the answer's values it would be out of step."""
+    ids = torch.tensor([[5, 6, 7]])
+    tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "depth_ids": ids, "pixel_values": ids[0, :2]}
+    with pytest.raises(ModelError, match="depth_ids for each token"):
+        appended(tensors, [(8, 9)], pad=0)
+    del tensors["depth_ids"]
+    assert appended(tensors, [(8, 9)], pad=0)["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
