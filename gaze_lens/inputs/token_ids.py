@@ -15,7 +15,14 @@ from gaze_lens.errors import InputError
 OF_TENSORS = frozenset(name for name in dir(Tensor) if not name.startswith("_"))
 
 
-class ActsAsTokenIds:
+class NamesTokenIds(type):
+    """The type of `VLMInputs`: an error of another library that names a type it does not take says where ids are."""
+
+    def __repr__(cls) -> str:
+        return f"{super().__repr__()} (of which inputs.input_ids are the token ids)"
+
+
+class ActsAsTokenIds(metaclass=NamesTokenIds):
     """Indices, comparisons and sizes are those of `input_ids`; names are those of the arguments of the model's forward.
 
     An attribute of tensors that is not here is an AttributeError which says where it is: the inputs hold several

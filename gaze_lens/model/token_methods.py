@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gaze_lens.errors import InputError
+from gaze_lens.inputs.typed_text import check_utf8
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.vlm_bridge import VLMBridge
 
@@ -60,7 +61,12 @@ class TokenMethods(VLMBridge):
 
     def to_tokens(self, input: Any, *args: Any, **options: Any) -> Tensor:
         """As in TransformerLens; of `VLMInputs`, their token ids, without the image."""
-        return input.input_ids if isinstance(input, VLMInputs) else super().to_tokens(input, *args, **options)
+        if isinstance(input, VLMInputs):
+            return input.input_ids
+        for text in [input] if isinstance(input, str) else input if isinstance(input, list | tuple) else []:
+            if isinstance(text, str):
+                check_utf8("text", text)
+        return super().to_tokens(input, *args, **options)
 
     def to_string(self, tokens: Any) -> str | list[str]:
         """As in TransformerLens; of `VLMInputs`, a text for every row, padding and image tokens included."""

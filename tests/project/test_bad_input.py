@@ -317,6 +317,12 @@ WRONG = {
         InputError,
         "give a finite number",
     ),
+    "half a pair as tokens": (lambda m, i, r: m.to_tokens(["x", "x \ud800"]), InputError, "half of a surrogate pair"),
+    "half a pair as texts": (lambda m, i, r: m.to_str_tokens("\ud800"), InputError, "half of a surrogate pair"),
+    "half a pair, run": (lambda m, i, r: m("x \udc00"), InputError, "half of a surrogate pair"),
+    "half a pair, one token": (lambda m, i, r: m.to_single_token("\ud800"), InputError, "half of a surrogate pair"),
+    "half a pair, looked for": (lambda m, i, r: m.get_token_position("\ud800", i), InputError, "half of a surrogate"),
+    "half a pair, direction": (lambda m, i, r: m.tokens_to_residual_directions("\ud800"), InputError, "half of a"),
     "half a pair to continue": (lambda m, i, r: m.generate("x \ud800"), InputError, "half of a surrogate pair"),
     "half a head": (
         lambda m, i, r: gl.score_heads(m, [strip()], progress=False).top(2.5),
