@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from gaze_lens.attention.backend import n_hooks
@@ -28,10 +28,10 @@ class Additions:
     """What hooks added to the stream of layers that have not ended yet.
 
     levels: one for each forward that is running, as a hook may run the model; the first is for layers that are called
-        by themselves. Each has, by the layer's hook point, what was added, and the handle of the hook that adds it.
+        by themselves. Each has what was added, by the layer's hook point.
     """
 
-    levels: list[dict[HookPoint, tuple[Tensor, RemovableHandle]]] = field(default_factory=lambda: [{}])
+    levels: list[dict[HookPoint, Tensor]] = field(default_factory=lambda: [{}])
 
     @contextmanager
     def forward(self, _kwargs: dict[str, Any]) -> Iterator[None]:
@@ -40,29 +40,25 @@ class Additions:
         try:
             yield
         finally:
-            for _, handle in self.levels.pop().values():
-                handle.remove()
+            self.levels.pop()
 
     def take(self, point: HookPoint) -> Tensor | None:
         """What was added in a layer of the innermost forward, once."""
-        added, handle = self.levels[-1].pop(point, (None, None))
-        if handle is not None:
-            handle.remove()
-        return added
+        return self.levels[-1].pop(point, None)
 
 
 @dataclass(eq=False)
 class MiddleStream:
     """The hook point of one layer.
 
-    output: the hook point of the layer's output, which carries a hook of ours only while there is something to add.
     continues: the layer goes on computing with the stream after its MLP, so that nothing may be added to its output.
+    had_gradients: whether gradients were recorded when hooks last added something.
     """
 
     point: HookPoint
-    output: HookPoint
     additions: Additions
     continues: bool
+    had_gradients: bool = True
 
     def fire(self, _entry: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Before the first module that reads the stream after attention."""
@@ -77,14 +73,21 @@ class MiddleStream:
                 "own. An edit or a gradient can have hook_attn_out, which enters the stream there."
             )
         if edited is not stream:
-            handle = self.output.register_forward_pre_hook(self.end)
-            self.additions.levels[-1][self.point] = edited - stream, handle
+            self.additions.levels[-1][self.point] = edited - stream
+            self.had_gradients = torch.is_grad_enabled()
         return edited, *others
 
-    def end(self, _output: HookPoint, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """After the layer."""
+    def end(self, _layer: nn.Module, _args: tuple, output: Any) -> Any:
+        """After Hugging Face's layer."""
         added = self.additions.take(self.point)
-        return args if added is None else (args[0] + added, *args[1:])
+        if added is None:
+            return None
+        if torch.is_grad_enabled() and not self.had_gradients:
+            raise HookError(
+                f"An edit at {self.point.name} under reentrant gradient checkpointing would have wrong gradients: the "
+                "layer ran without any. Use gradient_checkpointing_enable({'use_reentrant': False})."
+            )
+        return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
 
 
 def put_on_stream(bridge: Any, text_model: nn.Module) -> None:
@@ -103,9 +106,11 @@ def put_on_stream(bridge: Any, text_model: nn.Module) -> None:
         point.name = f"blocks.{index}.{NAME}"
         bridge._hook_registry[point.name] = point
         entry = block._modules[target.partition(".")[0]]
-        continues = hasattr(block.original_component, "layer_scalar")  # Gemma 4
+        layer = block.original_component
+        middle = MiddleStream(point, additions, continues=hasattr(layer, "layer_scalar"))  # Gemma 4's goes on
         entry.__dict__["gaze_lens_points"] = (point,)
-        entry.register_forward_pre_hook(MiddleStream(point, block.hook_out, additions, continues).fire)
+        entry.register_forward_pre_hook(middle.fire)
+        layer.register_forward_hook(middle.end)
 
 
 def _without_alias(block: Any) -> str | None:

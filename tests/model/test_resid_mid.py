@@ -87,6 +87,28 @@ def test_it_survives_copies_compatibility_mode_and_checkpointing(shelf):
     torch.testing.assert_close(gradient(), plain, atol=1e-6, rtol=1e-4)
 
 
+def gradients_of_an_edit(reentrant):
+    """Of an edit that depends on the stream. reentrant: the kind of checkpointing, or None."""
+    model = gl.HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
+    model.original_model.train()
+    if reentrant is not None:
+        model.original_model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.original_model.enable_input_require_grads()
+    inputs = padded(model)
+    with model.hooks([(MID, lambda stream, hook: stream * 1.1)]):
+        model(inputs, use_cache=False)[:, -1].square().sum().backward()
+    named = model.original_model.named_parameters()
+    return {name: weight.grad for name, weight in named if weight.grad is not None}
+
+
+def test_gradients_of_an_edit_under_checkpointing_are_those_without_or_refused():
+    expected, got = gradients_of_an_edit(None), gradients_of_an_edit(False)
+    assert len(expected) > 40
+    assert not [name for name in expected if not torch.equal(got[name], expected[name])]
+    with pytest.raises(HookError, match="reentrant gradient checkpointing"):
+        gradients_of_an_edit(True)
+
+
 @torch.no_grad()
 def test_an_edit_shows_at_the_end_of_the_layer_and_an_interrupted_run_leaves_nothing(model):
     inputs = padded(model)
