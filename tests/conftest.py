@@ -122,9 +122,9 @@ def tiny_model():
 @pytest.fixture
 def run(monkeypatch, tiny_model):
     """Run a command on the embedded model, which is loaded already; errors come through as they are."""
-    from gaze_lens.cli import commands
+    from gaze_lens.cli import commands, running
 
-    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(running, "load", lambda *_: tiny_model)
 
     def run(*arguments):
         result = CliRunner().invoke(commands.app, [str(argument) for argument in arguments])

@@ -63,7 +63,7 @@ def pictures_of(
 def fit_of(text: str | None) -> Fit | None:
     """How pictures are fitted to the processor: "whole", or a size such as 336x336."""
     if text is None or text == "whole":
-        return text
+        return None if text is None else "whole"
     return size_of(text, "--fit")
 
 

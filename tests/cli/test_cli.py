@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, data
-from gaze_lens.cli import commands, discovery
+from gaze_lens.cli import commands, discovery, running
 from gaze_lens.cli.arguments import whole_numbers
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
@@ -212,7 +212,7 @@ def test_info_reads_no_weights(run, tmp_path, tiny_model, monkeypatch):
 
 
 def test_an_empty_folder_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "_load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("loaded"))
     arguments = ["discover", "--model", "tiny", "--strips", str(tmp_path), "--out", str(tmp_path / "out")]
     with pytest.raises(GazeLensError, match="There are no pictures in"):
         raise CliRunner().invoke(commands.app, arguments).exception
@@ -250,7 +250,7 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, 
     evaluation = ("evaluate", "--strips", "synthetic:1", "--heads", heads_file, "--conditions", "gaze,none")
     if not torch.cuda.is_available():
         assert "The device 'cuda' was given" in command(monkeypatch, capsys, *steering, "--device", "cuda")
-    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(running, "load", lambda *_: tiny_model)
     for length in (0, -3):
         line = command(monkeypatch, capsys, *steering, "--max-new-tokens", length)
         assert f"max_new_tokens={length} was given; give a whole number" in line
@@ -264,12 +264,12 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, 
         assert "cannot be written (" in command(monkeypatch, capsys, "demo", "--out", out)
     with pytest.raises(InputError, match="--counts 1,2.5 was given"):
         whole_numbers("1,2.5", "--counts")
-    monkeypatch.setattr(commands, "_load", lambda *_: (tmp_path / "gone" / "line one\nline two").read_bytes())
+    monkeypatch.setattr(running, "load", lambda *_: (tmp_path / "gone" / "line one\nline two").read_bytes())
     assert "No such file or directory" in command(monkeypatch, capsys, *steering)
 
 
 def test_a_folder_whose_name_is_no_utf8_is_refused_before_a_strip_is_scored(monkeypatch, capsys, folder, tiny_model):
-    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(running, "load", lambda *_: tiny_model)
     monkeypatch.setattr(discovery, "score_strips", lambda *_, **__: pytest.fail("scored"))
     arguments = ("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out")
     line = command(monkeypatch, capsys, *arguments, folder / os.fsdecode(b"caf\xe9"))
@@ -319,4 +319,4 @@ def test_a_truncated_strip_in_the_folder_is_left_out_and_told(run, folder):
 
 @pytest.mark.parametrize(("given", "dtype"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_embedded_model_is_loaded_in_the_precision_that_is_asked_for(given, dtype):
-    assert commands._load("tiny", None, given).cfg.dtype is dtype
+    assert running.load("tiny", None, given).cfg.dtype is dtype

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, score_heads
-from gaze_lens.cli import commands, options
+from gaze_lens.cli import commands, options, running
 from gaze_lens.cli.arguments import SEED, STEERING
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.protocols import PROTOCOLS
@@ -120,7 +120,7 @@ def test_a_file_that_holds_no_options_is_refused(tmp_path, monkeypatch, name, co
 
 def refusal(monkeypatch, *arguments):
     """What the command line says, in one line without its box, when it refuses options before a model is loaded."""
-    monkeypatch.setattr(commands, "_load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("loaded"))
     result = CliRunner(env={"COLUMNS": "400"}).invoke(commands.app, ["evaluate", *map(str, arguments)])
     assert result.exit_code == 2
     return " ".join(result.output.replace("│", " ").split())
@@ -187,7 +187,7 @@ def test_ctrl_c_says_how_to_go_on(run, heads, tmp_path, monkeypatch, tiny_model)
     ],
 )
 def test_what_evaluate_refuses_before_a_model_is_loaded(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(commands, "_load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("loaded"))
     arguments = ["evaluate", "--out", str(tmp_path / "out"), *map(str, options)]
     with pytest.raises(InputError, match=message):
         raise CliRunner().invoke(commands.app, arguments).exception

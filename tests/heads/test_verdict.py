@@ -10,7 +10,7 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from gaze_lens import HookedVLM, comics, score_heads, testing
-from gaze_lens.cli import commands
+from gaze_lens.cli import commands, running
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.statistics import contrast
@@ -238,7 +238,7 @@ def test_a_level_is_a_share(embedded):
 
 
 def test_discover_prints_and_writes_the_verdict(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr(running, "load", lambda *_: tiny_model)
     (tmp_path / "strips").mkdir()
     for index, strip in enumerate(comics.synthetic(2, seed=50)):
         strip.image.save(tmp_path / "strips" / f"{index}.png")

@@ -165,7 +165,7 @@ def test_silence_is_broken_by_pings(tiny_model, monkeypatch):
 
 
 def test_the_command_finds_heads_and_says_where_the_page_is(tiny_model, monkeypatch):
-    monkeypatch.setattr(commands, "_load", lambda *_: tiny_model)
+    monkeypatch.setattr("gaze_lens.cli.running.load", lambda *_: tiny_model)
     servers = []
     monkeypatch.setattr(module.Server, "run", lambda self, sockets: servers.append((self, sockets[0])))
     result = CliRunner().invoke(commands.app, ["serve", "--port", "0", "--n-heads", "2", "--name", "box.lan"])

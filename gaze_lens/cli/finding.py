@@ -1,0 +1,53 @@
+"""Commands that find heads: demo, discover."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gaze_lens.cli import options, running
+
+
+def demo(
+    out: options.Out = Path("demo"), seed: Annotated[int, typer.Option(help="Seed of strips and controls.")] = 0
+) -> None:
+    """Find and steer gaze heads in the embedded model, and write a report."""
+    from gaze_lens.cli.demo import run_demo
+
+    run_demo(out, seed=seed)
+
+
+def discover(
+    model: options.Model,
+    strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
+    out: options.Out,
+    panels: options.Panels = None,
+    detect: Annotated[bool, typer.Option("--detect", help="With --panels: find the panels by their gutters.")] = False,
+    windows: Annotated[int | None, typer.Option(help="Panels per strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
+    limit: options.Limit = None,
+    fit: options.Fit = None,
+    top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
+    shard: options.Shard = None,
+    resume: options.Resume = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
+    from gaze_lens.cli import arguments, discovery
+    from gaze_lens.runs.left_out import told
+    from gaze_lens.runs.processes import part_of
+
+    part = part_of(shard)
+    pictures = arguments.strips_of(strips, panels, detect, windows, seed, limit).fitted(arguments.fit_of(fit))
+    if running.is_first() and part is None:
+        typer.echo(str(pictures.check()))
+    loaded = running.load(model, device, dtype)
+    with running.resumable(out, "strips"):
+        if part is not None:
+            left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
+            running.print_lines(told(left_out), running.shard_done(shard, out))
+            return
+        scores = discovery.discover(loaded, pictures, out, top=top, resume=resume)
+    if running.is_first():
+        running.print_scores(scores, out)

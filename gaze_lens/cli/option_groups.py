@@ -1,0 +1,127 @@
+"""The options of `gaze-lens evaluate` in groups, and what is made of each group.
+
+typer wants a parameter for every option; `with_groups` makes them of the fields of a command's groups.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter
+from typing import Any
+
+from gaze_lens.cli import arguments, options
+from gaze_lens.evaluation import Condition
+from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.inputs.fitting import fitted
+from gaze_lens.model_protocol import Model
+from gaze_lens.regions.picture import Picture
+
+
+@dataclass
+class PictureOptions:
+    """Which pictures."""
+
+    strips: options.Pictures = "synthetic:100"
+    panels: options.Panels = None
+    annotations: options.Annotations = None
+    limit: options.Limit = None
+    fit: options.Fit = None
+
+    def read(self, seed: int) -> Sequence[Picture]:
+        """The pictures, as they are fitted to the processor."""
+        pictures = arguments.pictures_of(self.strips, self.panels, self.annotations, seed, self.limit)
+        return fitted(pictures, arguments.fit_of(self.fit))
+
+
+@dataclass
+class RareOptions:
+    """What is rarely given; see `options.RARE`."""
+
+    max_new_tokens: options.Length = None
+    every: options.Every = None
+    end: options.End = None
+    scores: options.Scores = None
+    mode: options.Mode = "boost-and-suppress"
+    strength: options.Bias = 10_000.0
+    draws: options.Draws = 5
+    below: options.Below = None
+    batch_size: options.BatchSize = 24
+
+
+@dataclass
+class QuestionOptions:
+    """What is asked, and who judges the answers."""
+
+    protocol: options.Protocol = None
+    prompt: options.Prompt = None
+    judge: options.Judge = None
+
+    def asked(self, rare: RareOptions, *, annotated: bool) -> Protocol:
+        """The protocol; by default that of photographs where the pictures are annotated."""
+        name = self.protocol or ("regions" if annotated else "question")
+        return arguments.protocol_of(name, self.prompt, rare.max_new_tokens, rare.every, rare.end)
+
+
+@dataclass
+class HeadOptions:
+    """Which heads are steered, and how."""
+
+    heads: options.Heads = None
+    n_heads: options.Count = None
+    conditions: options.Conditions = "gaze,random,all,none"
+    counts: options.Counts = None
+    strengths: options.Strengths = None
+    force: options.Force = False
+
+    def conditions_for(self, model: Model, rare: RareOptions, seed: int) -> list[Condition]:
+        """The conditions, for a model that is loaded."""
+        heads, scores = arguments.heads_of(model, self.heads, rare.scores, self.n_heads, force=self.force)
+        return arguments.conditions_of(
+            model, heads, scores, self.conditions, mode=arguments.STEERING[rare.mode], strength=rare.strength,
+            counts=self.counts, biases=self.strengths, draws=rare.draws, below=rare.below, seed=seed,
+        )  # fmt: skip
+
+
+@dataclass
+class RunOptions:
+    """How it is run."""
+
+    seed: options.Seed = 0
+    shard: options.Shard = None
+    resume: options.Resume = False
+    device: options.Device = None
+    dtype: options.Dtype = "auto"
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with a parameter for every field of its parameters that are dataclasses."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)
+    }
+    parameters = [
+        one for name, parameter in signature.parameters.items()
+        for one in (_parameters_of(groups[name]) if name in groups else [parameter])
+    ]  # fmt: skip
+
+    @wraps(command)
+    def flat(**values: Any) -> None:
+        grouped = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **grouped)
+
+    flat.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters]
+    )
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat
+
+
+def _parameters_of(group: Any) -> list[Parameter]:
+    return [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(group)
+    ]

@@ -1,0 +1,57 @@
+"""What several commands do: load a model, print what a run wrote, and say how to go on with one that was stopped."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.model_protocol import Model
+
+
+def load(model: str, device: str | None, dtype: str) -> Model:
+    """The embedded model for "tiny"; a checkpoint, or a model of Hugging Face, on this process' device."""
+    from gaze_lens import HookedVLM, load_tiny
+    from gaze_lens.runs.processes import own_device
+
+    if model == "tiny":
+        return load_tiny(device=own_device(device) or "cpu", dtype="float32" if dtype == "auto" else dtype)
+    return HookedVLM.from_pretrained(model, device=own_device(device), dtype=dtype)
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes of a run, which prints."""
+    from gaze_lens.runs.processes import launched
+
+    return launched()[0] == 0
+
+
+@contextmanager
+def resumable(out: Path, done: str) -> Iterator[None]:
+    """Say how to continue if Ctrl-C stops the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.secho(f"Stopped; the {done} done so far are in {out}. Add --resume to go on.", err=True)
+        raise typer.Exit(130) from None
+
+
+def print_lines(lines: Sequence[str], *more: str) -> None:
+    """Print lines of text."""
+    for line in (*lines, *more):
+        typer.echo(line)
+
+
+def print_scores(scores: HeadScores, out: Path) -> None:
+    """Print the best heads, how far to trust them, what was left out, and where the files are."""
+    from gaze_lens.cli.discovery import left_out_of
+    from gaze_lens.runs.left_out import told
+
+    written = f"Written: {out / 'heads.json'} and more beside it."
+    print_lines([str(scores), str(scores.verdict())], *told(left_out_of(out)), written)
+
+
+def shard_done(shard: str | None, out: Path) -> str:
+    """What to say when a shard is finished."""
+    return f"Shard {shard} is done. When all are: gaze-lens merge {out}"
