@@ -70,13 +70,19 @@ def document(rows: dict[str, dict], measured: dict[str, dict]) -> str:
     """The whole text. rows: the names in the table. measured: these, and families that only the painting tests have."""
     n_hooks = len({hook for facts in rows.values() for hook in facts["hooks"]})
     parts = [HEAD.format(n_hooks=n_hooks), table(COLUMNS, [cells(name, facts) for name, facts in rows.items()])]
-    parts += ["\n## What is not supported\n\nIn any family: ", "; ".join(common(rows)), ".\n\n"]
+    parts += ["\n## What is not supported\n\nIn any family: ", "; ".join(common(rows)), COPIED]
     for name, facts in rows.items():
         whole = [f"gl.score_heads runs every question from the start: {facts['whole']}"] if facts["whole"] else []
         parts += [f"- {name}: {line}.\n" for line in (*facts["missing"], *facts.get("cannot", []), *whole)]
     parts += [SIZES, table(["family", "width x height in pixels: image tokens", "painted"], sizes(rows, measured))]
     return "".join(parts)
 
+
+COPIED = """.
+Prompt lookup (`prompt_lookup_num_tokens=`) ends in Hugging Face's own error where a draft copies image tokens out of the
+prompt, except in Mllama, which has none of them there.
+
+"""
 
 SIZES = """
 ## Tested sizes

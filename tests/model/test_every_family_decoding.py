@@ -18,6 +18,7 @@ WAYS = {
 }
 STATEFUL = "Hugging Face refuses drafts where attention is linear"
 CUT = "Hugging Face's model fails: it cuts image keys when it takes drafts back"
+COPIED = "Hugging Face's model fails where a draft copies image tokens"  # in any family, by what a model writes
 REASONS = {  # (way, what the error of plain Hugging Face begins with) -> the reason, for docs/families.md
     ("beams", "Image features and image tokens do not match"): (
         "Hugging Face's model fails: its pixels are not repeated for beams"
@@ -25,9 +26,7 @@ REASONS = {  # (way, what the error of plain Hugging Face begins with) -> the re
     ("a static cache", "'dict' object has no attribute 'ndim'"): (
         "Hugging Face's model fails: it takes no mask for each kind of layer"
     ),
-    ("prompt lookup", "Image features and image tokens do not match"): (
-        "Hugging Face's model fails where a draft copies image tokens"
-    ),
+    ("prompt lookup", "Image features and image tokens do not match"): COPIED,
     ("prompt lookup", "assisted generation is not supported with stateful models"): STATEFUL,
     ("an assistant", "assisted generation is not supported with stateful models"): STATEFUL,
     ("prompt lookup", "The size of tensor a"): CUT,
@@ -70,7 +69,8 @@ def test_tokens_are_hugging_faces_or_there_are_none(case, way):
     for error in (found, hooked):
         assert isinstance(error, InputError) or str(error) == str(expected)
     assert case.name == "Mllama" or type(found) is type(expected)
-    record(case.name, cannot=[f"{way}: {reason}"])
+    if reason != COPIED:
+        record(case.name, cannot=[f"{way}: {reason}"])
 
 
 @pytest.mark.parametrize(("name", "way"), SURE)
