@@ -79,8 +79,8 @@ def document(rows: dict[str, dict], measured: dict[str, dict]) -> str:
 
 
 COPIED = """.
-Prompt lookup (`prompt_lookup_num_tokens=`) ends in Hugging Face's own error where a draft copies image tokens out of the
-prompt, except in Mllama, which has none of them there.
+Prompt lookup (`prompt_lookup_num_tokens=`) ends in Hugging Face's own error where a draft copies image tokens out of
+the prompt, except in Mllama, which has none of them there.
 
 """
 

@@ -63,8 +63,8 @@ def check_parts(name: str, config: Any, processor: Any) -> None:
     )
     if with_image is not None and with_image == without:
         raise ModelError(
-            f"The chat template of {name} (chat_template.jinja) writes nothing for an image; prompts would have no "
-            "picture. Take the template of the vision-language model."
+            f"The chat template of {name} (chat_template.jinja or .json) writes nothing for an image; prompts would "
+            "have no picture. Take the template of the vision-language model."
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -14,6 +15,7 @@ from huggingface_hub.errors import (
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 ADVICE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((GatedRepoError,), f"it is gated: accept its conditions on its page of the hub, then {LOG_IN}"),
+    ((HFValidationError,), "there is no such folder here, and models of the hub are named owner/name"),
     ((RevisionNotFoundError,), "it has no such revision: give a branch, a tag or a commit of it"),
     (
         (RepositoryNotFoundError,),

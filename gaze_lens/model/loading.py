@@ -99,7 +99,8 @@ def _config(name: str, revision: str | None, **hub: Any) -> Any:
         note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
         if "trust_remote_code" in str(error):
             note = " Its code is run only with from_pretrained(..., trust_remote_code=True)."
-        raise ModelError(f"{name} is no model that Hugging Face can load: {reason(error)}{note}") from error
+        why = f"{reason(error)}{note}"
+        raise ModelError(f"{name} is no model that Hugging Face can load (config.json): {why}") from error
 
 
 def _thinker(config: Any) -> Any:

@@ -49,7 +49,7 @@ def test_parts_that_belong_together_are_accepted(shelf, family):
 def test_a_template_without_the_image(folder):
     path = folder / "chat_template.jinja"
     path.write_text("{% for message in messages %}{{ message['content'][-1]['text'] }}{% endfor %}")
-    refused(folder, r"chat template of .*checkpoint \(chat_template.jinja\) writes nothing for an image")
+    refused(folder, r"chat template of .*checkpoint \(chat_template.jinja or .json\) writes nothing for an image")
 
 
 def test_a_tokenizer_without_the_image_token(folder):
@@ -72,7 +72,7 @@ def test_a_config_of_a_newer_transformers(folder):
 def test_a_value_that_a_config_may_not_have(folder):
     text = json.loads((folder / "config.json").read_text())["text_config"]
     change_config(folder, text_config={**text, "hidden_size": "wide"})
-    refused(folder, r"is no model that Hugging Face can load: .*hidden_size")
+    refused(folder, r"is no model that Hugging Face can load .config.json.: .*hidden_size")
 
 
 @torch.no_grad()
@@ -115,7 +115,11 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(kind, advice, mon
         raise hub_error(kind)
 
     monkeypatch.setattr("gaze_lens.model.loading.AutoConfig.from_pretrained", refuse)
-    refused("somebody/model", rf"somebody/model is no model that Hugging Face can load: .*{advice}")
+    refused("somebody/model", rf"somebody/model is no model that Hugging Face can load .config.json.: .*{advice}")
+
+
+def test_a_folder_that_is_not_there_is_told():
+    refused("/no/such/folder", "there is no such folder here, and models of the hub are named owner/name")
 
 
 def test_other_errors_keep_their_first_line():

@@ -175,7 +175,7 @@ DAMAGES = {
     "no processor": lambda folder: (folder / "processor_config.json").unlink(),
     "without a chat template": lambda folder: (folder / "chat_template.jinja").unlink(),
     "not a valid JSON": lambda folder: (folder / "config.json").write_text("{"),
-    "no model that Hugging Face can load: .*nonsense": lambda folder: edit_config(folder, model_type="nonsense"),
+    "no model that .* can load .config.json.: .*nonsense": lambda folder: edit_config(folder, model_type="nonsense"),
     "NonsenseForImages is an unknown family.*Qwen3VLForConditionalGeneration": lambda folder: edit_config(
         folder, architectures=["NonsenseForImages"]
     ),
