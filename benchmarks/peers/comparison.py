@@ -8,6 +8,7 @@ from explanations import reason_of
 
 Outcomes = Mapping[str, Mapping[str, str]]  # test -> "outcome", "error"
 NAMES = {"ours": "ours, text", "image": "ours, text and picture"}
+CUT_SHORT = {"not begun": "time was up before {n} tests", "stopped": "{n} tests were stopped, as they took too long"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Compared:
     counts: dict[str, Counter]
     alone: list[Alone]
 
+    @property
+    def cut_short(self) -> list[str]:
+        """What a limit on time left out; where there is anything, the numbers are not of all tests."""
+        return [
+            f"with {kind}, {CUT_SHORT[ended].format(n=counter[ended])}"
+            for kind, counter in self.counts.items() for ended in CUT_SHORT if counter[ended]
+        ]  # fmt: skip
+
 
 def compare(plain: Outcomes, ours: Outcomes, image: Outcomes) -> Compared:
     """Set the outcomes side by side, test by test."""
@@ -35,9 +44,11 @@ def compare(plain: Outcomes, ours: Outcomes, image: Outcomes) -> Compared:
     for kind, outcomes in (("ours", ours), ("image", image)):
         counts[kind] = Counter()
         for test, result in plain.items():
-            here = outcomes.get(test, {"outcome": "not run", "error": "it did not use the model, or time was up"})
+            if result["outcome"] in CUT_SHORT:
+                continue
+            here = outcomes.get(test, {"outcome": "not run", "error": "it did not use the model"})
             ended = here["outcome"]
-            if ended != "passed" and result["outcome"] == "passed":
+            if ended not in ("passed", *CUT_SHORT) and result["outcome"] == "passed":
                 alone.append(Alone(kind, test, here["error"], reason_of(kind, test, here["error"])))
                 ended = "fails with ours alone"
             elif ended == "failed":
@@ -49,6 +60,7 @@ def compare(plain: Outcomes, ours: Outcomes, image: Outcomes) -> Compared:
 def summary(compared: Compared) -> str:
     """Some lines for the terminal; what nothing explains is listed."""
     lines = [f"{kind}: {_counted(counter)}" for kind, counter in compared.counts.items()]
+    lines += [f"Not whole: {line}." for line in compared.cut_short]
     unexplained = [row for row in compared.alone if row.reason is None]
     lines += [f"unexplained, {row.kind}: {row.test}\n    {_short(row.error, 300)}" for row in unexplained]
     lines.append(f"{len(unexplained)} failures with ours alone are not explained.")
@@ -58,11 +70,16 @@ def summary(compared: Compared) -> str:
 def page(compared: Compared, version: str) -> str:
     """The page for the documentation."""
     plain = compared.counts["plain"]
-    parts = [
-        HEAD.format(version=version, n_tests=sum(plain.values())),
+    parts = [HEAD.format(version=version, n_tests=sum(plain.values()) - plain["not begun"])]
+    if compared.cut_short:
+        parts.append(f"**Not whole:** {'; '.join(compared.cut_short)}.\n")
+    parts += [
         "| model | passed | failed | of these, with ours alone |",
     ]
-    parts += ["| --- | --- | --- | --- |", f"| plain bridge | {plain['passed']} | {plain['failed']} | |"]
+    parts += [
+        "| --- | --- | --- | --- |",
+        f"| plain bridge | {plain['passed']} | {plain['failed']} | |",
+    ]
     for kind, name in NAMES.items():
         counter = compared.counts[kind]
         alone = counter["fails with ours alone"]

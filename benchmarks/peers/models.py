@@ -40,12 +40,24 @@ class AskedAboutAPicture(AsTransformerBridge):
         return super().forward(self._about(input), *args, **_without_bos(input, options))
 
     def generate(self, inputs: Any = None, *args: Any, **options: Any) -> Any:
-        """A text is answered with a picture."""
-        return super().generate(self._about(inputs), *args, **_without_bos(inputs, options))
+        """A text is answered with a picture, and what comes back is text."""
+        about = self._about(inputs)
+        if isinstance(about, VLMInputs) and not options.get("output_logits"):
+            options = {"return_type": "str", **options}
+        return super().generate(about, *args, **_without_bos(inputs, options))
+
+    def input_to_embed(self, input: Any, *args: Any, **options: Any) -> Any:
+        """Of a text, the stream that enters block 0 with a picture."""
+        return super().input_to_embed(self._about(input), *args, **_without_bos(input, options))
 
     def to_str_tokens(self, input: Any, prepend_bos: Any = None, *args: Any, **options: Any) -> Any:
-        """Of a whole prompt, its tokens with the picture's."""
-        return super().to_str_tokens(self._about(input, prepend_bos), *args, **options)
+        """Of a whole prompt, its tokens with the picture's; of several, those of each."""
+        if isinstance(input, list) and prepend_bos is not False:
+            return [self.to_str_tokens(one, prepend_bos, *args, **options) for one in input]
+        about = self._about(input, prepend_bos)
+        if isinstance(about, VLMInputs):
+            return super().to_str_tokens(about)
+        return super().to_str_tokens(about, prepend_bos, *args, **options)
 
 
 def _without_bos(given: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -17,22 +17,22 @@ from functools import wraps
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import InputError, NotFiniteError
-from gaze_lens.families import Family, Features, cross_attention, family_of
+from gaze_lens.families import Family, cross_attention, family_of
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.answer_ids import Answers
 from gaze_lens.inputs.preparation import prepare
 from gaze_lens.inputs.video import refuse_video
-from gaze_lens.inputs.vlm_inputs import VLMInputs, pixel_keys
+from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model import loading
 from gaze_lens.model.activation_cache import VLMActivationCache
 from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.continuation import held_tokens, remember, without_held_images
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
+from gaze_lens.model.encoding import encoded
 from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
 from gaze_lens.model.generation_arguments import (
@@ -45,9 +45,10 @@ from gaze_lens.model.generation_arguments import (
 )
 from gaze_lens.model.live_hooks import explain_filter, make_live, refuse_unknown
 from gaze_lens.model.memory_limit import check_memory
-from gaze_lens.model.token_methods import TokenMethods, has_placeholder, unpacking
+from gaze_lens.model.token_methods import TokenMethods, unpacking
+from gaze_lens.model.unprepared import refuse_unprepared
 from gaze_lens.model.wrapping import bridge_of, processor_of
-from gaze_lens.regions.picture import Fit, Picture
+from gaze_lens.regions.picture import Fit
 
 Hooks = Iterable[tuple[Any, Callable]]
 POSITIONAL = ("return_cache_object", "remove_batch_dim", "names_filter", "stop_at_layer", "start_at_layer", "pos_slice")
@@ -165,17 +166,6 @@ class HookedVLM(TokenMethods):
         """
         return capabilities(self, size)
 
-    @property
-    def blocks(self) -> Any:
-        """The bridges of the layers. A property, since from Python 3.12 on `isinstance(model, Model)` sees no children
-        of modules."""
-        return self._modules["blocks"]
-
-    @property
-    def config(self) -> Any:
-        """The Hugging Face config."""
-        return self.original_model.config
-
     @alone
     @torch.no_grad()
     def encode(self, inputs: VLMInputs, *, reuse: VLMInputs | None = None) -> VLMInputs:
@@ -183,24 +173,7 @@ class HookedVLM(TokenMethods):
 
         Pass `reuse=` inputs that were encoded before: the tower runs only on images that they do not hold.
         """
-        if inputs.features is not None:
-            return inputs
-        keys = pixel_keys(inputs)
-        if not keys:
-            raise InputError("There is no image to encode in these inputs.")
-        encoded = {}
-        if reuse is not None and reuse.features is not None:
-            pairs = zip(pixel_keys(reuse), reuse.features.images, strict=True)
-            encoded = {key: image for key, image in pairs if "edited" not in image}  # not what a counterfactual changed
-        new = [key for key in dict.fromkeys(keys) if key not in encoded]
-        if new:
-            indices = [keys.index(key) for key in new]
-            parts = self.family.encode(self.original_model, inputs.tensors, inputs.maps, indices)
-            encoded.update(zip(new, parts, strict=True))
-        images = tuple(encoded[key] for key in keys)
-        features = Features(images, self.family.to_forward_kwargs, takes_counts=self.family.cross_attention)
-        tensors = self.family.beside_images(inputs.tensors, inputs.n_rows)
-        return replace(inputs, tensors=tensors, features=features)
+        return encoded(self, inputs, reuse)
 
     @alone
     @unpacking
@@ -219,7 +192,7 @@ class HookedVLM(TokenMethods):
         refuse_video(options)
         if options.get("start_at_layer") is not None:
             raise InputError("start_at_layer loses image positions on these models; run from the start.")
-        self._refuse_unprepared(input, options)
+        refuse_unprepared(self, input, options)
         if not isinstance(input, VLMInputs):
             refuse_bound(self, cache_in(options))
             with self._running(None):
@@ -233,22 +206,6 @@ class HookedVLM(TokenMethods):
         with self._running(input):
             ids = input.input_ids.repeat_interleave(copies, dim=0)
             return super().forward(ids, *args, **{**input.arguments(copies), **options})
-
-    def _refuse_unprepared(self, input: Any, options: dict[str, Any]) -> None:
-        """InputError for pictures that were not prepared, and for ids with image placeholders but no image."""
-        if isinstance(input, Picture | Image.Image | os.PathLike):
-            raise InputError(
-                f"A {type(input).__name__} was given; the model runs on what model.prepare(picture, prompt) returns."
-            )
-        one_step = cache_in(options) is not None and isinstance(input, torch.Tensor) and input.shape[-1] == 1
-        if one_step or self.family.brings_images(options):
-            return
-        if has_placeholder(input, getattr(self.config, "image_token_id", None), self.tokenizer):
-            raise InputError(
-                "The tokens hold placeholders of an image, and no image came with them. Run what model.prepare(...) "
-                "returned, not its input_ids: they are the text alone. Where a function of TransformerLens took the "
-                "ids, hand it the cache of model.run_with_cache(inputs), or do its steps with inputs."
-            )
 
     @contextmanager
     def _running(self, inputs: VLMInputs | None) -> Iterator[None]:
@@ -287,10 +244,6 @@ class HookedVLM(TokenMethods):
         """As in TransformerLens; naming an attention hook point that a layer cannot have is a HookError."""
         explain_filter(self, names[:1])  # the others are the first one's names in TransformerLens
         super()._check_hook_fireable(*names)
-
-    def _has_positions(self, name: str) -> bool:
-        """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
-        return not name.startswith("vision") and self._gated_hook_reason(name) is None
 
     @alone
     @unpacking
@@ -349,7 +302,7 @@ class HookedVLM(TokenMethods):
         refuse_video(options)
         check_return_type(return_type, options)
         if cache_in(options) is None:  # a cache may hold the image of ids that go on from it
-            self._refuse_unprepared(inputs, options)
+            refuse_unprepared(self, inputs, options)
         prompt = prompt_of(self, inputs, chat_template=chat_template, prepend_bos=prepend_bos)
         check_ids(prompt, inputs, options)
         options = generation_options(hugging_face_options(self, options), max_new_tokens)
@@ -386,20 +339,3 @@ class HookedVLM(TokenMethods):
         The wrapped model's own `original_model.save_pretrained` cannot: TransformerLens' bridges are among its modules.
         """
         loading.save(self.original_model, self.processor, folder)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """After a deepcopy: let the blocks attach their capture hooks anew, as the old ones point at the original."""
-        super().__setstate__(state)
-        for block in self.blocks:
-            block._teardown_capture_hooks()
-
-    def _input_device(self) -> Any:
-        """Where inputs go: to the embedding's device, though accelerate may keep its weights elsewhere; or to that of
-        the first weights that are anywhere. None for a model without weights."""
-        brought = getattr(getattr(self.embed.original_component, "_hf_hook", None), "execution_device", None)
-        devices = (weight.device for weight in self.original_model.parameters() if weight.device.type != "meta")
-        return next(devices, None) if brought is None else torch.device(brought)
-
-    def _accepts_derived_position_ids(self) -> bool:
-        """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
-        return False

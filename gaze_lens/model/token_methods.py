@@ -40,18 +40,6 @@ def unpacking(run: Callable) -> Callable:
     return unpacked
 
 
-def has_placeholder(given: Any, image_token: int | None, tokenizer: Any) -> bool:
-    """Whether a text, texts or token ids hold the token that stands for an image; False of anything else."""
-    if image_token is None:
-        return False
-    if isinstance(given, Tensor):
-        return not given.is_floating_point() and bool((given == image_token).any())
-    texts = [given] if isinstance(given, str) else given if isinstance(given, list) else []
-    return tokenizer is not None and any(
-        isinstance(text, str) and tokenizer.decode([image_token]) in text for text in texts
-    )
-
-
 def _ids(tokens: Any) -> Any:
     return tokens.input_ids if isinstance(tokens, VLMInputs) else tokens
 

@@ -10,6 +10,7 @@ model.half()                                    # and model.cfg.dtype says so
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -22,6 +23,17 @@ class VLMBridge(TransformerBridge):
     """A `TransformerBridge` whose inherited methods are right on vision-language models, or say what to call."""
 
     original_model: Any  # Hugging Face's
+
+    @property
+    def blocks(self) -> Any:
+        """The bridges of the layers. A property, since from Python 3.12 on `isinstance(model, Model)` sees no children
+        of modules."""
+        return self._modules["blocks"]
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face config."""
+        return self.original_model.config
 
     def tokens_to_residual_directions(self, tokens: Any) -> Tensor:
         """The directions of the normed residual stream that give the logits of tokens: `[..., d_model]`.
@@ -107,3 +119,24 @@ class VLMBridge(TransformerBridge):
     def hf_generate(self, *_args: Any, **_options: Any) -> NoReturn:
         """Not served: `generate` is Hugging Face's already."""
         raise InputError("hf_generate is not needed: model.generate(inputs, ...) is Hugging Face's, under hooks.")
+
+    def _has_positions(self, name: str) -> bool:
+        """Whether what a hook point holds can be sliced by position: the vision tower's patches cannot."""
+        return not name.startswith("vision") and self._gated_hook_reason(name) is None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """After a deepcopy: let the blocks attach their capture hooks anew, as the old ones point at the original."""
+        super().__setstate__(state)
+        for block in self.blocks:
+            block._teardown_capture_hooks()
+
+    def _input_device(self) -> Any:
+        """Where inputs go: to the embedding's device, though accelerate may keep its weights elsewhere; or to that of
+        the first weights that are anywhere. None for a model without weights."""
+        brought = getattr(getattr(self.embed.original_component, "_hf_hook", None), "execution_device", None)
+        devices = (weight.device for weight in self.original_model.parameters() if weight.device.type != "meta")
+        return next(devices, None) if brought is None else torch.device(brought)
+
+    def _accepts_derived_position_ids(self) -> bool:
+        """Positions are Hugging Face's: TransformerLens' own would differ from them where rows are padded."""
+        return False

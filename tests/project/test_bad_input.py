@@ -317,6 +317,16 @@ WRONG = {
         InputError,
         "give a finite number",
     ),
+    "ids of another vocabulary": (
+        lambda m, i, r: m.generate(torch.tensor([[15496, 11, 314]])),
+        InputError,
+        r"Token ids from 11 to 15496 were given; this model's are 0 to \d+",
+    ),
+    "an id that pads": (
+        lambda m, i, r: m(torch.tensor([[1, -100]])),
+        InputError,
+        "Token ids from -100 to 1 were",
+    ),
     "half a pair as tokens": (lambda m, i, r: m.to_tokens(["x", "x \ud800"]), InputError, "half of a surrogate pair"),
     "half a pair as texts": (lambda m, i, r: m.to_str_tokens("\ud800"), InputError, "half of a surrogate pair"),
     "half a pair, run": (lambda m, i, r: m("x \udc00"), InputError, "half of a surrogate pair"),

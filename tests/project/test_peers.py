@@ -42,6 +42,22 @@ def test_only_what_the_plain_bridge_passes_can_fail_with_ours_alone():
     assert "| not explained | 0 | 2 | `a` |" in text
 
 
+def test_what_a_limit_on_time_left_out_is_told():
+    plain = {**PLAIN, "late": outcome("not begun"), "long": outcome("stopped", "took more than 20 s")}
+    compared = compare(plain, {**OURS, "a": outcome("not begun")}, PLAIN)
+    expected = [
+        "with plain, time was up before 1 tests",
+        "with plain, 1 tests were stopped, as they took too long",
+        "with ours, time was up before 1 tests",
+    ]
+    assert compared.cut_short == expected
+    assert all(f"Not whole: {line}." in summary(compared) for line in expected)
+    assert f"**Not whole:** {'; '.join(expected)}." in page(compared, "4.3.0")
+    assert "These are 5 tests" in page(compared, "4.3.0")
+    assert [row.test for row in compared.alone] == ["c"]
+    assert compare(PLAIN, OURS, IMAGE).cut_short == []
+
+
 def test_a_reason_is_found_by_test_or_error():
     assert reason_of("ours", "tests/x.py::test_y", "builtins.AssertionError: 1 == 2") is None
     assert (
