@@ -153,7 +153,7 @@ def in_turns(
     functions: Mapping[str, Any], measure: Callable[[Any], Any], rounds: int, warm: int = 1
 ) -> dict[str, list]:
     """What `measure` returns for each function in each round. Every other round has the functions in reverse order, so
-    that other load on the machine affects all of them alike."""
+    that other load on the machine affects all of them equally."""
     for function in [f for f in functions.values() for _ in range(warm)]:
         measure(function)
     results: dict[str, list] = {name: [] for name in functions}

@@ -65,7 +65,7 @@ def use(model: gl.HookedVLM, strip: gl.Picture, index: int) -> None:
 
 
 def n_hooks(model: torch.nn.Module) -> int:
-    """All hooks on all modules, PyTorch's own and TransformerLens' alike."""
+    """All hooks on all modules, PyTorch's own and TransformerLens'."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 

@@ -86,11 +86,11 @@ def row(model: HookedVLM, name: str) -> list[str]:
     return [model.family.name, *tokens, cut(model, strip), live(strip), begin(model), name]
 
 
-def row_of_tiny(name: str, alike: list[list[str]]) -> list[str]:
-    """The same, measured on the tiny model. alike: the rows of a family with the same image processor, if any."""
+def row_of_tiny(name: str, measured_rows: list[list[str]]) -> list[str]:
+    """The same, measured on the tiny model. measured_rows: of a family with the same image processor."""
     model = HookedVLM.wrap(*testing.tiny(name))
-    pictures = alike[0][1:4] if alike else [NOT_MEASURED] * 3
-    on = f"tiny model; pictures: {alike[0][-1]}" if alike else "tiny model"
+    pictures = measured_rows[0][1:4] if measured_rows else [NOT_MEASURED] * 3
+    on = f"tiny model; pictures: {measured_rows[0][-1]}" if measured_rows else "tiny model"
     writer = begin(model).rpartition(": ")[2]  # the token's name is not the published one's
     return [name, *pictures, live(model.capabilities(STRIP)), writer, on]
 

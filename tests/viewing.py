@@ -33,7 +33,7 @@ def opened(browser, path, *, theme="light", **options):
 
 
 def header_for(n_heads, n_words, grid, *, regions=()):
-    """A header as `header_of` makes them: one image of `grid` rows and columns of tokens, behind ten prompt tokens."""
+    """A header as `header_of` makes them: one image of `grid` rows and columns of tokens, after ten prompt tokens."""
     rows, columns = grid
     boxes = [[x * CELL, y * CELL, (x + 1) * CELL, (y + 1) * CELL] for y in range(rows) for x in range(columns)]
     image = Image.fromarray(np.full((rows * CELL, columns * CELL, 3), 220, np.uint8))

@@ -32,7 +32,7 @@ def evaluate(
     from gaze_lens import evaluation
     from gaze_lens.cli import arguments
     from gaze_lens.evaluation.merge import file_of
-    from gaze_lens.evaluation.records import losses_told
+    from gaze_lens.evaluation.records import loss_lines
     from gaze_lens.runs.processes import part_of
 
     part, protocol = part_of(run.shard), questions.asked(rare, annotated=pictures.annotations is not None)
@@ -49,7 +49,7 @@ def evaluate(
             answers = evaluation.generate_answers(
                 loaded, strips, conditions, protocol=protocol, path=path, shard=part, **settings
             )
-            running.print_lines(losses_told(answers), running.shard_done(run.shard, out))
+            running.print_lines(loss_lines(answers), running.shard_done(run.shard, out))
             return
         results = evaluation.evaluate(
             loaded, strips, conditions, protocol=protocol, judge=judge_object, out=out, **settings

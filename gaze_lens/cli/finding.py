@@ -35,7 +35,7 @@ def discover(
 ) -> None:
     """Score every head on a folder of strips; writes heads.json, scores.csv and figures."""
     from gaze_lens.cli import arguments, discovery
-    from gaze_lens.runs.left_out import told
+    from gaze_lens.runs.left_out import reason_lines
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
@@ -46,7 +46,7 @@ def discover(
     with running.resumable(out, "strips"):
         if part is not None:
             left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
-            running.print_lines(told(left_out), running.shard_done(shard, out))
+            running.print_lines(reason_lines(left_out), running.shard_done(shard, out))
             return
         scores = discovery.discover(loaded, pictures, out, top=top, resume=resume)
     if running.is_first():

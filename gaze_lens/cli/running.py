@@ -46,10 +46,10 @@ def print_lines(lines: Sequence[str], *more: str) -> None:
 def print_scores(scores: HeadScores, out: Path) -> None:
     """Print the best heads, how far to trust them, what was left out, and where the files are."""
     from gaze_lens.cli.discovery import left_out_of
-    from gaze_lens.runs.left_out import told
+    from gaze_lens.runs.left_out import reason_lines
 
     written = f"Written: {out / 'heads.json'} and more beside it."
-    print_lines([str(scores), str(scores.verdict())], *told(left_out_of(out)), written)
+    print_lines([str(scores), str(scores.verdict())], *reason_lines(left_out_of(out)), written)
 
 
 def shard_done(shard: str | None, out: Path) -> str:

@@ -20,7 +20,7 @@ from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.runs.journal import Line, read
-from gaze_lens.runs.left_out import told
+from gaze_lens.runs.left_out import reason_lines
 
 KIND = "generations"
 FAILED = 10  # answers that are named on the terminal
@@ -229,9 +229,9 @@ def chosen_warning(generations: Generations) -> str:
     )
 
 
-def losses_told(generations: Generations) -> list[str]:
+def loss_lines(generations: Generations) -> list[str]:
     """Lines that name what has no answer: pictures by reason, and the first answers that failed."""
     failed = generations.failed
     lines = [f"Failed: {r.picture}, {r.condition}, {', '.join(r.targets)}: {r.failed}" for r in failed[:FAILED]]
     more = [f"Failed: {len(failed) - FAILED} more answers"] * (len(failed) > FAILED)
-    return told(generations.unused) + lines + more
+    return reason_lines(generations.unused) + lines + more

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
-from gaze_lens.evaluation.records import Generations, Record, chosen_warning, losses_told
+from gaze_lens.evaluation.records import Generations, Record, chosen_warning, loss_lines
 from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
 from gaze_lens.text.caption_matching import repeats
 
@@ -226,7 +226,7 @@ class Results:
     def caveats(self) -> list[str]:
         """What is not in the figures, and what makes them doubtful; a line for each reason."""
         lines = [f"{self.missing} pictures are not finished."] * bool(self.missing)
-        lines += losses_told(self.generations)
+        lines += loss_lines(self.generations)
         if self.generations.chosen:
             lines.append(f"Warning: {chosen_warning(self.generations)}")
         return lines

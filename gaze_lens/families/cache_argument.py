@@ -1,6 +1,6 @@
 """The argument under which Hugging Face's modules take the cache: `cache` since transformers 5.24, other names before.
 
-A cache that is not found would be a silent fault: positions behind it would count from 0.
+A cache that is not found would be a silent fault: positions after it would count from 0.
 """
 
 import inspect

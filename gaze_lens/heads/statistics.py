@@ -25,7 +25,7 @@ def score(matrix: Matrix) -> Float[Tensor, "*heads"]:
 
 
 def contrast(matrix: Matrix) -> Float[Tensor, "*heads"]:
-    """Mean of the diagonal minus the mean of all other entries; 0 for a head that looks at all panels alike."""
+    """Mean of the diagonal minus the mean of all other entries; 0 for a head that looks at all panels equally."""
     return score(matrix) - matrix.masked_fill(_identity(matrix), torch.nan).flatten(-2).nanmean(-1)
 
 

@@ -75,7 +75,7 @@ def _check_held(cache: Any, held: int, inputs: VLMInputs) -> None:
         same = int((before == given).all(0).long().cumprod(0).sum()) if before.shape == given.shape else 0
         raise InputError(
             f"The cache holds {held} tokens, and only the first {same} of the inputs are the same. Give the whole "
-            "conversation with the answer as it was generated, padded alike; or cut the cache: "
+            "conversation with the answer as it was generated, padded in the same way; or cut the cache: "
             f"cache.crop(-{held - same})."
         )
 

@@ -1,6 +1,6 @@
 """What a run has left out, with the reason, for the terminal and for reports.
 
->>> print(*told({"a": "no image", "b": "no image", "c": "too long"}), sep="\\n")
+>>> print(*reason_lines({"a": "no image", "b": "no image", "c": "too long"}), sep="\\n")
 Left out: no image (2): a, b
 Left out: too long (1): c
 """
@@ -17,7 +17,7 @@ def reasons_by_name(left_out: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {name: reason for reason, names in left_out.items() for name in names}
 
 
-def told(left_out: Mapping[str, str]) -> list[str]:
+def reason_lines(left_out: Mapping[str, str]) -> list[str]:
     """A line for each reason, with the number of pictures and the first names; at most `LINES` lines.
 
     left_out: name -> reason. The last line counts what the others do not name.

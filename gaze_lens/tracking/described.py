@@ -24,7 +24,7 @@ def by_markers(tokens: Sequence[str], regions: Sequence[str], markers: Mapping[s
     _check(markers, regions)
     texts = {name: " ".join(marker.lower().split()) for name, marker in markers.items()}
     if len(set(texts.values())) < len(texts) or not all(texts.values()):
-        raise InputError(f"The markers are {dict(markers)}: expected a text for each region, and no two alike.")
+        raise InputError(f"The markers are {dict(markers)}: expected a text for each region, and no two the same.")
     mentions = _mentions(tokens, {text: name for name, text in texts.items()})
     if not mentions:
         raise InputError(

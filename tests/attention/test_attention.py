@@ -214,7 +214,7 @@ def test_a_full_matrix_is_built_only_for_those_who_ask(model, monkeypatch):
 
 @torch.no_grad()
 def test_only_heads_under_a_bias_pay_for_a_mask(model, monkeypatch):
-    """The others keep the kernel that needs none; heads alike share a mask without heads, and layers alike share it."""
+    """The others keep the kernel that needs none; heads under one bias share a mask, and so do layers."""
     inputs, calls = model.prepare(picture(96, 64), "What?"), []
     honest = kernels._default_kernel
 

@@ -161,10 +161,10 @@ def test_answers_whose_logits_are_no_numbers_are_counted_apart_and_tried_again(
     assert table.failed.to_dict() == {"gaze": n_failed, "none": 0}
     assert table.n["gaze"] == expected.table().n[0] - n_failed
     assert results.missing == 0
-    told = f"Failed: 0, gaze, {', '.join(failed[0].targets)}: the logits are NaN or infinite at step 0"
-    assert told in str(results)
+    line = f"Failed: 0, gaze, {', '.join(failed[0].targets)}: the logits are NaN or infinite at step 0"
+    assert line in str(results)
     assert f"; {n_failed} failed" in str(results)
-    assert told in (tmp_path / "report.html").read_text()
+    assert line in (tmp_path / "report.html").read_text()
     figures = json.loads((tmp_path / "results.json").read_text())
     assert figures["failed answers"][0]["failed"] == "the logits are NaN or infinite at step 0"
     assert [row["failed"] for row in figures["conditions"]] == [n_failed, 0]
@@ -285,9 +285,9 @@ def test_what_is_left_out_is_named_with_its_reason(tiny_model, strips, tmp_path)
     results = evaluated(tiny_model, pictures(), tmp_path / "one")
     reason = "Picture 'b' of here cannot be used: no image at all"
     assert results.left_out == {"x": "an image is missing", "y": "an image is missing", "b": reason}
-    told = ["Left out: an image is missing (2): x, y", f"Left out: {reason} (1): b"]
+    lines = ["Left out: an image is missing (2): x, y", f"Left out: {reason} (1): b"]
     page = (tmp_path / "one" / "report.html").read_text()
-    for line in told:
+    for line in lines:
         assert line in str(results).splitlines()
         assert line.replace("'", "&#39;") in page
     assert json.loads((tmp_path / "one" / "results.json").read_text())["skipped pictures"] == results.left_out

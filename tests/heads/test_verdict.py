@@ -79,7 +79,7 @@ def test_p_values_count_the_layer_s_other_contrasts():
 
 @pytest.mark.parametrize("together", [False, True])
 def test_made_up_null_models_are_rarely_found(together):
-    """300 models whose heads follow the question arbitrarily; `together`: all heads of a layer nearly alike."""
+    """300 models whose heads follow the question arbitrarily; `together`: all heads of a layer nearly the same."""
     n_found = 0
     for seed in range(300):
         matrix = random_matrices(3, 1 if together else 8, seed=seed).expand(3, 8, 6, 6).clone()
@@ -189,7 +189,7 @@ def test_random_weights_have_no_mechanism(random_scores):
 
 
 def test_random_weights_follow_the_question_all_the_same(random_scores):
-    """Why strips are relabelled alike: a null that relabels each strip by itself finds heads in random weights."""
+    """Why all strips are relabelled in one way: a null that relabels each by itself finds heads in random weights."""
     deceived = [bool(discoveries(scores.null(permutations=400), 0.05).any()) for scores in random_scores.values()]
     assert sum(deceived) >= 2
 

@@ -272,7 +272,7 @@ VARIANTS = {
     "experts": ("InternVL", {"model_type": "qwen3_moe", **MOE}),
     "norms of queries": ("LLaVA", {"model_type": "qwen3"}),
     "values that are keys": ("Gemma 4", {"attention_k_eq_v": True, "num_kv_shared_layers": 0}),
-    "norms behind": ("Molmo2", {"norm_after": True, "qk_norm_type": "olmo"}),
+    "norms after": ("Molmo2", {"norm_after": True, "qk_norm_type": "olmo"}),
 }
 
 

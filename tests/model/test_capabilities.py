@@ -17,13 +17,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_a_grid_is_told_for_the_size_that_is_asked(shelf):
     model, _ = shelf.get("Qwen3-VL")
-    told = model.capabilities((128, 64))
-    assert (told.image.tokens, told.image.views) == (8, (View(2, 4, whole=True),))
-    assert told.image.prompt == model.prepare(picture(128, 64), "").layout.length
-    assert told.live == told.seeing == (0, 1, 2, 3)
-    assert all(layer.hooks == HOOKS and layer.attention == "full" for layer in told.layers)
+    described = model.capabilities((128, 64))
+    assert (described.image.tokens, described.image.views) == (8, (View(2, 4, whole=True),))
+    assert described.image.prompt == model.prepare(picture(128, 64), "").layout.length
+    assert described.live == described.seeing == (0, 1, 2, 3)
+    assert all(layer.hooks == HOOKS and layer.attention == "full" for layer in described.layers)
     for expected in ("8 (2 x 4) for 128 x 64 pixels", "DeepStack", "layers 0 to 3: hook_attn_scores", "video"):
-        assert expected in str(told)
+        assert expected in str(described)
     with pytest.raises(InputError, match=r"size=\(0, 5\) was given; give \(width, height\)"):
         model.capabilities((0, 5))
     with pytest.raises(ImageError, match="20000 x 20"):
@@ -38,15 +38,15 @@ def test_a_grid_is_told_for_the_size_that_is_asked(shelf):
     ],
 )
 def test_layers_without_heads_say_so(shelf, family, kind, words):
-    told = shelf.get(family)[0].capabilities((96, 64))
-    headless = [layer.layer for layer in told.layers if layer.attention == kind]
+    described = shelf.get(family)[0].capabilities((96, 64))
+    headless = [layer.layer for layer in described.layers if layer.attention == kind]
     assert headless
-    assert not set(headless) & set(told.live)
-    assert told.heads * len(told.live) == int(
-        next(line for line in str(told).splitlines() if "heads:" in line).split()[1]
+    assert not set(headless) & set(described.live)
+    assert described.heads * len(described.live) == int(
+        next(line for line in str(described).splitlines() if "heads:" in line).split()[1]
     )
-    assert told.unsupported[0].startswith(words)
-    assert f"{words.partition(' has')[0]}:" in str(told)
+    assert described.unsupported[0].startswith(words)
+    assert f"{words.partition(' has')[0]}:" in str(described)
 
 
 def test_cross_attention_and_tiles_are_told(shelf):
@@ -66,9 +66,9 @@ def test_cross_attention_and_tiles_are_told(shelf):
 
 
 def test_sliding_layers_and_shared_keys_are_told(shelf):
-    told = shelf.get("Gemma 4")[0].capabilities((96, 64))
-    assert {layer.attention for layer in told.layers} == {"sliding", "full"}
-    assert any("hook_k, in layers" in line and "earlier layer" in line for line in told.unsupported)
+    described = shelf.get("Gemma 4")[0].capabilities((96, 64))
+    assert {layer.attention for layer in described.layers} == {"sliding", "full"}
+    assert any("hook_k, in layers" in line and "earlier layer" in line for line in described.unsupported)
 
 
 def test_files_with_several_frames_are_refused(shelf, tmp_path):

@@ -110,7 +110,7 @@ def test_rows_go_on_where_padding_is_alike(model):
     expected = model.generate(inputs, **STEPS).sequences
     assert torch.equal(model.generate(inputs, past_key_values=cache, **STEPS).sequences, expected)
     longer = [*TURNS[:-1], {"role": "user", "content": [{"type": "text", "text": "And now, and then?"}]}]
-    with pytest.raises(InputError, match=r"only the first 0 of the inputs are the same.*padded alike"):
+    with pytest.raises(InputError, match=r"only the first 0 of the inputs are the same.*padded in the same way"):
         model.generate(
             model.prepare(pictures, [TURNS, longer]), past_key_values=after_first(model, pictures, [FIRST] * 2)
         )

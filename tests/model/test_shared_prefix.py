@@ -153,8 +153,8 @@ def test_nothing_behind_the_last_pattern_is_run(shelf):
     model, _ = shelf.get("Qwen3-VL")
     inputs, ran = model.prepare(STRIPS[0], "x"), []
     before = model(inputs)
-    behind = model.original_model.model.language_model.layers[-1].mlp, model.original_model.lm_head
-    handles = [module.register_forward_pre_hook(lambda *_given: ran.append(1)) for module in behind]
+    after = model.original_model.model.language_model.layers[-1].mlp, model.original_model.lm_head
+    handles = [module.register_forward_pre_hook(lambda *_given: ran.append(1)) for module in after]
     scores(model)
     assert not ran
     scores(model, share_prefix=False)

@@ -73,7 +73,7 @@ def rows_of(inputs, name):
 
 
 def _word(inputs, row, positions):
-    """The tokens that hold "fourth" or "second": their texts are put one behind the other."""
+    """The tokens that hold "fourth" or "second": their texts are put one after the other."""
     pieces = [(p, piece) for p in positions for piece in inputs.tokenizer.decode(int(inputs.input_ids[row, p]))]
     text = "".join(piece for _, piece in pieces)
     start = max(text.find("fourth"), text.find("second"))
@@ -240,7 +240,7 @@ def by_parts(model, clean, corrupted):
 
 
 def test_deepstack_reaches_layers_that_are_patched(qwen, pair):
-    """Behind the last addition the stream is all there is; before it, the corrupted image is still to be added."""
+    """After the last addition the stream is all there is; before it, the corrupted image is still to be added."""
     result = sweep(qwen, *pair, what="resid_pre", positions="every")
     assert (result.values[2:] - result.clean).abs().max() < 1e-6  # the tiny model adds after blocks 0 and 1
     assert (result.values[:2] - result.clean).abs().min() > 1e-4

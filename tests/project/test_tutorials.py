@@ -25,8 +25,8 @@ NUMBER = r"(?<![\w.])-?\d+\.\d+"
 def is_printed(figure, printed):
     """Whether a decimal number is among the printed ones, up to one in its last digit: processors round differently."""
     places = len(figure.partition(".")[2])
-    alike = [float(one) for one in re.findall(r"-?\d+\.\d+", printed) if len(one.partition(".")[2]) == places]
-    return any(round(abs(one - float(figure)) * 10**places) <= 1 for one in alike)
+    printed_figures = [float(one) for one in re.findall(r"-?\d+\.\d+", printed) if len(one.partition(".")[2]) == places]
+    return any(round(abs(one - float(figure)) * 10**places) <= 1 for one in printed_figures)
 
 
 def figures(text):

@@ -226,11 +226,11 @@ def test_layout_refuses_disagreement():
 
 
 def test_old_names_of_layouts_and_groups_work_and_warn():
-    crossed = Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), cross_attention=True, placeholders=((1,),))
+    layout = Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), cross_attention=True, placeholders=((1,),))
     with pytest.warns(DeprecationWarning, match=r"Layout\(crossed=\) is now called cross_attention="):
-        assert Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), crossed=True, placeholders=((1,),)) == crossed
-    for owner in (crossed, Group("image", ((0,),), crossed, cross_attention=True)):
+        assert Layout(4, ((0, 1),), ((0, 1),), (((9, 9),),), crossed=True, placeholders=((1,),)) == layout
+    for owner in (layout, Group("image", ((0,),), layout, cross_attention=True)):
         with pytest.warns(DeprecationWarning, match=rf"{type(owner).__name__}.crossed is now called cross_attention"):
             assert owner.crossed is True
     with pytest.warns(DeprecationWarning, match="Layout.behind_images is now called after_images"):
-        assert crossed.behind_images == crossed.after_images == (2,)
+        assert layout.behind_images == layout.after_images == (2,)

@@ -66,8 +66,8 @@ def test_recorded_rows_are_those_of_whole_patterns(model, strip):
     assert recording.keys == inputs.layout.images[0]
     assert recording.answer == answer
     last = inputs.last_position
-    behind = [p for p in inputs.text_positions[0] if p > max(recording.keys)]
-    assert recording.queries == (*behind, *range(last + 1, last + len(answer)))
+    after = [p for p in inputs.text_positions[0] if p > max(recording.keys)]
+    assert recording.queries == (*after, *range(last + 1, last + len(answer)))
     check(recording, rows)
 
 

@@ -62,7 +62,7 @@ def test_a_marker_opens_its_region_up_to_the_next():
     assert trajectory.described_by_markers({P2: "ring", P1: "Red"})[4:] == (None, P1, *[P2] * 8)
     with pytest.raises(InputError, match=r"None of the markers \['sky'\] is in the text 'Well. Panel 1"):
         trajectory.described_by_markers({P1: "sky"})
-    with pytest.raises(InputError, match="expected a text for each region, and no two alike"):
+    with pytest.raises(InputError, match="expected a text for each region, and no two the same"):
         trajectory.described_by_markers({P1: "Red", P2: "red "})
     with pytest.raises(RegionError, match=r"\['sky'\] were not tracked: expected some of \['panel 1'"):
         trajectory.described_by_markers({"sky": "ring"})
