@@ -52,8 +52,11 @@ def vision_config(size: Size) -> PixtralVisionConfig:
     )
 
 
-def build(size: Size, seed: int) -> tuple[LlavaForConditionalGeneration, PixtralProcessor]:
-    """An untrained model in float32 with its processor; greedy decoding is its default."""
+def build(size: Size, seed: int, *, projector: str = "gelu") -> tuple[LlavaForConditionalGeneration, PixtralProcessor]:
+    """An untrained model in float32 with its processor; greedy decoding is its default.
+
+    projector: the activation between the projector's two layers; "linear": none.
+    """
     processor = build_processor(size)
     tokenizer = processor.tokenizer
     config = LlavaConfig(
@@ -62,6 +65,7 @@ def build(size: Size, seed: int) -> tuple[LlavaForConditionalGeneration, Pixtral
         image_token_index=processor.image_token_id,
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,
+        projector_hidden_act=projector,
         tie_word_embeddings=True,
     )
     with torch.random.fork_rng(devices=[]):
@@ -74,15 +78,20 @@ def build(size: Size, seed: int) -> tuple[LlavaForConditionalGeneration, Pixtral
 def encode_images(
     model: nn.Module, pixels: UInt8[Tensor, "row height width 3"]
 ) -> tuple[Float[Tensor, "row token d_model"], list[Tensor]]:
-    """Image tokens of a batch of pictures of one size (Hugging Face's tower puts the pictures into one sequence), and
-    an empty list, as there is no DeepStack."""
+    """Image tokens of a batch of pictures of one size, and an empty list, as there is no DeepStack."""
+    return model.model.multi_modal_projector(tower_features(model, pixels)), []
+
+
+def tower_features(
+    model: nn.Module, pixels: UInt8[Tensor, "row height width 3"]
+) -> Float[Tensor, "row token vision_width"]:
+    """The vision tower's output on a batch of pictures of one size. Hugging Face's puts them into one sequence."""
     vision = model.model.vision_tower
     patches = vision.patch_conv(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
     hidden = vision.ln_pre(patches.flatten(2).transpose(1, 2))
     cells = torch.cartesian_prod(*(torch.arange(n, device=hidden.device) for n in patches.shape[-2:]))
     rotary = vision.patch_positional_embedding(hidden, cells)
-    hidden = vision.transformer(hidden, position_embeddings=rotary).last_hidden_state
-    return model.model.multi_modal_projector(hidden), []
+    return vision.transformer(hidden, position_embeddings=rotary).last_hidden_state
 
 
 def tower_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -33,6 +33,7 @@ Linux, the environment variables MALLOC_MMAP_MAX_=0 MALLOC_TOP_PAD_=500000000 ma
 import io
 import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,9 +53,10 @@ from training.recipe import Architecture, Size
 
 AUXILIARY = 0.2  # weight of the classifiers' loss after the first phase
 WARM_UP = 100  # steps, in each phase
+OBSERVE_EVERY = 50  # steps
 
 
-def facts_loss(classifier: nn.Linear, tokens: Tensor, facts: Tensor) -> Tensor:
+def facts_loss(classifier: nn.Module, tokens: Tensor, facts: Tensor) -> Tensor:
     """Cross-entropy of the six facts of each token, predicted from its direction; mean over facts that there are."""
     direction = F.rms_norm(tokens.float(), tokens.shape[-1:])
     return F.cross_entropy(classifier(direction).float().view(-1, 8), facts.flatten(), ignore_index=IGNORE)
@@ -75,6 +77,7 @@ class Trainer:
     """A model in training: call `step()` until `phase` is None. `state()` and `load()` continue a training.
 
     frozen: keep the vision tower, but not the projector, as it is after the phases of rate 0.
+    auxiliary: the weight of the classifiers' loss in phases with a rate; 0 leaves it out.
     """
 
     def __init__(
@@ -86,18 +89,23 @@ class Trainer:
         phases: tuple[Phase, ...] = PHASES,
         architecture: Architecture = QWEN3_VL,
         frozen: bool = False,
+        auxiliary: float = AUXILIARY,
     ):
         size = size or Size()
         self.seed, self.device, self.phases, self.step_index = seed, device, phases, 0
-        self.architecture, self.frozen = architecture, frozen
+        self.architecture, self.frozen, self.auxiliary = architecture, frozen, auxiliary
         self.model, self.processor = architecture.build(size, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.classifier = nn.Linear(size.width, 6 * 8)
+            self.classifier = self.build_classifier(size)
         self.model.to(device).train()
         self.classifier.to(device)
         use_packed_attention(self.model)
         self.optimizers = self.make_optimizers()
+
+    def build_classifier(self, size: Size) -> nn.Module:
+        """What is trained beside the model and thrown away."""
+        return nn.Linear(size.width, 6 * 8)
 
     @property
     def phase_starts(self) -> list[int]:
@@ -142,13 +150,21 @@ class Trainer:
                 tokens = self.architecture.encode_images(self.model, batch.pixels)[0]
             else:
                 logits, tokens, image_mass = packed_forward(self.architecture, self.model, batch)
-        facts = facts_loss(self.classifier, tokens, batch.facts)
+        facts = facts_loss(self.classifier, tokens, batch.facts) if not phase.rate or self.auxiliary else None
         if not phase.rate:
             return facts, {"facts": facts.item()}
         answers = F.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORE])
         penalty = image_attention_penalty(image_mass, phase.penalty_power)
-        figures = {"facts": facts.item(), "told": answers.item(), "price": penalty.item()}
-        return answers + AUXILIARY * facts + phase.image_penalty * penalty, figures
+        loss = answers + phase.image_penalty * penalty
+        figures = {"told": answers.item(), "price": penalty.item()}
+        if facts is None:
+            return loss, figures
+        return loss + self.auxiliary * facts, {"facts": facts.item(), **figures}
+
+    def losses(self, rng: np.random.Generator, phase: Phase, /) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        """The name, the loss and the figures of each micro-batch of a step."""
+        for kind, batch in draw_batches(rng, self.processor.tokenizer, phase, self.architecture.frame).items():
+            yield kind, *self.loss(batch.to(self.device), phase)
 
     def step(self) -> dict[str, float]:
         """One update of the weights. The pictures of step n depend only on the seed and n."""
@@ -160,8 +176,7 @@ class Trainer:
         self.set_rates(phase)
         rng = np.random.default_rng([self.seed, self.step_index])
         record: dict[str, float] = {}
-        for kind, batch in draw_batches(rng, self.processor.tokenizer, phase, self.architecture.frame).items():
-            loss, figures = self.loss(batch.to(self.device), phase)
+        for kind, loss, figures in self.losses(rng, phase):
             loss.backward()
             record |= {f"{kind} {name}": value for name, value in figures.items()}
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self.classifier.parameters()], 1.0)
@@ -199,8 +214,16 @@ class Trainer:
         (folder / "model.safetensors").chmod(0o644)  # save_pretrained makes it readable for its owner only
 
 
-def train(trainer: Trainer, out: Path) -> None:
-    """Train to the end, with a progress bar, a log, and states from which training can continue."""
+def means_of(records: list[dict[str, float]]) -> dict[str, float]:
+    """Means over several steps' figures, for the log."""
+    return {key: round(float(np.mean([r[key] for r in records if key in r])), 4) for key in records[-1]}
+
+
+def train(trainer: Trainer, out: Path, observe: Callable[[Trainer], dict[str, Any]] | None = None) -> None:
+    """Train to the end, with a progress bar, a log, and states from which training can continue.
+
+    observe: what it returns is logged every 50 steps, as "observed".
+    """
     state, log_file, records = out / "state.pt", out / "log.jsonl", []
     if state.exists():
         trainer.load(torch.load(state, map_location=trainer.device))
@@ -213,8 +236,10 @@ def train(trainer: Trainer, out: Path) -> None:
             records.append(trainer.step())
             bar.update()
             if trainer.step_index % 25 == 0:
-                means = {key: round(float(np.mean([r[key] for r in records if key in r])), 4) for key in records[-1]}
-                log.write(json.dumps({"step": trainer.step_index, **means}) + "\n")
+                line: dict[str, Any] = {"step": trainer.step_index, **means_of(records)}
+                if observe is not None and trainer.step_index % OBSERVE_EVERY == 0:
+                    line["observed"] = observe(trainer)
+                log.write(json.dumps(line) + "\n")
                 log.flush()
                 records = []
             if trainer.step_index % 100 == 0 or trainer.phase is None:

@@ -74,20 +74,27 @@ MEMBERS = {
 
 
 def measure(folder: Path, *, strips: int) -> dict[str, Any]:
-    """All figures of one member that the report uses, from its checkpoint.
+    """All figures of one member that the report uses, from its checkpoint; its scores are kept beside that."""
+    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
+    figures, scores = measure_model(model, strips=strips)
+    scores.save(folder.parent / "scores.safetensors")
+    return figures
+
+
+def measure_model(model: HookedVLM, *, strips: int, most: float | None = None) -> tuple[dict[str, Any], HeadScores]:
+    """Figures of a model, and the scores that its heads were chosen by.
 
     Heads are found on the same number of other strips. The number of heads to steer is selected on these, too: the one
-    that does best there, up to a share of `MOST`. Controls have the same number of heads.
+    that does best there, up to a share of `most`, by default `MOST`. Controls have the same number of heads.
     """
-    model = HookedVLM.from_pretrained(str(folder), device="cpu", dtype="float32")
     selection = EvaluationSetup.of(model, strips, seed=SEED + 1)
     test, scores = replace(selection, strips=comics.synthetic(strips, seed=SEED)), selection.scores
-    scores.save(folder.parent / "scores.safetensors")
     n_heads = scores.score.numel()
-    counts = [k for k in selection.counts if k <= max(1, int(MOST * n_heads))]
-    best = max(counts, key=lambda k: selection.steered(scores.top(k))["forced choice"]["value"])
+    counts = [k for k in selection.counts if k <= max(1, int((MOST if most is None else most) * n_heads))]
+    selected = {k: selection.steered(scores.top(k))["forced choice"]["value"] for k in counts}
+    best = max(counts, key=selected.__getitem__)
     random = [test.steered(scores.controls(best, seed=seed)) for seed in range(DRAWS)]
-    return {
+    figures = {
         "strips": strips,
         "parameters": sum(parameter.numel() for parameter in model.original_model.parameters()),
         "answering": answering(test),
@@ -95,11 +102,13 @@ def measure(folder: Path, *, strips: int) -> dict[str, Any]:
         "contrast": [[round(value, 4) for value in layer] for layer in scores.contrast.tolist()],
         "verdict": verdict_figures(scores),
         "verdict at the answer": verdict_figures(score_heads(model, selection.strips, at="answer", batch_size=8)),
+        "selection": selected,
         "steering": {k: test.steered(scores.top(k)) for k in counts},
         "best": best,
         "random": sum(draw["forced choice"]["value"] for draw in random) / DRAWS,
         "all": test.steered(scores.top(n_heads)),
     }
+    return figures, scores
 
 
 def verdict_figures(scores: HeadScores) -> dict[str, Any]:
