@@ -152,7 +152,7 @@ def differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> list[str]:
     pictures = zip(clean.pictures[row], corrupted.pictures[row], strict=False)
     for image, (ours, theirs) in enumerate(pictures):
         names = _changed_regions(ours, theirs)
-        texts += [f"image {image} differs in {', '.join(names)}"] if names else []
+        texts += [f"image {image + 1} differs in {', '.join(names)}"] if names else []
     return texts + _feature_differences(clean, corrupted, row)
 
 
@@ -190,5 +190,5 @@ def _feature_differences(clean: VLMInputs, corrupted: VLMInputs, row: int) -> li
         if tokens.row == row and any("edited" in side for side in sides):
             pairs = zip(*(levels_of(side, tokens) for side in sides), strict=True)
             n_changed = np.any([(a != b).any(-1).cpu().numpy() for a, b in pairs], axis=0).sum()
-            texts += [f"image {tokens.image} has other features in {n_changed} tokens"] if n_changed else []
+            texts += [f"image {tokens.image + 1} has other features in {n_changed} tokens"] if n_changed else []
     return texts

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.families import Features, TokenMap
+from gaze_lens.inputs.region_names import in_image, names_of
 from gaze_lens.inputs.token_ids import ActsAsTokenIds
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
@@ -82,6 +83,13 @@ class VLMInputs(ActsAsTokenIds):
         images = ", ".join(str(len(tokens)) for tokens in self.image_tokens) or "no"
         segments = f", {sum(map(len, self.layout.segments))} segments of text" if self.passages else ""
         return f"VLMInputs({self.n_rows} rows x {self.layout.length} positions, {images} image tokens{segments})"
+
+    def region_names(self, row: int = 0) -> tuple[str, ...]:
+        """`inputs.region_names()`: the named regions of a row's images, then its segments of text.
+
+        A name that several images have is followed by its image: "panel 3 of image 2".
+        """
+        return tuple(names_of(self.sources[self._row(row)]))
 
     @property
     def sources(self) -> tuple[tuple[Source, ...], ...]:
@@ -159,7 +167,8 @@ class VLMInputs(ActsAsTokenIds):
         """The image tokens of a region, bound to this layout; or tokens of the text, of a `span` or a segment.
 
         where: the name of a picture's region or of a passage ("segment 1"), a shape, (x0, y0, x1, y1) or a point (x, y)
-            in original pixels; or a list of these, one per row.
+            in original pixels; or a list of these, one per row. Where a row has several images, "panel 3 of image 2",
+            and "image 2" for all of it, counted from 1.
         image: the zero-based index of an image in its row; needed for a shape where a row has several images.
         rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
         around: only for a span: what the region is a part of, whose other tokens are its `others`: "text" for all text
@@ -205,10 +214,13 @@ class VLMInputs(ActsAsTokenIds):
         segment = self._segment(where, self._row(row)) if image is None else None
         if segment is not None:
             return self.layout.segments[row][segment]
-        tokens = self._tokens_for(row, where, image)
-        if not isinstance(where, str):
-            return tuple(tokens.select(where, rule=rule).tolist())
-        shape = self.pictures[row][tokens.image].region(where)
+        own, image = in_image(where, self.pictures[row], image)
+        tokens = self._tokens_for(row, own, image)
+        if own is None:
+            return tuple(tokens.positions.tolist())
+        if not isinstance(own, str):
+            return tuple(tokens.select(own, rule=rule).tolist())
+        shape = self.pictures[row][tokens.image].region(own)
         try:
             return tuple(tokens.select(shape, rule=rule).tolist())
         except RegionError as error:
@@ -267,7 +279,7 @@ class VLMInputs(ActsAsTokenIds):
         if len(matches) > 1:
             raise RegionError(
                 f"Row {row} has {len(pictures)} images, and {where!r} may be in {len(matches)} of them; say which with "
-                "image=0, image=1, ..."
+                'image=0, image=1, ..., or by name: "panel 3 of image 2".'
             )
         return self._tokens(row, matches[0])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaze_lens.errors import InputError
+from gaze_lens.inputs.region_names import names_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs, label_of
 from gaze_lens.regions.layout import Region
 from gaze_lens.show.labels import visible
@@ -65,22 +66,22 @@ def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[
     tokens = []
     for image in images:
         positions_of_image = set(image.positions.tolist())
-        prefix = f"image {image.image}: " if len(images) > 1 else ""
-        inside = [(name, positions) for name, positions in named if positions[0] in positions_of_image]
+        name = f"image {image.image + 1}" if len(images) > 1 else "image"
+        inside = [(label, positions) for label, positions in named if positions[0] in positions_of_image]
         rest = tuple(sorted(positions_of_image - in_regions))
         if rest:
-            inside.append(("rest" if inside else "image", rest))
-        for name, positions in inside:
+            inside.append(((f"rest of {name}" if len(images) > 1 else "rest") if inside else name, rest))
+        for label, positions in inside:
             queries = () if inputs.layout.cross_attention else positions
-            tokens.append(Token(f"[{prefix}{name}]", queries, positions, pooled=True))
+            tokens.append(Token(f"[{label}]", queries, positions, pooled=True))
     return tokens
 
 
 def _regions(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[tuple[str, tuple[int, ...]]]:
     """(name, keys) of the regions asked for, or of all that have a name."""
     if regions is None:
-        pairs = [(index, name) for index, picture in enumerate(inputs.pictures[row]) for name in picture.regions]
-        return [(name, inputs.positions_of(name, row=row, image=index)) for index, name in pairs]
+        pairs = names_of(inputs.pictures[row]).items()
+        return [(name, inputs.positions_of(own, row=row, image=index)) for name, (index, own) in pairs]
     named = []
     for where in [regions] if isinstance(regions, str | Region) else regions:
         if isinstance(where, Region):

@@ -16,6 +16,7 @@ from gaze_lens.attention.region_reader import RegionReader
 from gaze_lens.attention.value_norms import ValueNorms
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.inputs.region_names import captions_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model.continuation import refuse_held
 from gaze_lens.model_protocol import Model
@@ -59,7 +60,7 @@ def track(
     recorder = _Recorder(inputs, heads, tracked, norms)
     hooks = [*options.pop("fwd_hooks", ()), *recorder.hooks()]
     generation = model.generate(inputs, fwd_hooks=hooks, **options)
-    captions = {name: line for source in inputs.sources[0] for name, line in source.captions.items()}
+    captions = captions_of(inputs.sources[0])
     names = tuple(region.name for region in tracked)
     return Trajectory(
         **recorder.numbers(generation.n_steps),
@@ -76,7 +77,7 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
     if inputs.n_rows != 1:
         raise InputError(f"track follows one text; these inputs have {inputs.n_rows} rows. Prepare one prompt.")
     if regions is None:
-        regions = [name for source in inputs.sources[0] for name in source.regions]
+        regions = inputs.region_names()
     regions = [regions] if isinstance(regions, str | Region) else regions
     if not len(regions):
         raise InputError(

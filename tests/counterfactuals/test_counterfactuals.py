@@ -56,9 +56,9 @@ def test_every_row_can_have_a_change_and_an_answer_of_its_own(tiny_model, strip)
     pair = gl.counterfactual(tiny_model, strip, [ask(0), ask(1), ask(2)], rows, answers=answers)
     lines = repr(pair).splitlines()
     assert lines[1:] == [
-        "  row 0: image 0 differs in panel 1, panel 2",
+        "  row 0: image 1 differs in panel 1, panel 2",
         "  row 1: position 33 ' second' -> ' sixth'",
-        "  row 2: image 0 differs in panel 3",
+        "  row 2: image 1 differs in panel 3",
     ]
     assert pair.clean.answers == pair.corrupted.answers
     with tower_runs(tiny_model) as runs:
@@ -144,7 +144,7 @@ def test_which_of_several_images_is_changed_must_be_said(tiny_model, strip):
     with pytest.raises(InputError, match="Row 0 has 2 images and image=None"):
         gl.counterfactual(tiny_model, [[strip, other]], "What?", change)
     pair = gl.counterfactual(tiny_model, [[strip, other]], "What?", change, image=1)
-    assert repr(pair).splitlines()[1] == "  row 0: image 1 differs in panel 1"
+    assert repr(pair).splitlines()[1] == "  row 0: image 2 differs in panel 1"
     with pytest.raises(InputError, match="Row 0 has 0 images"):
         gl.counterfactual(tiny_model, None, "What?", change)
 

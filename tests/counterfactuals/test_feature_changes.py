@@ -124,7 +124,7 @@ def test_noise_in_features_is_seeded_and_of_their_own_scale(tiny_model, strip):
 
 def test_changed_features_are_not_reused_as_the_pictures_own(tiny_model, strip):
     pair = gl.counterfactual(tiny_model, strip, ask(3), changes.blank("panel 4", space="features"))
-    assert repr(pair).splitlines()[1] == "  row 0: image 0 has other features in 4 tokens"
+    assert repr(pair).splitlines()[1] == "  row 0: image 1 has other features in 4 tokens"
     fresh = tiny_model.prepare(strip, ask(3))
     assert torch.equal(tiny_model(tiny_model.encode(fresh, reuse=pair.corrupted)), tiny_model(pair.clean))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.inputs.region_names import names_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
@@ -53,7 +54,7 @@ def header_of(model: Model, inputs: VLMInputs, recording: Recording, scores: Any
         "words": words,
         "tokens": {"keys": recording.keys, **_tokens(tokens)},
         "images": [_image(picture, i, len(pictures)) for i, picture in enumerate(pictures)],
-        "regions": [region for i, picture in enumerate(pictures) for region in _regions(picture, tokens[i], tokens, i)],
+        "regions": [_region(label, name, i, inputs) for label, (i, name) in names_of(pictures).items()],
         "cross_attention": inputs.layout.cross_attention,
         "steering": None,
     }
@@ -100,19 +101,17 @@ def _data_address(image: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _regions(picture: Picture, own: ImageTokens, images: Sequence[ImageTokens], index: int) -> list[dict[str, Any]]:
-    """Name, image, indices of tokens among all image tokens (none for a region smaller than one), outline."""
-    before = sum(len(tokens) for tokens in images[:index])
+def _region(label: str, name: str, index: int, inputs: VLMInputs) -> dict[str, Any]:
+    """Label, image, indices of tokens among all image tokens (none for a region smaller than one), outline."""
+    shape, own = inputs.pictures[0][index].regions[name], inputs.image_tokens[index]
+    before = sum(len(tokens) for tokens in inputs.image_tokens[:index])
     where = {position: before + i for i, position in enumerate(own.positions.tolist())}
-    regions = []
-    for name, shape in picture.regions.items():
-        try:
-            tokens = [where[position] for position in own.select(shape).tolist()]
-        except RegionError:
-            tokens = []
-        lines = [line.round(1).tolist() for line in outlines(shape)]
-        regions.append({"name": name, "image": index, "tokens": tokens, "outline": lines})
-    return regions
+    try:
+        tokens = [where[position] for position in own.select(shape).tolist()]
+    except RegionError:
+        tokens = []
+    lines = [line.round(1).tolist() for line in outlines(shape)]
+    return {"name": label, "image": index, "tokens": tokens, "outline": lines}
 
 
 def page(header: Mapping[str, Any], arrays: bytes, *, title: str) -> str:
