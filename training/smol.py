@@ -3,8 +3,9 @@
     python -m training.smol --out DIR
 
 Hugging Face's `LlavaForConditionalGeneration` again, with SmolLM2 as decoder. A prompt has up to six pictures, each
-behind "Panel k:". A picture of 32 x 32 pixels takes six tokens: two rows of two image tokens, the end of a row, the end of the
-picture. The marks are tokens that SmolLM2 has and texts do not use, so that its weights and vocabulary stay untouched.
+behind "Panel k:". A picture of 32 x 32 pixels takes six tokens: two rows of two image tokens, the end of a row, the
+end of the picture. These marks are tokens that SmolLM2 has and texts do not use, so that its weights and vocabulary
+stay untouched.
 
 `--tower` starts from a tower of the study (`tower.py`'s `state.pt`), else it is random. Tower and projector are trained
 through the frozen language model, on questions, descriptions and narrations of the recipe. `DIR/state.pt` holds what is
