@@ -47,11 +47,12 @@ SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 BEFORE = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
 CHAT = (
     f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% set count = namespace(k=0) %}{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
-    f"{{% if part.type == 'image' %}}{IMAGE}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
+    "{% if part.type == 'image' %}{% set count.k = count.k + 1 %}Panel {{ count.k }}: "
+    f"{IMAGE}{{{{ '\\n' }}}}{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}{{% endif %}}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+)  # numbers the pictures
 FRAME = Frame(BEFORE, IMAGE, "\n", ROW_END, IMAGE_END, grid=False)
 WIDE = Size(width=576)  # the tower is the zoo's, the projector as wide as SmolLM2
 TOKENS = (SIDE // TOKEN) ** 2  # image tokens of a panel

@@ -1,11 +1,14 @@
 """A vision tower in a frozen language model: what is trained, and that packed prompts are what the processor makes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import gaze_lens as gl
 from gaze_lens import comics
 from training import smol
 from training.batches import IGNORE
@@ -39,13 +42,6 @@ def panels_of(batch, row):
     return [Image.fromarray(strip[:, x : x + 32]) for x in range(0, strip.shape[1], 32)]
 
 
-def chat(processor, panels, question):
-    parts = [part for k in range(panels) for part in ({"type": "text", "text": f"Panel {k + 1}: "}, {"type": "image"},
-             {"type": "text", "text": "\n"})]  # fmt: skip
-    message = {"role": "user", "content": [*parts, {"type": "text", "text": question}]}
-    return processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
-
-
 @torch.no_grad()
 def test_packed_prompts_get_the_logits_that_hugging_face_gives_the_chat(built):
     model, processor = built
@@ -66,13 +62,16 @@ def test_packed_prompts_get_the_logits_that_hugging_face_gives_the_chat(built):
     assert torch.allclose(packed, expected[learned], atol=1e-5)
 
 
-def test_a_packed_prompt_is_what_the_processor_makes_of_the_chat(built):
-    _, processor = built
+def test_a_packed_prompt_is_what_six_pictures_in_one_prompt_are_made_into(built):
+    model, processor = built
     batch = smol.panels_batch(np.random.default_rng(0), processor.tokenizer, 1, 6, ("this",))
-    text = chat(processor, 6, comics.THIS)
-    ids = processor(text=text, images=panels_of(batch, 0), return_tensors="pt").input_ids[0].tolist()
+    hooked = gl.HookedVLM.wrap(copy.deepcopy(model), copy.deepcopy(processor))
+    inputs = hooked.prepare([panels_of(batch, 0)], comics.THIS)
+    ids = inputs.input_ids[0].tolist()
     assert batch.ids[0, : len(ids)].tolist() == ids
-    assert batch.image_mask.sum() == 6 * 4
+    assert "Panel 6: <filename>" in processor.tokenizer.decode(ids)
+    positions = [position for tokens in inputs.image_tokens for position in tokens.positions]
+    assert batch.image_mask.nonzero()[:, 0].tolist() == positions
     assert batch.labels[0, len(ids) - 1] != IGNORE
     assert (batch.labels[0, : len(ids) - 1] == IGNORE).all()
 
