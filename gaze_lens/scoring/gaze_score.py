@@ -33,7 +33,7 @@ from gaze_lens.regions.segments import Passages, Source, ask_segment
 from gaze_lens.runs.shards import Shard
 from gaze_lens.whole_numbers import is_count
 
-Prompts = Callable[[int], str] | Sequence[str]
+Prompts = Callable[[int], str] | Sequence[str] | Sequence[Sequence[str]]
 Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, attended]
 
 
@@ -52,7 +52,8 @@ def score_heads(
 
     strips: pictures with named regions, in the order in which they are asked about; or `gl.passages`, whose segments
         stand in the place of regions. prompts: a function that returns the question about region k, counted from zero;
-        or a list. By default `gl.comics.ask`, and of passages "What is said in segment {k + 1}?".
+        a list; or for questions that depend on the strip (by a name in it) a list of lists, one for each strip. By
+        default `gl.comics.ask`, and of passages "What is said in segment {k + 1}?".
     at: "prompt" reads the attention of the last prompt token, as the paper does; "answer" the mean over the positions
         that predict the answer, teacher-forced with the strips' captions, or the passages (for models whose first
         answer token does not need the image).
@@ -89,14 +90,15 @@ def score_strips(
     n_strips = 0 if isinstance(strips, Source) else len(strips)  # a single picture is not a list of strips
     indices = indices_of_shard(n_strips, batch_size, shard)
     largest, default = _check(strips, indices, at)
-    questions = _questions(default if prompts is None else prompts, largest)
+    questions = _questions(default if prompts is None else prompts, strips, indices, largest)
     with tqdm(total=len(indices), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for start in range(0, len(indices), batch_size):
-            batch = [strips[index] for index in indices[start : start + batch_size]]
+            chosen = indices[start : start + batch_size]
+            batch = [strips[index] for index in chosen]
             shared = share_prefix and not cannot_share(model)
             sizes = [len(strip.regions) for strip in batch]
             n_rows = [max(sizes)] * len(batch) if shared else sizes
-            inputs = _inputs(model, batch, questions, n_rows, at)
+            inputs = _inputs(model, batch, [questions[index] for index in chosen], n_rows, at)
             masses = _masses(model, inputs, at, n_rows[0] if shared else None)
             for size, mass in zip(sizes, masses.split(n_rows), strict=True):
                 yield mass[:size, ..., :size].permute(1, 2, 0, 3).contiguous()
@@ -175,14 +177,30 @@ def _check(strips: Sequence[Source], indices: Sequence[int], at: str) -> tuple[i
     return largest, ask_segment if True in kinds else ask
 
 
-def _questions(prompts: Prompts, n_regions: int) -> list[str]:
-    """The question about each region of the strip that has most of them."""
+def _questions(
+    prompts: Prompts, strips: Sequence[Source], indices: Sequence[int], largest: int
+) -> dict[int, Sequence[str]]:
+    """Index of a strip -> the question about each of its regions. largest: the number of regions of the widest."""
     if callable(prompts):
-        return [prompts(index) for index in range(n_regions)]
+        return dict.fromkeys(indices, [prompts(index) for index in range(largest)])
+    if isinstance(prompts, str) or not all(map(_is_list_of_texts, prompts)) or not len(prompts):
+        return dict.fromkeys(indices, _enough(prompts, largest, "a strip"))
+    if len(prompts) != len(strips):
+        raise InputError(f"{len(prompts)} lists of prompts were given for {len(strips)} strips; give one for each.")
+    return {index: _enough(prompts[index], len(strips[index].regions), f"strip {index}") for index in indices}
+
+
+def _is_list_of_texts(prompts: Any) -> bool:
+    """Whether it is a list of questions about one strip; chat messages are a list, too, and one question."""
+    return isinstance(prompts, list | tuple) and all(isinstance(one, str) for one in prompts)
+
+
+def _enough(prompts: Any, n_regions: int, whose: str) -> Sequence[str]:
+    """A question for each region; InputError where there are too few."""
     if isinstance(prompts, str) or len(prompts) < n_regions:
         kind = f"the text {prompts!r}" if isinstance(prompts, str) else f"a list of {len(prompts)}"
         raise InputError(
-            f"prompts is {kind}, and a strip has {n_regions} regions; give a question for each, or a function that "
+            f"prompts is {kind}, and {whose} has {n_regions} regions; give a question for each, or a function that "
             "makes the question about region k, such as lambda k: f'What is in panel {k + 1}?'."
         )
     return list(prompts)
@@ -191,39 +209,37 @@ def _questions(prompts: Prompts, n_regions: int) -> list[str]:
 def _inputs(
     model: Model,
     strips: Sequence[Source],
-    questions: Sequence[str],
+    questions: Sequence[Sequence[str]],
     n_rows: Sequence[int],
     at: str,
 ) -> VLMInputs:
     """One batch: every strip once for each of its regions, its image encoded once.
 
-    n_rows: of each strip; where it has fewer regions, its last row is repeated. All images go through the vision tower
-    together; after that, only one strip's pixels are in memory at a time.
+    questions: about the regions of each strip. n_rows: of each strip; where it has fewer regions, its last row is
+    repeated. All images go through the vision tower together; after that, only one strip's pixels are in memory.
     """
     if isinstance(strips[0], Passages):
         return _inputs_of_text(model, strips, questions, n_rows, at)
     encoded = None
     if len(strips) > 1:
         answers = [_captions(strip)[0] for strip in strips] if at == "answer" else None
-        encoded = model.encode(model.prepare(strips, [questions[0]] * len(strips), answers=answers))
+        encoded = model.encode(model.prepare(strips, [one[0] for one in questions], answers=answers))
     rows = []
-    for strip, n in zip(strips, n_rows, strict=True):
+    for strip, asked, n in zip(strips, questions, n_rows, strict=True):
         answers = _captions(strip) if at == "answer" else None
-        variants = prepare_variants(
-            model, cast(Picture, strip), questions[: len(strip.regions)], answers, reuse=encoded
-        )
+        variants = prepare_variants(model, cast(Picture, strip), asked[: len(strip.regions)], answers, reuse=encoded)
         rows += variants + variants[-1:] * (n - len(variants))
     return concatenated(rows)
 
 
 def _inputs_of_text(
-    model: Model, passages: Sequence[Source], questions: Sequence[str], n_rows: Sequence[int], at: str
+    model: Model, passages: Sequence[Source], questions: Sequence[Sequence[str]], n_rows: Sequence[int], at: str
 ) -> VLMInputs:
     """The same for passages: without images, all rows are prepared at once."""
-    pairs = zip(passages, n_rows, strict=True)
-    order = [(one, min(k, len(one.regions) - 1)) for one, n in pairs for k in range(n)]
-    answers = [_captions(one)[k] for one, k in order] if at == "answer" else None
-    return model.prepare([one for one, _ in order], [questions[k] for _, k in order], answers=answers)
+    triples = zip(passages, questions, n_rows, strict=True)
+    order = [(one, asked, min(k, len(one.regions) - 1)) for one, asked, n in triples for k in range(n)]
+    answers = [_captions(one)[k] for one, _, k in order] if at == "answer" else None
+    return model.prepare([one for one, _, _ in order], [asked[k] for _, asked, k in order], answers=answers)
 
 
 def _captions(strip: Source) -> list[str]:

@@ -99,3 +99,24 @@ def test_bad_sets(shelf, strip):
         gl.score_heads(model, [gl.passages(["Alone."])])
     with pytest.raises(InputError, match="fit='whole' was given for passages of text"):
         gl.score_heads(model, SETS, fit="whole")
+
+
+def test_questions_that_depend_on_the_passages_are_a_list_for_each(reader):
+    questions = [
+        ["Where is Anna?", "Where is Ben?", "Who is Cy?"],
+        ["Whose is the dog?", "Who has none?", "Who sings?"],
+    ]
+    pairs = zip(SETS, questions, strict=True)
+    alone = [gl.score_heads(reader, [one], prompts=q, progress=False).samples for one, q in pairs]
+    for batch_size in (1, 2):
+        scores = gl.score_heads(reader, SETS, prompts=questions, batch_size=batch_size, progress=False)
+        torch.testing.assert_close(scores.samples, torch.cat(alone), atol=1e-5, rtol=0)
+    assert not torch.allclose(alone[1], gl.score_heads(reader, SETS[1:], prompts=questions[0], progress=False).samples)
+
+
+def test_too_few_questions_for_a_strip_are_refused(shelf):
+    model = shelf.get("Qwen3-VL")[0]
+    with pytest.raises(InputError, match="1 lists of prompts were given for 2 strips"):
+        gl.score_heads(model, SETS, prompts=[["a", "b", "c"]], progress=False)
+    with pytest.raises(InputError, match="prompts is a list of 2, and strip 1 has 3 regions"):
+        gl.score_heads(model, SETS, prompts=[["a", "b", "c"], ["a", "b"]], progress=False)
