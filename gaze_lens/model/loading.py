@@ -1,6 +1,7 @@
 """Loading checkpoints with Hugging Face's own classes, and saying clearly what is wrong with one."""
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
@@ -60,7 +61,7 @@ def load(
     try:
         loaded: Any = auto_class.from_pretrained(name, output_loading_info=True, **options)
     except UNLOADABLE as error:
-        raise ModelError(f"{name} cannot be loaded: {reason(error)}") from error
+        raise ModelError(f"{name} cannot be loaded: {reason(error)}{_note_on_gguf(hub)}") from error
     model, info = loaded
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
@@ -69,6 +70,16 @@ def load(
             "they would be random. Download it again."
         )
     return (model if device is None else model.to(device)).eval(), processor
+
+
+def _note_on_gguf(hub: Mapping[str, Any]) -> str:
+    """What a GGUF file must be; "" for other checkpoints."""
+    if "gguf_file" not in hub:
+        return ""
+    return (
+        f" {hub['gguf_file']} must be a whole GGUF file, in a quantisation that the package gguf unpacks, such as F16, "
+        "Q8_0 or Q4_K."
+    )
 
 
 def _check_dtype(dtype: Any) -> None:
@@ -96,7 +107,7 @@ def _config(name: str, revision: str | None, **hub: Any) -> Any:
     try:
         return _thinker(AutoConfig.from_pretrained(name, revision=revision, **hub))
     except (OSError, ValueError, ImportError, StrictDataclassError) as error:
-        note = _newer(name, revision, **hub) if isinstance(error, ValueError) else ""
+        note = _note_on_gguf(hub) or (_newer(name, revision, **hub) if isinstance(error, ValueError) else "")
         if "trust_remote_code" in str(error):
             note = " Its code is run only with from_pretrained(..., trust_remote_code=True)."
         why = f"{reason(error)}{note}"

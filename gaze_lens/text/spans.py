@@ -14,7 +14,8 @@ def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | 
     """The indices of the tokens that contain a text, with the white space of these tokens.
 
     occurrence: which one, zero-based, where the text occurs several times; -1 is the last.
-    Raises RegionError where it does not occur, or occurs several times and no occurrence is given.
+    Raises RegionError where it does not occur, where it occurs several times and no occurrence is given, and where it
+    begins or ends inside a token.
     """
     if not text:
         raise RegionError("A span of no characters was asked for; give a text, such as 'fourth'.")
@@ -42,7 +43,15 @@ def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | 
 
     tokens = range(len(ids))
     first = bisect_left(tokens, start + 1, key=n_begun)
-    return range(first, bisect_left(tokens, start + len(text), key=n_complete) + 1)
+    last = bisect_left(tokens, start + len(text), key=n_complete)
+    covered = whole[n_complete(first - 1) if first else 0 : n_begun(last)]
+    if covered.strip() != text.strip():
+        pieces = [_text(tokenizer, [token]) for token in ids[first : last + 1]]
+        raise RegionError(
+            f"{text!r} cuts a token in two: it stands in the tokens {pieces}, and a token is looked at whole. Give the "
+            f"text of whole tokens, {covered.strip()!r}."
+        )
+    return range(first, last + 1)
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

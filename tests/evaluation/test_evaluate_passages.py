@@ -6,7 +6,7 @@ import pytest
 
 import gaze_lens as gl
 from gaze_lens import evaluation
-from gaze_lens.errors import InputError, JudgeError
+from gaze_lens.errors import HeadError, InputError, JudgeError
 from gaze_lens.evaluation import Condition, dynamic_narration, generate_answers, question, static_narration
 from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescription, LikelihoodJudge
 
@@ -93,3 +93,21 @@ def test_what_needs_pictures_is_refused(model):
         gl.evaluate(model, SETS, CONDITIONS, fit="whole", progress=False)
     with pytest.raises(JudgeError, match="have no picture to look at"):
         LikelihoodJudge(model).judge(Description("Ben", "segment 1", SETS[0]))
+
+
+def test_a_model_is_steered_with_the_heads_of_another():
+    """Heads of another architecture are refused, unless they are given without their owner."""
+    model, other = (gl.HookedVLM.wrap(*gl.testing.tiny(name)) for name in ("LlamaForCausalLM", "MistralForCausalLM"))
+    theirs = gl.score_heads(other, SETS, progress=False).top(2)
+    assert theirs.fingerprint != model.fingerprint
+    options = {"protocol": question(OPEN, max_new_tokens=4), "progress": False}
+    with pytest.raises(HeadError, match="heads of the architecture Mistral.*, expected Llama"):
+        generate_answers(model, SETS[:1], [Condition("theirs", theirs)], **options)
+    conditions = [Condition("ours", HEADS), Condition("theirs", gl.HeadSet(theirs))]
+    answers = generate_answers(model, SETS[:1], conditions, **options)
+    for record in answers.records:
+        inputs = model.prepare(SETS[0], OPEN)
+        heads = HEADS if record.condition == "ours" else gl.HeadSet(theirs)
+        hooks = gl.steer(heads, inputs.region(record.targets[0]))
+        assert record.text == str(model.generate(inputs, fwd_hooks=hooks, max_new_tokens=4))
+    assert {record.condition for record in answers.records} == {"ours", "theirs"}

@@ -1,0 +1,1 @@
+"""Studies whose numbers are in docs/: what made them, outside the wheel."""

@@ -1,0 +1,31 @@
+"""python -m studies.text_heads --out docs/text_heads: all steps, then tables and figures."""
+
+import argparse
+from pathlib import Path
+
+import gaze_lens as gl
+from studies.text_heads import completion, mechanism, recitation, scoring, steering
+from studies.text_heads.common import Study
+
+STEPS = {
+    "scores": scoring.score, "grid": steering.grid, "curves": steering.curves, "test": steering.test,
+    "draws": steering.draws, "kinds": mechanism.kinds, "ablation": completion.ablation, "asked": completion.asked,
+    "places": steering.places, "schedule": steering.schedule, "recitation": recitation.recitation,
+    "other texts": steering.other_texts, "stability": scoring.stability, "paths": mechanism.paths,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Do the steps whose files are missing."""
+    parser = argparse.ArgumentParser(prog="python -m studies.text_heads", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="a JSON file for each step, tables and figures")
+    parser.add_argument("--work", type=Path, default=Path("text_heads_run"), help="what a stopped run goes on from")
+    parser.add_argument("--step", choices=STEPS, action="append", help="only this step; may be given several times")
+    arguments = parser.parse_args()
+    study = Study(gl.load_smollm2(), arguments.out, arguments.work)
+    for name in arguments.step or STEPS:
+        study.run(name, STEPS[name])
+
+
+if __name__ == "__main__":
+    main()
