@@ -11,7 +11,7 @@ import numpy as np
 from gaze_lens.errors import InputError
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, Plot, figure_style, new_figure, set_title
-from training.study_plan import RUNS, TREATMENTS, VARIANTS, Run
+from training.study_plan import PILOT, RUNS, TREATMENTS, VARIANTS, Run
 from training.study_statistics import comparison, formed_at, holm, interval
 
 Figures = Mapping[str, Any]
@@ -223,7 +223,8 @@ def summary(found: Mapping[Run, Figures]) -> str:
     seeds = {t: sum(run.treatment == t and run.variant == "core" for run in found) for t in TREATMENTS}
     done = ", ".join(f"{n} seeds of {treatment}" for treatment, n in sorted(seeds.items()))
     steps = "; ".join(f"{tower:,} steps of the tower, {model:,} with the language model" for tower, model in budgets)
-    return f"{len(found)} of {len(RUNS)} planned runs are measured. Of the core: {done}. Budget: {steps}."
+    budget = f" Budget: {steps}." if steps else ""
+    return f"{len(found)} of {len(RUNS)} planned runs are measured. Of the core: {done}.{budget}"
 
 
 def results(out: Path) -> str:
@@ -231,25 +232,29 @@ def results(out: Path) -> str:
 
     Raises InputError where no run has figures.
     """
-    found = read_runs(out)
-    if not found:
+    found, pilot = read_runs(out), read_runs(out, PILOT)
+    if not found and not pilot:
         raise InputError(f"There is no measured run in {out}; run python -m training.study --out {out} first.")
-    parts = [
-        summary(found),
-        "### Every run", runs_table(found), "### Means over seeds", means_table(found),
-        "### Treatments compared", comparisons_table(found), "### When they form", formation_table(out, found),
-    ]  # fmt: skip
+    parts = [summary(found)]
+    if found:
+        parts += [
+            "### Every run", runs_table(found), "### Means over seeds", means_table(found),
+            "### Treatments compared", comparisons_table(found), "### When they form", formation_table(out, found),
+        ]  # fmt: skip
+    if pilot:
+        parts += ["### The pilot", runs_table(pilot), formation_table(out, pilot)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def write_report(out: Path) -> list[Path]:
-    """Write results.md, outcomes.png and formation.png into `out`, on all runs that have figures; returns the paths."""
+    """Write results.md, outcomes.png and formation.png into `out`, on all runs that have figures; returns the paths.
+
+    While only the pilot is measured, there are no pictures.
+    """
     found = read_runs(out)
-    files = {
-        "results.md": results(out).encode(),
-        "outcomes.png": outcomes_plot(found).render(),
-        "formation.png": formation_plot(out, found).render(),
-    }
+    files = {"results.md": results(out).encode()}
+    if any(run.variant == "core" for run in found):
+        files |= {"outcomes.png": outcomes_plot(found).render(), "formation.png": formation_plot(out, found).render()}
     for name, content in files.items():
         write_whole(out / name, content)
     return [out / name for name in files]

@@ -1,6 +1,7 @@
 """The study: runs are trained and measured once, continue where they stopped, and are reported from their files."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,11 @@ def test_the_report_holds_what_was_measured(done, tmp_path):
     assert "| - | 0.500 | exploratory |" in text  # one seed each: no test
     with pytest.raises(InputError, match="no measured run"):
         results(tmp_path)
+    shutil.copytree(done / "out" / "core-a-0", tmp_path / plan.PILOT[0].name)
+    assert [path.name for path in write_report(tmp_path)] == ["results.md"]
+    pilot = (tmp_path / "results.md").read_text()
+    assert "0 of 28 planned runs" in pilot
+    assert f"| a, pilot, 1000 steps | {plan.PILOT_SEED} |" in pilot
 
 
 def test_the_primary_outcomes_of_four_seeds_are_corrected(done, tmp_path):
