@@ -13,6 +13,7 @@ import torch
 import torchvision  # noqa: F401
 import transformer_lens  # noqa: F401
 import transformers
+from every_family import SAME_KIND
 from hypothesis import HealthCheck, settings
 from packaging.version import Version
 from reference import QWENS, SLIDING
@@ -49,19 +50,31 @@ class Shelf:
 
 
 def _state(model):
+    names, hooks = _hooks(model)
     return {
-        "hooks": {point.name: n for point in model.hook_points() if (n := _n_hooks(point))},
+        "hooks": [(name, len(some)) for name, some in zip(names, hooks, strict=True) if some] if any(hooks) else [],
         "layout": model.attention_backend.layout,
         "attention": model.config.get_text_config()._attn_implementation,
         "flags": (model.cfg.use_attn_result, model.cfg.use_split_qkv_input, model.cfg.use_attn_in),
     }
 
 
-def _n_hooks(point):
-    hooks = point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks
-    return sum(map(len, hooks))
+def _hooks(model):
+    """Names of hook points, and PyTorch's dictionaries of their hooks; kept, as every test looks at all models."""
+    points = model.hook_points()
+    names, hooks = HOOKS.get(id(model), ([], []))
+    if len(names) != 4 * len(points):
+        names = [point.name for point in points for _ in range(4)]
+        hooks = [
+            hooks for point in points for hooks in (
+                point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks
+            )
+        ]  # fmt: skip
+        HOOKS[id(model)] = names, hooks
+    return names, hooks
 
 
+HOOKS = {}
 SHELF = Shelf()
 
 
@@ -149,8 +162,18 @@ def nothing_left_behind():
     yield
     after = SHELF.state()
     for key, state in after.items():
-        clean = before.get(key, {**state, "hooks": {}, "layout": None, "flags": (False, False, False)})
+        clean = before.get(key, {**state, "hooks": [], "layout": None, "flags": (False, False, False)})
         assert state == clean, f"the test left something behind on {key}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
+def pytest_collection_modifyitems(items):
+    """Tests on a family of the kind of another are slow, but for its geometry and what every family is to show."""
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        repeats = any(isinstance(one, str) and one in SAME_KIND for one in parameters)
+        if repeats and item.path.parent.name != "families" and not item.get_closest_marker("every_family"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish():

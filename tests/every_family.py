@@ -15,6 +15,13 @@ from reference import POINTS, eager, look, padded
 from gaze_lens.testing import BUILDERS
 
 NAMES = list(BUILDERS)
+# Families whose layout, masks and code are those of another one. `make test` runs tests marked `every_family` and
+# those of their geometry on them, `make test-all` the others, too; see conftest.py.
+SAME_KIND = {
+    "Qwen2.5-Omni": "Qwen2.5-VL", "Qwen3-Omni": "Qwen3-VL-MoE", "GLM-OCR": "GLM-4V", "PaddleOCR-VL": "Qwen2-VL",
+    "VideoLLaMA 3": "Qwen2-VL", "LightOnOCR": "Mistral3", "Qianfan-OCR": "InternVL", "Ovis2": "InternVL",
+    "MiniCPM-V 4.7": "MiniCPM-V 4.6", "VipLlava": "LLaVA", "DeepSeek-VL": "LLaVA",
+}  # fmt: skip
 JOINT = "its vision tower runs all images of a batch as one sequence, so rounding depends on the images beside"
 STACKED = "its pooling runs all images of a batch as one matrix, so rounding depends on the images beside"
 EMPTY = "in Hugging Face's model, positions before an image attend to the empty images that fill up other rows, too"

@@ -23,6 +23,7 @@ def case(request, shelf):
     return Case.of(request.param, shelf)
 
 
+@pytest.mark.every_family
 @torch.no_grad()
 def test_logits_are_hugging_faces(case):
     inputs = case.inputs

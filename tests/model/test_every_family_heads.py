@@ -170,6 +170,7 @@ def test_head_scores_are_what_a_slow_loop_over_full_attentions_gives(case, strip
     assert scores[list(case.seeing)].max() > 0.02
 
 
+@pytest.mark.every_family
 @torch.no_grad()
 def test_steering_moves_exactly_the_chosen_heads(case, strip):
     first, last = case.seeing[0], case.seeing[-1]

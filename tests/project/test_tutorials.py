@@ -6,14 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-import jupytext
 import pytest
-from ipykernel.kernelspec import write_kernel_spec
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
@@ -37,6 +30,11 @@ def figures(text):
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """One kernel of the running interpreter for all tutorials, whatever kernels the user has installed."""
+    from ipykernel.kernelspec import write_kernel_spec
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_core.utils import run_sync
+
     folder = tmp_path_factory.mktemp("kernels")
     write_kernel_spec(folder / "this")
     specs = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
@@ -59,6 +57,10 @@ print(time.process_time() - float(os.environ["BEGAN"]))
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
+    import jupytext  # here, as it is slow, and every process that collects tests imports this file
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell
+
     notebook = jupytext.read(path)
     begin = new_code_cell(BEGIN.format(folder=str(tmp_path)))  # nothing of the tutorials before is left but imports
     notebook.cells = [begin, *notebook.cells, new_code_cell(END)]
@@ -90,6 +92,8 @@ def test_a_tutorial_imports_only_gaze_lens_what_it_is_a_plugin_of_and_the_standa
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_is_kept_without_outputs_and_explains_itself(path):
+    import jupytext
+
     notebook = jupytext.read(path)
     assert path.read_text(encoding="utf-8").count("# %%") == len(notebook.cells)
     kinds = [cell.cell_type for cell in notebook.cells]
