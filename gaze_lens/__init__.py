@@ -16,7 +16,7 @@ from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.counterfactuals import changes
 from gaze_lens.deprecation import MovedModules, warn_renamed
 from gaze_lens.errors import GazeLensError
-from gaze_lens.heads.comparison import compare_heads
+from gaze_lens.heads.comparison import compare_heads, compare_rankings
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -63,10 +63,10 @@ __all__ = [
     "AttentionBias", "Box", "Direction", "GazeLensError", "Group", "Head", "HeadScores", "HeadSet", "HookedVLM",
     "ImageTokens", "Mask", "Mode", "Pair", "Passages", "PatchResult", "Picture", "Polygon", "Positions",
     "QueryKeyPositions", "Region", "RowReader", "Trajectory", "Union", "VLMInputs", "attribute", "attribute_edges",
-    "boost_and_suppress", "changes", "comics", "compare_heads", "counterfactual", "evaluate", "knockout",
-    "load_smollm2", "load_tiny", "max_suppress_all", "mean_ablate", "mean_difference", "metrics", "panels", "passages",
-    "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate", "score_heads", "steer", "suppress_all",
-    "suppress_image", "sweep_bands", "track", "zero_ablate",
+    "boost_and_suppress", "changes", "comics", "compare_heads", "compare_rankings", "counterfactual", "evaluate",
+    "knockout", "load_smollm2", "load_tiny", "max_suppress_all", "mean_ablate", "mean_difference", "metrics",
+    "panels", "passages", "patch", "path_hooks", "path_patch", "rejudge", "resample_ablate", "score_heads", "steer",
+    "suppress_all", "suppress_image", "sweep_bands", "track", "zero_ablate",
 ]  # fmt: skip
 RENAMED = {"Place": "QueryKeyPositions"}
 sys.meta_path.append(MovedModules())

@@ -36,7 +36,8 @@ from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
 from gaze_lens.scoring.across_processes import gather_samples
-from gaze_lens.scoring.gaze_score import score_strips, scores_of, widest
+from gaze_lens.scoring.gaze_score import read_strips, scores_of, widest
+from gaze_lens.scoring.image_readings import ImageReadings
 
 Shape = tuple[int, ...]
 LEFT_OUT = "left_out.json"
@@ -147,7 +148,7 @@ def write_results(
     scores.save_ranking(out / "gaze_head_ranking.json")
     verdict = scores.verdict()
     verdict.save(out / "verdict.json")
-    heads = scores.top(min(top, scores.score.numel()), by=rank_by)
+    heads = scores.top(max(1, min(top, len(scores.ranked(rank_by)))), by=rank_by)
     if len(heads) == scores.score.numel():
         heads = heads.as_ranking(recommended=len(verdict.heads))
     heads.save(out / "heads.json")
@@ -239,10 +240,14 @@ def _stored(strips: Pictures, name: str, partial: Path) -> Shape | None:
 
 def _sample(model: Model, name: str, strip: Picture, partial: Path) -> Shape:
     """Compute the sample of a strip and write it."""
-    (sample,) = score_strips(model, [strip], progress=False)
+    (reading,) = read_strips(model, [strip], progress=False)
+    tensors = {"sample": reading.sample, "image_mass": reading.image_mass}
+    if reading.mean_map is not None:
+        tensors["mean_map"] = reading.mean_map
     about = {"strip": name, "picture": picture_digest(strip), "image": image_digest(strip)}
-    write_whole(_path(partial, name), save({"sample": sample.to(torch.float32)}, metadata=about))
-    return tuple(sample.shape)
+    contiguous = {key: value.to(torch.float32).contiguous() for key, value in tensors.items()}
+    write_whole(_path(partial, name), save(contiguous, metadata=about))
+    return tuple(reading.sample.shape)
 
 
 def _path(partial: Path, name: str) -> Path:
@@ -263,15 +268,23 @@ def _shape(partial: Path, name: str) -> Shape:
 
 def _collect(run: dict[str, Any], partial: Path, names: Sequence[str], shapes: Mapping[int, Shape]) -> HeadScores:
     """The scores of all samples; with several ranks, of the samples of all ranks. The files are read one by one."""
-    rows = ((index, load_file(_path(partial, names[index]))["sample"]) for index in shapes)
+    image = ImageReadings()
+
+    def read(index: int) -> torch.Tensor:
+        tensors = load_file(_path(partial, names[index]))
+        image.add(index, tensors.get("image_mass"), tensors.get("mean_map"))  # version 0.1 wrote neither
+        return tensors["sample"]
+
+    rows = ((index, read(index)) for index in shapes)
     samples = gather_samples(rows, len(names), widest(shapes.values()))
     if not len(samples):
         raise InputError(f"No strip in {partial.parent} could be read: expected pictures with regions.")
     parts = processes.gathered({index: _image(partial, names[index]) for index in shapes})
     images = {index: image for part in parts for index, image in part.items() if image is not None}
     return scores_of(
-        samples, model=run["model"], fingerprint=run["fingerprint"], images=[images[index] for index in sorted(images)]
-    )
+        samples, model=run["model"], fingerprint=run["fingerprint"],
+        images=[images[index] for index in sorted(images)], image=image.of_all_ranks(),
+    )  # fmt: skip
 
 
 def _image(partial: Path, name: str) -> str | None:

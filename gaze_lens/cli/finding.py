@@ -1,7 +1,7 @@
 """Commands that find heads: demo, discover."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,10 @@ def discover(
     limit: options.Limit = None,
     fit: options.Fit = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
+    rank_by: Annotated[
+        Literal["score", "contrast", "correlation", "selectivity", "routing", "image", "localization"],
+        typer.Option(help="What the heads in heads.json are the best by."),
+    ] = "score",
     shard: options.Shard = None,
     resume: options.Resume = False,
     device: options.Device = None,
@@ -48,6 +52,6 @@ def discover(
             left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
             running.print_lines(reason_lines(left_out), running.shard_done(shard, out))
             return
-        scores = discovery.discover(loaded, pictures, out, top=top, resume=resume)
+        scores = discovery.discover(loaded, pictures, out, top=top, rank_by=rank_by, resume=resume)
     if running.is_first():
         running.print_scores(scores, out)

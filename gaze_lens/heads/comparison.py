@@ -2,6 +2,7 @@
 
     print(gl.compare_heads(scores_of_text, scores_of_pictures, by="contrast"))
     gl.compare_heads(scores_of_text.top(20), scores_of_pictures.top(20)).table()
+    print(gl.compare_rankings(scores, ["score", "image", "localization"]))      # of one model
 
 Between audio models and the language models inside them, 66 to 74 of 100 heads were found to be the same, where chance
 gives 20 (arXiv 2609.14174).
@@ -9,6 +10,7 @@ gives 20 (arXiv 2609.14174).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb, prod
 from typing import TYPE_CHECKING
 
@@ -100,6 +102,38 @@ def compare_heads(
     return Comparison(overlaps, total, _correlation(first, second, by))
 
 
+def compare_rankings(
+    scores: HeadScores,
+    by: Sequence[str] = ("score", "image", "localization"),
+    *,
+    counts: Sequence[int] | None = None,
+) -> "DataFrame":
+    """`gl.compare_rankings(scores)`: how many of the best heads different rankings of one model share, two by two.
+
+    counts: the k to compare at, as for `compare_heads`.
+    Returns a table with a row for each k and pair, and for more than two rankings a row "all" for each k. Columns: k,
+    first, second, shared, jaccard, and what chance gives: expected, expected_jaccard, p; NaN where that is not known.
+    Raises InputError for fewer than two rankings, HeadError for unknown ones. Source of the comparison: Gandikota and
+    Bau 2026 (arXiv 2606.14703), table 6.
+    """
+    import pandas as pd
+
+    if isinstance(by, str) or len(set(by)) < max(2, len(by)):
+        raise InputError(f"by={by!r} was given: expected two or more rankings, each once, such as ['score', 'image'].")
+    ranked, total = {name: scores.ranked(name) for name in by}, scores.score.numel()
+    rows: list[dict[str, object]] = []
+    for k in _counts(counts, min(map(len, ranked.values()))):
+        for first, second in combinations(by, 2):
+            overlap = _overlap(ranked[first], ranked[second], k, total)
+            rows.append({"k": k, "first": first, "second": second, **vars(overlap)})
+        if len(by) > 2:
+            shared = len(set.intersection(*(set(heads[:k]) for heads in ranked.values())))
+            either = len(set.union(*(set(heads[:k]) for heads in ranked.values())))
+            chance = {"expected": total * (k / total) ** len(by)}
+            rows.append({"k": k, "first": "all", "second": "", "shared": shared, "jaccard": shared / either, **chance})
+    return pd.DataFrame(rows)
+
+
 def _shape(heads: HeadSet | HeadScores) -> tuple[int, int] | None:
     """(layers, heads in each) of the model; None where a set does not say."""
     if isinstance(heads, HeadScores):
@@ -130,5 +164,6 @@ def _correlation(first: HeadSet | HeadScores, second: HeadSet | HeadScores, by: 
     """Spearman's rho of the two models' statistics; None where there are only sets."""
     if isinstance(first, HeadSet) or isinstance(second, HeadSet):
         return None
-    values = [getattr(one, by).flatten().double().numpy() for one in (first, second)]
-    return float(rank_correlation(*values))
+    values = [one.values(by).flatten().double() for one in (first, second)]
+    both = ~(values[0].isnan() | values[1].isnan())  # heads that both rank
+    return float(rank_correlation(*(one[both].numpy() for one in values)))

@@ -3,6 +3,7 @@
     scores = gl.score_heads(model, strips)
     print(scores)                                    # the best ten
     scores.top(100)                                  # HeadSet, by the paper's score; by="contrast" for another order
+    scores.top(100, by="localization")               # or "image", "routing", "selectivity": see selectors.py
     scores.controls(100, seed=0)                     # as many random heads, of the lower half
     scores.interval("contrast")                      # bootstrap over strips
     scores.null("contrast")                          # p-values from permuted questions
@@ -15,6 +16,7 @@ correlation separate it from a head that follows the question.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ from torch import Tensor
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, size_in
+from gaze_lens.heads.selectors import SELECTORS
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
 from gaze_lens.runs.files import to_json, write_whole
@@ -50,6 +53,9 @@ class HeadScores:
         the widest; every statistic leaves these out. On the CPU, in float32 at least.
     model, fingerprint: the model that the heads belong to, if known.
     provenance: how they were made (method, strips, at, seed ...); anything JSON can hold.
+    image_mass: [strip, layer, head, asked], mass on the whole image, or on all passages; None where it was not read.
+    mean_map: [layer, head, row, column], mean attention to each cell of the image's grid, over strips and questions;
+        None where it was not read, or there is no one grid.
     Raises HeadError for no strips, fewer than two panels, what is no mass (infinite, complex, not within 0 to 1), NaN
     in some heads only (broken weights), and another number of layers or heads than the fingerprint has.
     """
@@ -58,6 +64,8 @@ class HeadScores:
     model: str | None = None
     fingerprint: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    image_mass: Float[Tensor, "strip layer head asked"] | None = None
+    mean_map: Float[Tensor, "layer head row column"] | None = None
 
     def __post_init__(self) -> None:
         samples = self.samples.detach().cpu()
@@ -86,6 +94,23 @@ class HeadScores:
         _check_mass(samples)
         _check_size(samples, self.fingerprint)
         object.__setattr__(self, "samples", samples)
+        self._check_image()
+
+    def _check_image(self) -> None:
+        """Raises HeadError where what was read of the whole image does not fit the samples."""
+        sizes = {"image_mass": self.samples.shape[:4], "mean_map": (*self.samples.shape[1:3], -1, -1)}
+        for name, expected in sizes.items():
+            values = getattr(self, name)
+            if values is None:
+                continue
+            fits = values.ndim == 4 and all(n in (-1, m) for n, m in zip(expected, values.shape, strict=True))
+            missing = self.samples.diagonal(dim1=-2, dim2=-1).isnan() if name == "image_mass" else False
+            if not fits or values.isinf().any() or (values.isnan() != missing).any():
+                raise HeadError(
+                    f"{name} of shape {tuple(values.shape)} does not fit samples of {tuple(self.samples.shape)}: "
+                    "expected attention mass, [strip, layer, head, asked] and [layer, head, row, column], and NaN "
+                    "in image_mass only, where a strip has no such panel."
+                )
 
     @cached_property
     def matrix(self) -> Float[Tensor, "layer head asked attended"]:
@@ -152,17 +177,32 @@ class HeadScores:
         heads = [head for head in self.ranked("contrast") if tracks[head]]
         return Verdict(self._set(heads, {"verdict": "contrast", "level": level, "least": least}), **figures)
 
+    def values(self, by: str = "score") -> Float[Tensor, "layer head"]:
+        """`scores.values("routing")`: what heads are ranked by, larger is better; NaN for a head that is not eligible.
+
+        by: "score", "contrast", "correlation", "selectivity", "routing", "image" or "localization"; `docs/scores.md`
+            says what they are. Raises HeadError for another name, and where the scores lack what it is computed from.
+        """
+        if by in SELECTORS:
+            return SELECTORS[by](self.samples, self.image_mass, self.mean_map)
+        return _statistic(by, (*STATISTICS, *SELECTORS))(self.matrix)
+
     def ranked(self, by: str = "score") -> list[Head]:
-        """`scores.ranked("contrast")`: all heads, best first; ties by layer and head."""
-        values = _statistic(by)(self.matrix)
-        order = values.nan_to_num(-torch.inf).flatten().argsort(descending=True, stable=True)
-        return [Head(*divmod(index, values.shape[1])) for index in order.tolist()]
+        """`scores.ranked("contrast")`: all heads that are eligible, best first; ties by layer and head."""
+        values = self.values(by)
+        order = values.flatten().nan_to_num(-torch.inf, neginf=-torch.inf).argsort(descending=True, stable=True)
+        eligible = values.flatten().isnan().logical_not()[order]
+        return [Head(*divmod(index, values.shape[1])) for index in order[eligible].tolist()]
 
     def top(self, k: int, by: str = "score") -> HeadSet:
-        """`scores.top(100)`: the k best heads, best first. Raises HeadError where the model has fewer."""
+        """`scores.top(100)`: the k best heads, best first. Raises HeadError where fewer are eligible."""
         heads = self.ranked(by)
+        if not heads:
+            raise HeadError(f"No head of the model is eligible for the ranking {by!r}; use another one.")
         if not (is_count(k) and k <= len(heads)):
-            raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, all heads of the model.")
+            every = self.score.numel()
+            which = "all heads of the model" if len(heads) == every else f"those of {every} heads that {by!r} ranks"
+            raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, {which}.")
         return self._set(heads[:k], {"rank_by": by, "top": k})
 
     def controls(self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
@@ -172,7 +212,7 @@ class HeadScores:
         fewer than k heads are that low.
         """
         _check_percentile(below)
-        values = _statistic(by)(self.matrix).numpy()
+        values = self._finite(by).numpy()
         pool = np.argwhere(values <= np.percentile(values, below))
         if not (is_count(k) and k <= len(pool)):
             raise HeadError(
@@ -190,7 +230,7 @@ class HeadScores:
         layer's percentile `below` of the statistic. Raises HeadError where a layer has too few of these.
         """
         _check_percentile(below)
-        values, rng = _statistic(by)(self.matrix).numpy(), np.random.default_rng(seed)
+        values, rng = self._finite(by).numpy(), np.random.default_rng(seed)
         heads.check(*values.shape)
         controls: list[Head] = []
         for layer, in_layer in heads.by_layer().items():
@@ -204,6 +244,13 @@ class HeadScores:
             controls += [Head(layer, int(head)) for head in rng.choice(pool, len(in_layer), replace=False)]
         how = {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below}
         return self._set(controls, how)
+
+    def _finite(self, by: str) -> Float[Tensor, "layer head"]:
+        """The values, with those of heads that are not eligible, or last, below all others."""
+        values = self.values(by)
+        finite = values[values.isfinite()]
+        low = float(finite.min()) - 1 if len(finite) else 0.0
+        return values.nan_to_num(low, neginf=low)
 
     def _set(self, heads: list[Head], how: dict[str, Any]) -> HeadSet:
         provenance = {**self.provenance, **how}
@@ -230,16 +277,18 @@ class HeadScores:
     def save_ranking(self, path: str | os.PathLike[str], by: str = "score") -> None:
         """`scores.save_ranking("gaze_head_ranking.json")`: all heads, best first, for the paper's authors' scripts.
 
-        A JSON list of {"layer":, "head":, "score":}; complete or not there at all.
+        A JSON list of {"layer":, "head":, "score":}, of the heads with a finite value; complete or not there at all.
         """
-        values = _statistic(by)(self.matrix)
-        entries = [{"layer": head.layer, "head": head.head, "score": values[head].item()} for head in self.ranked(by)]
+        values = self.values(by)
+        ranked = [(head, values[head].item()) for head in self.ranked(by) if values[head].isfinite()]
+        entries = [{"layer": head.layer, "head": head.head, "score": value} for head, value in ranked]
         write_whole(path, to_json(entries).encode())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """`scores.save("scores.safetensors")`: all there is to know; the file is complete or not there at all."""
         about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
-        FILE.write(path, {"samples": self.samples}, about)
+        tensors = {"samples": self.samples, "image_mass": self.image_mass, "mean_map": self.mean_map}
+        FILE.write(path, {name: tensor for name, tensor in tensors.items() if tensor is not None}, about)
 
     @classmethod
     def load(
@@ -257,7 +306,8 @@ class HeadScores:
         """
         with FILE.reading(path) as (tensors, about):
             provenance = about["found" if "found" in about else "provenance"]  # version 0.1 wrote the first
-            scores = cls(tensors["samples"], about["model"], about["fingerprint"], provenance)
+            image = tensors.get("image_mass"), tensors.get("mean_map")  # new in version 0.2
+            scores = cls(tensors["samples"], about["model"], about["fingerprint"], provenance, *image)
         if not force:
             refuse_other(os.fspath(path), scores, model=model, fingerprint=fingerprint)
         return scores
@@ -299,7 +349,7 @@ def _check_percentile(below: float) -> None:
         raise HeadError(f"below={below} is not a percentile: expected 0 to 100, such as 50 for the lower half.")
 
 
-def _statistic(name: str) -> Statistic:
+def _statistic(name: str, expected: Iterable[str] = STATISTICS) -> Statistic:
     if name not in STATISTICS:
-        raise HeadError(f"The statistic {name!r} is not known: expected one of {', '.join(map(repr, STATISTICS))}.")
+        raise HeadError(f"The statistic {name!r} is not known: expected one of {', '.join(map(repr, expected))}.")
     return STATISTICS[name]

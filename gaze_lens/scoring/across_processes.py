@@ -4,6 +4,7 @@
     # find.py: scores = across_processes.score_heads(model, strips)
 
 Every rank gets the scores that one process would get, to the last bit: what ranks exchange are the samples of strips.
+(The mean map over the image is a sum over ranks, and equal to rounding.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,8 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.segments import Source
 from gaze_lens.runs.processes import gathered, launched, world_group
-from gaze_lens.scoring.gaze_score import Sample, indices_of_shard, score_strips, scores_of, stacked, widest
+from gaze_lens.scoring.gaze_score import Sample, indices_of_shard, read_strips, scores_of, stacked, widest
+from gaze_lens.scoring.image_readings import ImageReadings
 
 
 def score_heads(
@@ -31,11 +33,15 @@ def score_heads(
     """
     shard = launched()
     options |= {"at": at, "batch_size": batch_size, "progress": progress and shard[0] == 0, "shard": shard}
-    samples = list(score_strips(model, strips, **options))
-    rows = zip(indices_of_shard(len(strips), batch_size, shard), samples, strict=True)
-    filled = gather_samples(rows, len(strips), widest(sample.shape for sample in samples))
+    image, samples = ImageReadings(), dict[int, Sample]()
+    indices = indices_of_shard(len(strips), batch_size, shard)
+    for index, reading in zip(indices, read_strips(model, strips, **options), strict=True):
+        image.add(index, reading.image_mass, reading.mean_map)
+        samples[index] = reading.sample
+    filled = gather_samples(samples.items(), len(strips), widest(sample.shape for sample in samples.values()))
     images = [image_digest(strip) for strip in strips]
-    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at, images=images)
+    about = {"model": model.cfg.model_name, "fingerprint": model.fingerprint}
+    return scores_of(filled, **about, at=at, images=images, image=image.of_all_ranks())
 
 
 def gather_samples(

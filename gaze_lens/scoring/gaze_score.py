@@ -16,21 +16,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gaze_lens.attention.positions import Positions, QueryKeyPositions
-from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.comics.questions import ask
 from gaze_lens.data.picture_digests import image_digest
-from gaze_lens.errors import InputError, ModelError, RegionError
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.inputs.concatenation import concatenated
 from gaze_lens.inputs.fitting import fitted
 from gaze_lens.inputs.prompt_variants import prepare_variants
 from gaze_lens.inputs.vlm_inputs import VLMInputs
-from gaze_lens.model.shared_prefix import SharedPrefixBatch, cannot_share
+from gaze_lens.model.shared_prefix import cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.segments import Passages, Source, ask_segment
 from gaze_lens.runs.shards import Shard
+from gaze_lens.scoring.image_readings import ImageReadings
+from gaze_lens.scoring.readings import StripReading, read_attention
 from gaze_lens.whole_numbers import is_count
 
 Prompts = Callable[[int], str] | Sequence[str] | Sequence[Sequence[str]]
@@ -63,16 +63,28 @@ def score_heads(
         Prompts run in full anyway where sharing would not be exact (`model.capabilities()` says so), and where hooks
         are attached, which expect whole prompts. The scores are the same.
     fit: how the model is to see the strips, as for `model.prepare`: "whole" where its processor would cut them.
-    Returns HeadScores with samples `[strip, layer, head, asked, attended]`, attention mass 0-1.
+    Returns HeadScores with samples `[strip, layer, head, asked, attended]`, attention mass 0-1, and from the same
+    forwards the mass on the whole image and the mean map over it, for `scores.top(k, by="image")` or `"localization"`.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "share_prefix": share_prefix, "progress": progress}
-    samples = list(score_strips(model, fitted(strips, fit), prompts=prompts, at=at, **options))
+    image, samples = ImageReadings(), []
+    for index, reading in enumerate(read_strips(model, fitted(strips, fit), prompts=prompts, at=at, **options)):
+        image.add(index, reading.image_mass, reading.mean_map)
+        samples.append(reading.sample)
     filled, _ = stacked(enumerate(samples), len(samples), widest(sample.shape for sample in samples))
     images = [image_digest(strip) for strip in strips]
-    return scores_of(filled, model=model.cfg.model_name, fingerprint=model.fingerprint, at=at, images=images)
+    about = {"model": model.cfg.model_name, "fingerprint": model.fingerprint}
+    return scores_of(filled, **about, at=at, images=images, image=image)
 
 
 def score_strips(
+    model: Model, strips: Sequence[Source], **options: Any
+) -> Iterator[Float[Tensor, "layer head asked attended"]]:
+    """The samples of `score_heads`, strip by strip. options: of `read_strips`."""
+    return (reading.sample for reading in read_strips(model, strips, **options))
+
+
+def read_strips(
     model: Model,
     strips: Sequence[Source],
     *,
@@ -82,8 +94,8 @@ def score_strips(
     share_prefix: bool = True,
     progress: bool = True,
     shard: Shard = (0, 1),
-) -> Iterator[Float[Tensor, "layer head asked attended"]]:
-    """The samples of `score_heads`, strip by strip, as soon as they are made: for runs that are saved on the way.
+) -> Iterator[StripReading]:
+    """What `score_heads` reads, strip by strip, as soon as it is read: for runs that are saved on the way.
 
     shard: only the strips that `indices_of_shard` lists.
     """
@@ -99,9 +111,7 @@ def score_strips(
             sizes = [len(strip.regions) for strip in batch]
             n_rows = [max(sizes)] * len(batch) if shared else sizes
             inputs = _inputs(model, batch, [questions[index] for index in chosen], n_rows, at)
-            masses = _masses(model, inputs, at, n_rows[0] if shared else None)
-            for size, mass in zip(sizes, masses.split(n_rows), strict=True):
-                yield mass[:size, ..., :size].permute(1, 2, 0, 3).contiguous()
+            yield from read_attention(model, inputs, at, n_rows[0] if shared else None, n_rows, sizes)
             bar.update(len(batch))
 
 
@@ -145,15 +155,19 @@ def scores_of(
     fingerprint: str,
     at: str = "prompt",
     images: Sequence[str] = (),
+    image: ImageReadings | None = None,
 ) -> HeadScores:
     """The samples of `score_strips` as HeadScores of a model.
 
     images: fingerprints of the strips' images, by which an evaluation notices that the heads were chosen on them.
+    image: what the strips tell about the whole image.
     """
+    image = image or ImageReadings()
     provenance: dict[str, Any] = {"method": "gaze score", "at": at, "strips": len(samples)}
     if images:
         provenance["images"] = " ".join(images)
-    return HeadScores(samples, model, fingerprint, provenance)
+    image_mass, mean_map = image.image_mass(samples.shape[-1]), image.mean_map()
+    return HeadScores(samples, model, fingerprint, provenance, image_mass, mean_map)
 
 
 def _check(strips: Sequence[Source], indices: Sequence[int], at: str) -> tuple[int, Callable[[int], str]]:
@@ -245,80 +259,3 @@ def _inputs_of_text(
 def _captions(strip: Source) -> list[str]:
     """The captions of a strip's regions, in their order."""
     return [strip.captions[name] for name in strip.regions]
-
-
-@torch.no_grad()
-def _masses(model: Model, inputs: VLMInputs, at: str, size: int | None) -> Float[Tensor, "row layer head region"]:
-    """For every row and head, the attention mass of the row's query positions on each region of its picture.
-
-    size: how many neighbouring rows may share a prefix; None where every row runs in full.
-    """
-    last = ((inputs.last_position,),) * inputs.n_rows
-    cross_attention = inputs.layout.cross_attention and not inputs.passages
-    rows: Sequence[Sequence[int]] = inputs.answer_positions if at == "answer" else last
-    member = membership(inputs)
-    split = None if size is None else SharedPrefixBatch.of(inputs, size, [min(row) for row in rows])
-    if split is not None:
-        rows, member = split.columns(rows), split.shared_columns(member)
-    reader, by_layer = _reader(rows, member, cross_attention)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    hooks = [(name, reader) for name in names if name in model.hook_dict]  # a layer without softmax has no pattern
-    if split is None:
-        keep = inputs.last_logits
-        model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=keep, use_cache=False)
-    else:
-        split.run(model, inputs, hooks)
-    masses = torch.zeros(inputs.n_rows, model.cfg.n_layers, model.cfg.n_heads, member.shape[-1])
-    for layer, mass in by_layer.items():
-        masses[:, layer] = mass.cpu()
-    if masses.isnan().any():
-        raise ModelError("The attention holds NaN: the weights or their precision are at fault; try float32.")
-    return masses
-
-
-def _reader(
-    rows: Sequence[Sequence[int]], member: Float[Tensor, "group key region"], cross_attention: bool
-) -> tuple[RowReader, dict[int, Float[Tensor, "row head region"]]]:
-    """A reader of query positions, and the dictionary that it fills: layer -> their mean mass on regions.
-
-    rows: the query positions of each row. A row of the forward holds a group of these rows, side by side, all groups
-    with equally many. cross_attention: whether the regions are keys of cross-attention layers.
-    """
-    by_layer: dict[int, Tensor] = {}
-    size = len(rows) // len(member)
-    groups = [rows[first : first + size] for first in range(0, len(rows), size)]
-
-    def read(weights: Tensor, positions: list[int], place: QueryKeyPositions, layer: int) -> None:
-        if place.cross_attention != cross_attention:  # there is no region among these keys
-            return
-        keys = member[:, place.keys.start : place.keys.stop].to(weights.device)  # a sliding cache drops the oldest
-        masses = torch.einsum("ghqk,gkr->ghqr", weights[..., : keys.shape[1]].float(), keys)
-        is_query = torch.tensor([[[at in row for at in positions] for row in group] for group in groups]).to(masses)
-        mean = torch.einsum("gnq,ghqr->gnhr", is_query / is_query.sum(2, keepdim=True), masses)
-        by_layer[layer] = mean.flatten(0, 1)
-
-    queries = tuple(tuple(at for row in group for at in row) for group in groups)
-    return RowReader(Positions(queries), read), by_layer
-
-
-def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
-    """1 where a key of the prompt is a token of a region of the row's picture, or of a segment of its text; else 0."""
-    if inputs.passages:
-        return _segment_membership(inputs)
-    names = [[name for picture in pictures for name in picture.regions] for pictures in inputs.pictures]
-    member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(len, names)))
-    for tokens in inputs.image_tokens:
-        picture = inputs.pictures[tokens.row][tokens.image]
-        for name in picture.regions:
-            positions = list(inputs.positions_of(name, row=tokens.row, image=tokens.image))
-            member[tokens.row, positions, names[tokens.row].index(name)] = 1.0
-    return member
-
-
-def _segment_membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
-    """1 where a position of the prompt is a token of a passage, else 0."""
-    member = torch.zeros(inputs.n_rows, inputs.layout.length, max(map(len, inputs.layout.segments)))
-    for row, segments in enumerate(inputs.layout.segments):
-        for index, positions in enumerate(segments):
-            member[row, list(positions), index] = 1.0
-    return member

@@ -100,7 +100,7 @@ def test_discover_takes_other_layouts_of_strips(run, tmp_path):
 
 
 def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch):
-    real, calls = discovery.score_strips, []
+    real, calls = discovery.read_strips, []
 
     def interrupted(model, strips, **options):
         if len(calls) == 2:
@@ -108,7 +108,7 @@ def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch)
         calls.append(strips)
         return real(model, strips, **options)
 
-    monkeypatch.setattr(discovery, "score_strips", interrupted)
+    monkeypatch.setattr(discovery, "read_strips", interrupted)
     result = discover(run, folder)
     assert result.exit_code == 130
     assert "Add --resume to go on" in result.output
@@ -125,7 +125,7 @@ def test_a_run_that_was_broken_off_goes_on_with_resume(run, folder, monkeypatch)
     assert all(load_file(path)["sample"].shape[-1] == 3 for path in (folder / "out" / "strips").glob("*.safetensors"))
 
     broken = HeadScores.load(folder / "out" / "scores.safetensors")
-    monkeypatch.setattr(discovery, "score_strips", real)
+    monkeypatch.setattr(discovery, "read_strips", real)
     run("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out", folder / "complete")
     assert (broken.samples == HeadScores.load(folder / "complete" / "scores.safetensors").samples).all()
 
@@ -270,7 +270,7 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, 
 
 def test_a_folder_whose_name_is_no_utf8_is_refused_before_a_strip_is_scored(monkeypatch, capsys, folder, tiny_model):
     monkeypatch.setattr(running, "load", lambda *_: tiny_model)
-    monkeypatch.setattr(discovery, "score_strips", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr(discovery, "read_strips", lambda *_, **__: pytest.fail("scored"))
     arguments = ("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out")
     line = command(monkeypatch, capsys, *arguments, folder / os.fsdecode(b"caf\xe9"))
     assert r"caf\xe9/strips/run.json cannot be written: its name is not UTF-8" in line

@@ -16,7 +16,7 @@ from gaze_lens.evaluation import generate, judging
 from gaze_lens.evaluation.statistics import difference, mean, spearman
 from gaze_lens.patching import sweep
 from gaze_lens.regions import shapes
-from gaze_lens.scoring.gaze_score import membership
+from gaze_lens.scoring.readings import membership
 
 
 def calls(work):
@@ -80,7 +80,7 @@ def test_a_strip_costs_the_same_among_many(model):
 
 
 def test_discovery_keeps_no_strip_and_no_sample_while_it_runs(model, tmp_path, monkeypatch):
-    real, alive = discovery.score_strips, [0, 0]
+    real, alive = discovery.read_strips, [0, 0]
 
     def score_strips(*given, **options):
         for sample in real(*given, **options):
@@ -89,7 +89,7 @@ def test_discovery_keeps_no_strip_and_no_sample_while_it_runs(model, tmp_path, m
             weakref.finalize(sample, lambda: alive.__setitem__(0, alive[0] - 1))
             yield sample
 
-    monkeypatch.setattr(discovery, "score_strips", score_strips)
+    monkeypatch.setattr(discovery, "read_strips", score_strips)
     monkeypatch.setattr(discovery, "write_results", lambda *_, **__: None)
     reading = Reading(6)
     assert len(discovery.discover(model, reading.strips, tmp_path).samples) == 6

@@ -77,7 +77,7 @@ def test_a_run_of_discover_goes_on(tiny_model, discovered, tmp_path, monkeypatch
     """All samples are there, so that none is made."""
     old = FOLDER / "discovered" / "run"
     shutil.copytree(old, tmp_path / "run")
-    monkeypatch.setattr(discovery, "score_strips", None)
+    monkeypatch.setattr(discovery, "read_strips", None)
     pictures = Pictures({name: lambda strip=strip: strip for name, strip in discovered.items()}, source="here")
     scores = discovery.discover(tiny_model, pictures, tmp_path / "run", top=2, resume=True)
     expected = gl.HeadScores.load(old / "scores.safetensors")

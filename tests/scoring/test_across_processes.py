@@ -72,7 +72,7 @@ def test_discovery_by_two_ranks_writes_what_one_process_writes(tiny_model, strip
 
 def killed_after(monkeypatch, number):
     """Let this process be killed when it has sampled so many strips."""
-    real, calls = discovery.score_strips, []
+    real, calls = discovery.read_strips, []
 
     def score_strips(*args, **options):
         if len(calls) == number:
@@ -80,7 +80,7 @@ def killed_after(monkeypatch, number):
         calls.append(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(discovery, "score_strips", score_strips)
+    monkeypatch.setattr(discovery, "read_strips", score_strips)
 
 
 def begun(partial):
@@ -114,8 +114,8 @@ def test_a_run_of_two_ranks_goes_on_with_one(tiny_model, strips, tmp_path, monke
     content = json.loads(whole.read_text())
     partial = sorted((tmp_path / "strips").glob("*.safetensors"))
     partial[0].unlink()
-    calls, real = [], discovery.score_strips
-    monkeypatch.setattr(discovery, "score_strips", lambda *args, **more: calls.append(1) or real(*args, **more))
+    calls, real = [], discovery.read_strips
+    monkeypatch.setattr(discovery, "read_strips", lambda *args, **more: calls.append(1) or real(*args, **more))
     discovery.discover(tiny_model, strips[:3], tmp_path, resume=True)
     assert len(calls) == 1
     assert json.loads(whole.read_text()) == content

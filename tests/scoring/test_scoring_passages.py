@@ -5,7 +5,7 @@ import torch
 
 import gaze_lens as gl
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.scoring.gaze_score import SharedPrefixBatch
+from gaze_lens.scoring.readings import SharedPrefixBatch
 
 SETS = [
     gl.passages(["Anna lives in Paris.", "Ben lives in Rome, é中.", "Cy"]),
