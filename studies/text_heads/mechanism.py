@@ -17,7 +17,7 @@ from studies.text_heads.texts import LABEL, SIZE
 SHOWN = 10
 N_REPEATED, LENGTH = 8, 40  # random sequences that are repeated, and their tokens
 ASKED, OTHER = 2, 4  # the two segments of a patched pair, from 0
-N_PATCHED = 2
+N_TRACED, N_PATCHED = 3, 1
 TOP = 8
 
 
@@ -61,7 +61,7 @@ def _by_token(study: Study) -> dict[str, Any]:
     """Of the strongest label matchers: attention from the last token, the number, to the tokens of its own label."""
     heads = ranked(scores_for(study, BARE_LABELLED), "contrast")[:3]
     sums = {str(head): torch.zeros(7) for head in heads}
-    sets = tested_sets()[:N_PATCHED]
+    sets = tested_sets()[:N_TRACED]
     for one in sets:
         for number in range(SIZE):
             inputs = _asked_bare(study.model, one, number)

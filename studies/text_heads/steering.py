@@ -7,17 +7,18 @@ from typing import Any
 import gaze_lens as gl
 from gaze_lens.evaluation import Condition, Results, dynamic_narration, question, strengths
 from studies.text_heads.common import K, Study, tested_sets, tuned_sets
-from studies.text_heads.rankings import RANKINGS, ranked
+from studies.text_heads.rankings import ranked
 from studies.text_heads.scoring import ANSWER, BARE, BARE_LABELLED, scores_for
 from studies.text_heads.texts import FORMS, LONG, NUMBER, OPEN, PassageSet, make_sets
 
 TOKENS = 10
 GRID = [(form, by) for form in (*FORMS, ANSWER, BARE, BARE_LABELLED) for by in ("mass", "contrast")]
 GRID += [(form, by) for form in (NUMBER, ANSWER) for by in ("selectivity", "routing")] + [(NUMBER, "all text")]
-COUNTS = (1, 5, 10, 20, 40)
-STRENGTHS = (1, 3, 5, 10)
+COUNTS = (1, 5, 10, 40)  # beside 20, which the grid has
+STRENGTHS = (1, 3, 10)
 DRAWS = 10
-N_DRAWN = 4  # sets for each random draw
+TESTED = ("mass", "contrast", "selectivity", "all text")
+N_DRAWN = 3  # sets for each random draw
 N_NARRATED = 6
 OTHER_OPEN = "What does this part say?"
 
@@ -57,8 +58,10 @@ def curves(study: Study) -> dict[str, Any]:
     conditions = [
         Condition(f"{name} {count}", order[:count], curve="heads") for name, order in orders.items() for count in COUNTS
     ]
-    counts = table(evaluated(study, "counts", sets, conditions))
-    best = max(COUNTS, key=lambda count: counts[f"chosen {count}"]["accuracy"])
+    in_grid = study.result("grid")["conditions"]
+    counts = {f"chosen {K}": in_grid[f"{form}: {by}"], f"mass {K}": in_grid[f"{form}: mass"]}
+    counts |= table(evaluated(study, "counts", sets, conditions))
+    best = max((K, *COUNTS), key=lambda count: counts[f"chosen {count}"]["accuracy"])
     biases = strengths(orders["chosen"][:best], STRENGTHS)
     return {"counts": counts, "k": best, "strengths": table(evaluated(study, "strengths", sets, biases))}
 
@@ -82,7 +85,7 @@ def test(study: Study) -> dict[str, Any]:
     form, by = chosen_ranking(study)
     scores, k = scores_for(study, form), study.result("curves")["k"]
     conditions = [Condition("chosen", chosen(study))]
-    conditions += [Condition(other, ranked(scores, other)[:k]) for other in RANKINGS if other != by]
+    conditions += [Condition(other, ranked(scores, other)[:k]) for other in TESTED if other != by]
     conditions += [Condition("all heads", study.every_head()), Condition("none")]
     results = evaluated(study, "test", passages(tested_sets()), conditions)
     differences = results.comparisons().to_dict("records")
@@ -96,8 +99,7 @@ def draws(study: Study) -> dict[str, Any]:
         "uniform": [scores.controls(len(heads), seed=seed, below=100) for seed in range(DRAWS)],
         "same per layer": [scores.layer_controls(heads, seed=seed, below=100) for seed in range(DRAWS)],
     }
-    conditions = [Condition("chosen", heads)]
-    conditions += [Condition(kind, one, draw=draw) for kind, sets in kinds.items() for draw, one in enumerate(sets)]
+    conditions = [Condition(kind, one, draw=draw) for kind, sets in kinds.items() for draw, one in enumerate(sets)]
     results = evaluated(study, "draws", passages(tested_sets()[:N_DRAWN]), conditions)
     each = {kind: [results.accuracy(kind, draw=draw).value for draw in range(DRAWS)] for kind in kinds}
     return {"conditions": table(results), "draws": each}
