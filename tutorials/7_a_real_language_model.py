@@ -29,7 +29,7 @@ import gaze_lens as gl
 model = gl.load_smollm2()
 people = ["Anna bakes bread.", "Ben repairs clocks.", "Grace trains horses.", "Leo plays violin."]
 sets = [gl.passages(people), gl.passages(people[::-1])]
-heads = gl.score_heads(model, sets, progress=False).top(20, by="contrast")
+heads = gl.score_heads(model, sets, progress=False).top(5, by="contrast")
 others = gl.passages(["Eva brews beer.", "Hugo sails yachts.", "Julia directs films.", "Peter finds fossils."])
 inputs = model.prepare(others, "What is said in this segment?")
 print("unsteered:", model.generate(inputs, max_new_tokens=10))
@@ -104,9 +104,8 @@ print(results)
 gl.show.accuracies(results)
 
 # %% [markdown]
-# Read it with care. These are 18 answers for each condition, about sentences of one kind. The same with more texts, more
-# controls and intervals, and what it says about which ranking to take, is in the documentation:
-# `docs/text_heads.md`.
+# Read it with care. These are 18 answers for each condition, about sentences of one kind. More texts and controls, and
+# what they say about which ranking to take, are in the documentation: `docs/text_heads.md`.
 #
 # ## How many heads?
 

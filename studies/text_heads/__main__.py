@@ -9,9 +9,10 @@ from studies.text_heads.common import Study
 
 STEPS = {
     "scores": scoring.score, "grid": steering.grid, "curves": steering.curves, "test": steering.test,
-    "draws": steering.draws, "kinds": mechanism.kinds, "ablation": completion.ablation, "asked": completion.asked,
-    "places": steering.places, "schedule": steering.schedule, "recitation": recitation.recitation,
-    "other texts": steering.other_texts, "stability": scoring.stability, "paths": mechanism.paths,
+    "kinds": mechanism.kinds, "draws": steering.draws, "asked": completion.asked,
+    "recitation": recitation.recitation, "ablation": completion.ablation, "schedule": steering.schedule,
+    "places": steering.places, "stability": scoring.stability, "paths": mechanism.paths,
+    "other texts": steering.other_texts,
 }  # fmt: skip
 
 

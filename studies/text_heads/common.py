@@ -17,7 +17,7 @@ from gaze_lens.runs.files import write_whole
 from studies.text_heads.texts import PassageSet, make_sets
 
 K = 20  # heads that are steered, unless a step says otherwise
-N_SCORED, N_TUNED, N_TESTED = 100, 4, 10  # sets of six passages: to find heads, to choose among rankings, to report
+N_SCORED, N_TUNED, N_TESTED = 100, 4, 8  # sets of six passages: to find heads, to choose among rankings, to report
 
 
 @dataclass(frozen=True)

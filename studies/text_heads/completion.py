@@ -17,7 +17,7 @@ from studies.text_heads.steering import TOKENS, chosen
 from studies.text_heads.texts import FORMS, SIZE, PassageSet
 
 RECITE = "Repeat the text above."
-N_ASKED, N_ABLATED, N_CONTROLS = 6, 5, 5
+N_ASKED, N_ABLATED, N_CONTROLS = 5, 4, 5
 
 
 def asked(study: Study) -> dict[str, Any]:

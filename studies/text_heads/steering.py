@@ -15,11 +15,12 @@ TOKENS = 10
 GRID = [(form, by) for form in (*FORMS, ANSWER, BARE, BARE_LABELLED) for by in ("mass", "contrast")]
 GRID += [(form, by) for form in (NUMBER, ANSWER) for by in ("selectivity", "routing")] + [(NUMBER, "all text")]
 COUNTS = (1, 5, 10, 40)  # beside 20, which the grid has
+COUNTS_BY_MASS = (10, 40)
 STRENGTHS = (1, 3, 10)
 DRAWS = 10
 TESTED = ("mass", "contrast", "selectivity", "all text")
-N_DRAWN = 3  # sets for each random draw
-N_NARRATED = 6
+N_DRAWN = 2  # sets for each random draw
+N_OTHER, N_NARRATED = 2, 4
 OTHER_OPEN = "What does this part say?"
 
 
@@ -55,9 +56,8 @@ def curves(study: Study) -> dict[str, Any]:
     form, by = chosen_ranking(study)
     scores, sets = scores_for(study, form), passages(tuned_sets())
     orders = {"chosen": ranked(scores, by), "mass": ranked(scores, "mass")}
-    conditions = [
-        Condition(f"{name} {count}", order[:count], curve="heads") for name, order in orders.items() for count in COUNTS
-    ]
+    conditions = [Condition(f"chosen {count}", orders["chosen"][:count], curve="heads") for count in COUNTS]
+    conditions += [Condition(f"mass {count}", orders["mass"][:count], curve="heads") for count in COUNTS_BY_MASS]
     in_grid = study.result("grid")["conditions"]
     counts = {f"chosen {K}": in_grid[f"{form}: {by}"], f"mass {K}": in_grid[f"{form}: mass"]}
     counts |= table(evaluated(study, "counts", sets, conditions))
@@ -109,8 +109,8 @@ def other_texts(study: Study) -> dict[str, Any]:
     """Step: the same heads on longer passages, and under other labels and another open question."""
     heads = chosen(study)
     conditions = [Condition("chosen", heads), Condition("none")]
-    long = passages(make_sets(N_DRAWN, seed=3, held_out=True, template=LONG))
-    labelled = passages(make_sets(N_DRAWN, seed=4, held_out=True), "({k})")
+    long = passages(make_sets(N_OTHER, seed=3, held_out=True, template=LONG))
+    labelled = passages(make_sets(N_OTHER, seed=4, held_out=True), "({k})")
     protocol = question(OTHER_OPEN, max_new_tokens=TOKENS)
     return {
         "long": table(evaluated(study, "long", long, conditions, protocol=question(OPEN, max_new_tokens=14))),
