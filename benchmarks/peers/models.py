@@ -42,7 +42,7 @@ class AskedAboutAPicture(AsTransformerBridge):
     def generate(self, inputs: Any = None, *args: Any, **options: Any) -> Any:
         """A text is answered with a picture, and what comes back is text."""
         about = self._about(inputs)
-        if isinstance(about, VLMInputs) and not options.get("output_logits"):
+        if about is not inputs and not options.get("output_logits"):
             options = {"return_type": "str", **options}
         return super().generate(about, *args, **_without_bos(inputs, options))
 

@@ -11,6 +11,7 @@ import gaze_lens as gl
 from gaze_lens import show
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # the build takes more than 20 s of the processor
 
 
 @pytest.fixture(scope="module")

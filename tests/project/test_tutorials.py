@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
+LONG = ("4_patch_heads",)  # take more than 20 s of the processor
 WAIT = 240  # seconds for a cell: others may have the machine
 MOST = 180  # seconds of one processor for a whole tutorial: a minute is what it should take, machines differ
 NUMBER = r"(?<![\w.])-?\d+\.\d+"
@@ -56,7 +57,11 @@ print(time.process_time() - float(os.environ["BEGAN"]))
 """
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else []) for path in TUTORIALS],
+    ids=lambda path: path.stem,
+)
 def test_a_tutorial_runs_as_a_notebook(path, kernel, tmp_path):
     import jupytext  # here, as it is slow, and every process that collects tests imports this file
     from nbclient import NotebookClient
