@@ -30,18 +30,26 @@ STEERING = {mode.__name__.replace("_", "-"): mode for mode in MODES}
 
 
 def strips_of(
-    source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None
-) -> data.Pictures:
-    """The strips of a folder, of the COMICS corpus (windows), of single images (panels), or of the hub (hf:NAME)."""
+    source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None,
+    *, as_published: bool = False,
+) -> data.Pictures:  # fmt: skip
+    """The strips of a folder, of the COMICS corpus (windows), of single images (panels), or of the hub (hf:NAME).
+
+    as_published: cut panels as the paper's scripts do.
+    """
+    if as_published and (panels is not None or source.startswith("hf:")):
+        raise InputError(
+            "--as-published cuts the panels in a folder to size; leave it out with --panels and with hf:NAME."
+        )
     if (panels is not None and windows is not None) or (detect and panels is None):
         raise InputError("Give --panels N (with or without --detect) for single images, or --windows N, not both.")
     if windows is not None:
-        return data.read_comics(source, seed=seed, panels=windows, limit=limit)
+        return data.read_comics(source, seed=seed, panels=windows, limit=limit, as_published=as_published)
     if panels is not None:
         return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
     if source.startswith("hf:"):
         return data.read_dataset(source.removeprefix("hf:"), limit=limit)
-    return data.read_strips(source, limit=limit)
+    return data.read_strips(source, limit=limit, as_published=as_published)
 
 
 def pictures_of(
@@ -87,7 +95,8 @@ def heads_of(
 
 
 def head_set_of(model: Model, path: Path, n_heads: int | None, *, force: bool) -> HeadSet:
-    """The heads in a file: heads.json, a ranking, or the scores of all heads (scores.safetensors).
+    """The heads in a file: heads.json, a ranking, or the scores of all heads (scores.safetensors, or the .npy files of
+    the paper's authors). hf:owner/name/heads.json is a file of the hub.
 
     n_heads: how many of the best. A file of all heads of the model needs it, or recommends a number itself.
     """

@@ -54,10 +54,11 @@ def discover(
 ) -> HeadScores:
     """Score every head on the strips and write the results into `out`.
 
-    heads.json (the `top` heads), gaze_head_ranking.json (all heads, in the layout of the paper's authors), scores.csv,
-    scores.safetensors, verdict.json, left_out.json (strips that could not be read, and why) and figures. Each strip's
-    samples are written as soon as they are computed; `resume` continues a run that was stopped. Under torchrun or
-    accelerate launch, each rank takes a share of the strips, all return the same scores, and the first one writes.
+    heads.json (the `top` heads), scores.csv, scores.safetensors, gaze_head_ranking.json, gaze_scores.npy and
+    mean_panel_attention.npy (as the paper's authors' discovery writes them), verdict.json, left_out.json (strips that
+    could not be read, and why) and figures. Each strip's samples are written as soon as they are computed; `resume`
+    continues a run that was stopped. Under torchrun or accelerate launch, each rank takes a share of the strips, all
+    return the same scores, and the first one writes. rank_by: as for `scores.top`.
     Raises InputError if `out` holds another run, or a run and not `resume`.
     """
     rank, ranks = processes.launched()
@@ -145,7 +146,7 @@ def write_results(
     """Write heads, tables and figures into a folder. left_out: strip -> why it has no sample."""
     scores.save(out / "scores.safetensors")
     scores.to_csv(out / "scores.csv")
-    scores.save_ranking(out / "gaze_head_ranking.json")
+    scores.save_published(out)
     verdict = scores.verdict()
     verdict.save(out / "verdict.json")
     heads = scores.top(max(1, min(top, len(scores.ranked(rank_by)))), by=rank_by)

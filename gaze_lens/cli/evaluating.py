@@ -62,6 +62,7 @@ def evaluate(
 def merge(
     out: Annotated[Path, typer.Argument(help="The folder that discover or evaluate wrote into, with --shard i/n.")],
     top: Annotated[int, typer.Option(help="After discover: heads to keep in heads.json.")] = 100,
+    rank_by: Annotated[options.Ranking, typer.Option(help="After discover: what these are the best by.")] = "score",
     judge: options.Judge = None,
 ) -> None:
     """Merge the shards of a run when all are done; writes what one process would have written."""
@@ -69,7 +70,7 @@ def merge(
     from gaze_lens.evaluation.runner import merge as merge_answers
 
     if discovery.has_shards(out):
-        running.print_scores(discovery.merge_samples(out, top=top), out)
+        running.print_scores(discovery.merge_samples(out, top=top, rank_by=rank_by), out)
     else:
         judge_object = None if judge is None else arguments.judge_of(judge, cache=out / "replies.sqlite")
         typer.echo(str(merge_answers(out, judge=judge_object)))

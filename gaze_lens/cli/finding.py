@@ -1,7 +1,7 @@
 """Commands that find heads: demo, discover."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -28,10 +28,10 @@ def discover(
     limit: options.Limit = None,
     fit: options.Fit = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
-    rank_by: Annotated[
-        Literal["score", "contrast", "correlation", "selectivity", "routing", "image", "localization"],
-        typer.Option(help="What the heads in heads.json are the best by."),
-    ] = "score",
+    rank_by: Annotated[options.Ranking, typer.Option(help="What the heads in heads.json are the best by.")] = "score",
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Cut panels to the sizes of the paper's scripts.")
+    ] = False,
     shard: options.Shard = None,
     resume: options.Resume = False,
     device: options.Device = None,
@@ -43,7 +43,8 @@ def discover(
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
-    pictures = arguments.strips_of(strips, panels, detect, windows, seed, limit).fitted(arguments.fit_of(fit))
+    source = arguments.strips_of(strips, panels, detect, windows, seed, limit, as_published=as_published)
+    pictures = source.fitted(arguments.fit_of(fit))
     if running.is_first() and part is None:
         typer.echo(str(pictures.check()))
     loaded = running.load(model, device, dtype)

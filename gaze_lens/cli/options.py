@@ -79,6 +79,7 @@ Force = Annotated[bool, steering("--force", help="Use heads that were found in a
 
 Model = Annotated[str, run("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]
 Device = Annotated[str | None, run(help="cpu, cuda, cuda:1, ...")]
+Ranking = Literal["score", "contrast", "correlation", "selectivity", "routing", "image", "localization"]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], run(help="The precision of the weights.")]
 Seed = Annotated[int, run(help="Of synthetic strips, draws, orders and intervals.")]
 Out = Annotated[Path, run(help="Folder for the results; made if it is not there.")]

@@ -24,6 +24,7 @@ def strip(
     multiple: int = 32,
     gap: int = 6,
     captions: Sequence[str] | None = None,
+    as_published: bool = False,
 ) -> Picture:
     """Panels side by side, left to right, with regions "panel 1", "panel 2", ...
 
@@ -31,7 +32,9 @@ def strip(
     height: every panel is resized to this height in pixels with its aspect ratio. Its width is then rounded to a
     multiple of `multiple` pixels (at least one), so that borders lie on the token grid. gap: white pixels painted over
     each inner border.
-    captions: one per panel.
+    captions: one per panel. as_published: cut sizes as the paper's authors' scripts do: the height is rounded to
+    `multiple`, too, and a width to whole pixels, down, before it is rounded. (Some 15 panels in 1,000 differ by one
+    step of `multiple`.)
     Raises ImageError where a panel cannot be read, InputError for no panels, wrong sizes or a wrong number of captions.
     """
     if isinstance(panels, str | Path) or not len(panels):
@@ -41,7 +44,9 @@ def strip(
     if height < 1 or multiple < 1 or gap < 0:
         raise InputError(f"height={height} and multiple={multiple} must be at least 1, and gap={gap} at least 0.")
     _check_captions(captions, len(panels))
-    resized = [_fit(read_image(panel), height, multiple) for panel in panels]
+    if as_published:
+        height = max(1, round(height / multiple)) * multiple
+    resized = [_fit(read_image(panel), height, multiple, as_published) for panel in panels]
     ends = np.cumsum([image.width for image in resized]).tolist()
     pixels = np.concatenate([np.asarray(image) for image in resized], axis=1)
     return from_columns(paint_gaps(pixels, ends[:-1], gap), ends, captions)
@@ -91,8 +96,9 @@ def _check_captions(captions: Sequence[str] | None, n_panels: int) -> None:
         raise InputError(f"{len(captions)} captions were given for {n_panels} panels; give one for each.")
 
 
-def _fit(panel: Image.Image, height: int, multiple: int) -> Image.Image:
-    width = max(1, round(panel.width * height / panel.height / multiple)) * multiple
+def _fit(panel: Image.Image, height: int, multiple: int, whole_pixels: bool) -> Image.Image:
+    scaled = panel.width * height / panel.height
+    width = max(1, round((int(scaled) if whole_pixels else scaled) / multiple)) * multiple
     if width > 100 * max(height, multiple):
         raise ImageError(f"A panel of {panel.width} x {panel.height} pixels is too wide for a strip; cut it up first.")
     return panel.resize((width, height), Image.Resampling.LANCZOS)

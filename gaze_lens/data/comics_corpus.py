@@ -25,13 +25,21 @@ LAYOUT = "<comic>/<page>_<panel>.jpg"
 
 
 def read_comics(
-    folder: str | Path, *, seed: int, panels: int = 6, per_comic: int = 1, edge_pages: int = 5, limit: int | None = None
+    folder: str | Path,
+    *,
+    seed: int,
+    panels: int = 6,
+    per_comic: int = 1,
+    edge_pages: int = 5,
+    limit: int | None = None,
+    as_published: bool = False,
 ) -> Pictures:
     """Random strips of consecutive panels of one page, named "<comic>/<page>_<first panel>".
 
     panels: the number in each strip. per_comic: the largest number of strips from a comic, each from another page.
     edge_pages: this number of first and last pages (covers, advertisements) is left out of comics with more than twice
     as many pages. limit: the largest number of strips; comics are visited in random order until it is reached.
+    as_published: cut panels to the sizes of the paper's authors' scripts, as for `gl.comics.strip`.
     The same arguments always give the same strips, and a smaller limit gives the first of them. The strips of a comic
     do not depend on the other comics. Comics without such a page, and strips with a panel that is not an image, are
     left out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
@@ -47,7 +55,7 @@ def read_comics(
     order = np.random.default_rng(seed).permutation(len(comics))
     windows = (_readable(comics[index], seed, panels, edge_pages, left_out) for index in order)
     strips = (window for of_comic in windows for window in islice(of_comic, per_comic))
-    readers = {name: partial(strip, files) for name, files in islice(strips, limit)}
+    readers = {name: partial(strip, files, as_published=as_published) for name, files in islice(strips, limit)}
     expected = f"{LAYOUT}, with {panels} panels or more on a page"
     return collected(readers, left_out, source=str(folder), expected=expected)
 

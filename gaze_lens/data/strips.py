@@ -19,7 +19,11 @@ LAYOUT = "<comic>/p1.png, p2.png, ..."
 
 
 def read_strips(
-    folder: str | Path, *, captions: Mapping[str, Sequence[str]] | None = None, limit: int | None = None
+    folder: str | Path,
+    *,
+    captions: Mapping[str, Sequence[str]] | None = None,
+    limit: int | None = None,
+    as_published: bool = False,
 ) -> Pictures:
     """The strips of a folder, by name of comic, with regions "panel 1", "panel 2", ...
 
@@ -27,6 +31,7 @@ def read_strips(
     order of their names. limit: the largest number of strips.
     captions: name of comic -> the captions of its panels. For other comics, captions are read from files beside the
         images, p1.txt, p2.txt, ... in UTF-8; a panel without such a file has no caption.
+    as_published: cut panels to the sizes of the paper's authors' scripts, as for `gl.comics.strip`.
     Comics are left out if they have fewer than two panels, missing numbers, files that are not images, captions that
     are not text or are links out of the folder, or a name that is not UTF-8. Raises InputError where no strip is left.
     """
@@ -42,7 +47,7 @@ def read_strips(
         if reason:
             left_out[reason].append(printable(comic.name))
         else:
-            readers[comic.name] = partial(_read, files, (captions or {}).get(comic.name))
+            readers[comic.name] = partial(_read, files, (captions or {}).get(comic.name), as_published)
     expected = f"{LAYOUT} (for panels in one image see read_pages, or --panels)"
     return collected(readers, left_out, source=str(root), expected=expected)
 
@@ -61,8 +66,9 @@ def _misnumbered(numbers: list[int]) -> str | None:
     return None if numbers == list(range(1, len(numbers) + 1)) else "panels are not numbered 1, 2, 3, ..."
 
 
-def _read(files: Sequence[Path], captions: Sequence[str] | None) -> Picture:
-    return strip(files, captions=[_caption_beside(path) for path in files] if captions is None else captions)
+def _read(files: Sequence[Path], captions: Sequence[str] | None, as_published: bool) -> Picture:
+    captions = [_caption_beside(path) for path in files] if captions is None else captions
+    return strip(files, captions=captions, as_published=as_published)
 
 
 def _caption_beside(panel: Path) -> str:

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
+from gaze_lens.heads import published
 from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, size_in
 from gaze_lens.heads.selectors import SELECTORS
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
@@ -284,6 +286,15 @@ class HeadScores:
         entries = [{"layer": head.layer, "head": head.head, "score": value} for head, value in ranked]
         write_whole(path, to_json(entries).encode())
 
+    def save_published(self, folder: str | os.PathLike[str]) -> None:
+        """`scores.save_published("out")`: gaze_head_ranking.json, gaze_scores.npy and mean_panel_attention.npy.
+
+        They are what the paper's authors' discovery writes; `published.py` has their layouts.
+        """
+        self.save_ranking(Path(folder) / published.RANKING)
+        published.write_array(Path(folder) / published.SCORES, self.score.numpy())
+        published.write_array(Path(folder) / published.ATTENTION, self.matrix.permute(2, 0, 1, 3).numpy())
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """`scores.save("scores.safetensors")`: all there is to know; the file is complete or not there at all."""
         about = {"model": self.model, "fingerprint": self.fingerprint, "provenance": self.provenance}
@@ -301,9 +312,15 @@ class HeadScores:
     ) -> "HeadScores":
         """`HeadScores.load("scores.safetensors")`: what `save` wrote.
 
+        `HeadScores.load("mean_panel_attention.npy")` reads what the paper's authors' discovery wrote. It is a mean, so
+        that there is a single sample: intervals are NaN, and only rankings that need no more can be had.
         model, fingerprint: of the model that the scores are for; scores of another one are an error unless `force`.
         Raises HeadError for a file that cannot be read, or that belongs to another model.
         """
+        if Path(path).suffix == ".npy":
+            mean = torch.from_numpy(published.read_mean_attention(path))
+            source = {"method": "gaze score", "file": Path(path).name}
+            return cls(mean[None], model=model, fingerprint=fingerprint, provenance=source)
         with FILE.reading(path) as (tensors, about):
             provenance = about["found" if "found" in about else "provenance"]  # version 0.1 wrote the first
             image = tensors.get("image_mass"), tensors.get("mean_map")  # new in version 0.2

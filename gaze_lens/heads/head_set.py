@@ -26,6 +26,8 @@ from typing import Any, NamedTuple, overload
 
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
+from gaze_lens.heads.hub_files import local_file
+from gaze_lens.heads.published import ranking_in
 from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.files import read_json, to_json, write_whole
 
@@ -236,12 +238,16 @@ class HeadSet:
         """`HeadSet.load("heads.json", model=name)`: what `save` wrote, or a ranking of the paper's authors.
 
         A ranking is a list, best first, of [layer, head], [layer, head, score] or {"layer":, "head":, "score":}, alone
-        or under a key of a JSON object; slice it for its best heads (steering all heads of a model is refused).
+        or under a key of a JSON object; slice it for its best heads (steering all heads of a model is refused). So is
+        their gaze_scores.npy, or mean_panel_attention.npy.
+        path: of a file, or hf:owner/name/heads.json for a file of a repository on Hugging Face's hub.
         model, fingerprint: of the model that the heads are for. A file of another model is an error; with `force` its
             heads become those of this model. A file that names no model is accepted.
         Raises HeadError for a file that cannot be read, that holds no heads, or that belongs to another model.
         """
-        content = read_json(path, EXPECTED, error=HeadError)
+        local = local_file(path)
+        is_array = local.endswith(".npy")
+        content = ranking_in(local) if is_array else read_json(local, EXPECTED, error=HeadError)
         entries = content
         if isinstance(content, dict):
             entries = next((content[key] for key in LISTS if key in content), None)

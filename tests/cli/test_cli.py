@@ -72,6 +72,14 @@ def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
     assert (folder / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_discover_ranks_by_what_is_asked(run, folder, tmp_path):
+    discover(run, folder, "--top", 5, "--rank-by", "image")
+    scores = HeadScores.load(folder / "out" / "scores.safetensors")
+    assert HeadSet.load(folder / "out" / "heads.json") == scores.top(5, by="image")
+    with pytest.raises(InputError, match="--as-published cuts the panels in a folder"):
+        discover(run, folder, "--as-published")
+
+
 def test_discover_takes_other_layouts_of_strips(run, tmp_path):
     strip = comics.synthetic(1, seed=50, panels=3)[0].image
     panels = [strip.crop((32 * k, 0, 32 * k + 32, 32)).resize((256, 256)) for k in range(3)]

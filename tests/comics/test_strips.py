@@ -25,6 +25,20 @@ def test_a_strip_has_common_height_rounded_widths_and_white_gaps():
     assert (pixels(strip)[:, 131] == (0, 0, 255)).all()
 
 
+def test_a_strip_is_cut_to_the_sizes_of_the_published_scripts_where_asked():
+    """They round a width down to whole pixels, then to the nearest multiple of 32, at least one."""
+    rng, different = np.random.default_rng(0), 0
+    for width, height in rng.integers(20, 700, (400, 2)).tolist():
+        panel = Image.new("1", (width, height))
+        if width / height > 20:
+            continue
+        (published,) = comics.strip([panel], as_published=True, gap=0).regions.values()
+        assert published.x1 == max(32, 32 * round(int(width * 256 / height) / 32))
+        different += comics.strip([panel], gap=0).image.width != published.x1
+    assert 0 < different < 40
+    assert comics.strip([Image.new("1", (64, 64))], height=250, as_published=True).image.size == (256, 256)
+
+
 def test_a_strip_takes_paths_arrays_and_turned_photographs(tmp_path):
     Image.new("L", (64, 32)).save(tmp_path / "grey.png")
     turned = Image.new("RGB", (64, 32))
