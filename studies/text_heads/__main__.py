@@ -6,6 +6,7 @@ from pathlib import Path
 import gaze_lens as gl
 from studies.text_heads import completion, mechanism, recitation, scoring, steering
 from studies.text_heads.common import Study
+from studies.text_heads.report import write_report
 
 STEPS = {
     "scores": scoring.score, "grid": steering.grid, "curves": steering.curves, "test": steering.test,
@@ -26,6 +27,8 @@ def main() -> None:
     study = Study(gl.load_smollm2(), arguments.out, arguments.work)
     for name in arguments.step or STEPS:
         study.run(name, STEPS[name])
+    if not arguments.step:
+        write_report(study)
 
 
 if __name__ == "__main__":

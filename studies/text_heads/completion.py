@@ -11,7 +11,7 @@ import gaze_lens as gl
 from gaze_lens.evaluation.judges import CaptionMatch, Description
 from gaze_lens.evaluation.statistics import Estimate, mean
 from studies.text_heads.common import K, Study, plain_prompts, tested_sets
-from studies.text_heads.rankings import ranked
+from studies.text_heads.rankings import ranked, same_per_layer
 from studies.text_heads.scoring import BARE_LABELLED, scores_for
 from studies.text_heads.steering import TOKENS, chosen
 from studies.text_heads.texts import FORMS, SIZE, PassageSet
@@ -49,12 +49,10 @@ def ablation(study: Study) -> dict[str, Any]:
 
 def _ablated(study: Study) -> dict[str, gl.HeadSet | None]:
     heads, labels = chosen(study), ranked(scores_for(study, BARE_LABELLED), "contrast")
-    scores = scores_for(study, BARE_LABELLED)
     named = {"none": None, "chosen": heads, f"label matchers {K}": labels[:K], "label matchers 5": labels[:5]}
     best = {str(labels[0]): labels[:1]}
-    seeds = range(N_CONTROLS)
-    layers = {f"same per layer {seed}": scores.layer_controls(heads, seed=seed, below=100) for seed in seeds}
-    return named | best | layers
+    n_heads, seeds = study.model.cfg.n_heads, range(N_CONTROLS)
+    return named | best | {f"same per layer {seed}": same_per_layer(heads, n_heads, seed=seed) for seed in seeds}
 
 
 @torch.no_grad()

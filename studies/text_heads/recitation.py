@@ -18,11 +18,17 @@ def recitation(study: Study) -> dict[str, Any]:
     """Step: at words of one passage only, the share of mass on segments that is on it; and how often it has most."""
     every = study.every_head()
     tracked = [recited(study, index, every) for index in range(N_RECITED)]
-    reciting = [
-        one for one in tracked if any(text.rstrip(".") in str(one.generation) for text in one.captions.values())
-    ]
-    found = {name: _agreement(reciting, every, heads) for name, heads in _head_sets(study).items()}
-    return {"texts": [str(one.generation) for one in tracked], "reciting": len(reciting), "agreement": found}
+    reciting = [index for index, one in enumerate(tracked) if _recites(one)]
+    found = {
+        name: _agreement([tracked[index] for index in reciting], every, heads)
+        for name, heads in _head_sets(study).items()
+    }
+    return {"texts": [str(one.generation) for one in tracked], "reciting": reciting, "agreement": found}
+
+
+def _recites(trajectory: gl.Trajectory) -> bool:
+    """Whether the text holds a passage, word for word."""
+    return any(text.rstrip(".") in str(trajectory.generation) for text in trajectory.captions.values())
 
 
 def recited(study: Study, index: int, heads: gl.HeadSet) -> gl.Trajectory:

@@ -50,7 +50,7 @@ def _summary(scores: gl.HeadScores) -> dict[str, Any]:
          "low": low[head].item(), "high": high[head].item()}
         for head in scores.top(10, by="contrast")
     ]  # fmt: skip
-    numbers = {by: RANKINGS[by](scores).tolist() for by in ("mass", "contrast")}
+    numbers = {"mass": scores.score.tolist(), "contrast": scores.contrast.tolist()}
     return {"verdict": scores.verdict().to_dict(), "best": best, "top": top, **numbers}
 
 

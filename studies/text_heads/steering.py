@@ -7,7 +7,7 @@ from typing import Any
 import gaze_lens as gl
 from gaze_lens.evaluation import Condition, Results, dynamic_narration, question, strengths
 from studies.text_heads.common import K, Study, tested_sets, tuned_sets
-from studies.text_heads.rankings import ranked
+from studies.text_heads.rankings import ranked, same_per_layer
 from studies.text_heads.scoring import ANSWER, BARE, BARE_LABELLED, scores_for
 from studies.text_heads.texts import FORMS, LONG, NUMBER, OPEN, PassageSet, make_sets
 
@@ -15,7 +15,6 @@ TOKENS = 10
 GRID = [(form, by) for form in (*FORMS, ANSWER, BARE, BARE_LABELLED) for by in ("mass", "contrast")]
 GRID += [(form, by) for form in (NUMBER, ANSWER) for by in ("selectivity", "routing")] + [(NUMBER, "all text")]
 COUNTS = (1, 5, 10, 40)  # beside 20, which the grid has
-COUNTS_BY_MASS = (10, 40)
 STRENGTHS = (1, 3, 10)
 DRAWS = 10
 TESTED = ("mass", "contrast", "selectivity", "all text")
@@ -52,18 +51,19 @@ def grid(study: Study) -> dict[str, Any]:
 
 
 def curves(study: Study) -> dict[str, Any]:
-    """Step: the number of heads, of the chosen ranking and by mass; the best number is chosen; then the strength."""
-    form, by = chosen_ranking(study)
-    scores, sets = scores_for(study, form), passages(tuned_sets())
-    orders = {"chosen": ranked(scores, by), "mass": ranked(scores, "mass")}
-    conditions = [Condition(f"chosen {count}", orders["chosen"][:count], curve="heads") for count in COUNTS]
-    conditions += [Condition(f"mass {count}", orders["mass"][:count], curve="heads") for count in COUNTS_BY_MASS]
-    in_grid = study.result("grid")["conditions"]
-    counts = {f"chosen {K}": in_grid[f"{form}: {by}"], f"mass {K}": in_grid[f"{form}: mass"]}
+    """Step: the number of heads, of the two best cells of the grid; the best number is chosen; then the strength."""
+    in_grid, sets = study.result("grid")["conditions"], passages(tuned_sets())
+    cells = {"chosen": chosen_ranking(study), "rival": rival_ranking(study)}
+    orders = {name: ranked(scores_for(study, form), by) for name, (form, by) in cells.items()}
+    conditions = [
+        Condition(f"{name} {count}", order[:count], curve="heads") for name, order in orders.items() for count in COUNTS
+    ]
+    counts = {f"{name} {K}": in_grid[": ".join(cell)] for name, cell in cells.items()}
     counts |= table(evaluated(study, "counts", sets, conditions))
     best = max((K, *COUNTS), key=lambda count: counts[f"chosen {count}"]["accuracy"])
     biases = strengths(orders["chosen"][:best], STRENGTHS)
-    return {"counts": counts, "k": best, "strengths": table(evaluated(study, "strengths", sets, biases))}
+    strong = table(evaluated(study, "strengths", sets, biases))
+    return {"cells": cells, "counts": counts, "k": best, "strengths": strong}
 
 
 def places(study: Study) -> dict[str, Any]:
@@ -86,6 +86,8 @@ def test(study: Study) -> dict[str, Any]:
     scores, k = scores_for(study, form), study.result("curves")["k"]
     conditions = [Condition("chosen", chosen(study))]
     conditions += [Condition(other, ranked(scores, other)[:k]) for other in TESTED if other != by]
+    rival_form, rival = rival_ranking(study)
+    conditions += [Condition(f"{rival_form}: {rival}", ranked(scores_for(study, rival_form), rival)[:k])]
     conditions += [Condition("all heads", study.every_head()), Condition("none")]
     results = evaluated(study, "test", passages(tested_sets()), conditions)
     differences = results.comparisons().to_dict("records")
@@ -97,7 +99,7 @@ def draws(study: Study) -> dict[str, Any]:
     heads, scores = chosen(study), scores_for(study, NUMBER)
     kinds = {
         "uniform": [scores.controls(len(heads), seed=seed, below=100) for seed in range(DRAWS)],
-        "same per layer": [scores.layer_controls(heads, seed=seed, below=100) for seed in range(DRAWS)],
+        "same per layer": [same_per_layer(heads, study.model.cfg.n_heads, seed=seed) for seed in range(DRAWS)],
     }
     conditions = [Condition(kind, one, draw=draw) for kind, sets in kinds.items() for draw, one in enumerate(sets)]
     results = evaluated(study, "draws", passages(tested_sets()[:N_DRAWN]), conditions)
@@ -121,7 +123,7 @@ def other_texts(study: Study) -> dict[str, Any]:
 def schedule(study: Study) -> dict[str, Any]:
     """Step: the target changes at the end of each sentence; each piece is judged by its own target."""
     heads = chosen(study)
-    (control,) = (scores_for(study, NUMBER).layer_controls(heads, seed=0, below=100),)
+    control = same_per_layer(heads, study.model.cfg.n_heads, seed=0)
     conditions = [Condition("chosen", heads), Condition("same per layer", control), Condition("none")]
     protocol = dynamic_narration(
         "Retell the segments one by one, in any order.", end=".", max_new_tokens=60, where=["prefill", "decode"]
@@ -133,6 +135,13 @@ def chosen_ranking(study: Study) -> tuple[str, str]:
     """The form of question and the ranking that the grid chose."""
     form, _, by = study.result("grid")["chosen"].rpartition(": ")
     return form, by
+
+
+def rival_ranking(study: Study) -> tuple[str, str]:
+    """The best cell of the grid that has another ranking, and is not of all text."""
+    own, conditions = chosen_ranking(study)[1], study.result("grid")["conditions"]
+    others = [(form, by) for form, by in GRID if by not in (own, "all text")]
+    return max(others, key=lambda cell: conditions[": ".join(cell)]["accuracy"])
 
 
 def chosen(study: Study) -> gl.HeadSet:
