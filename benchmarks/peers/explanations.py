@@ -34,7 +34,7 @@ REASONS = (
     ("^image .*test_degenerate_masks.*IndexError", "the test's mask has the length of the text alone"),
     ("^image .*test_four_dim.*IndexError",
      "Hugging Face's Qwen3-VL computes positions beside an image from the mask, which may have two dimensions only"),
-    ("^image .*form_invariant.*im_start", "the ids decode to special tokens, too, which a text that comes back has not"),
+    ("^image .*form_invariant.*im_start", "the ids have special tokens, and a text that comes back has none"),
     ("^image .*startswith", "with a picture, a text is a turn of a conversation, and does not begin what comes back"),
     (r"^image .*isinstance\(VLMInputs", "with a picture, `to_tokens` of a text returns `VLMInputs`, and no tensor"),
     ("VLMInputs has no attribute", "refused: a tensor's method on `VLMInputs`; the error names `inputs.input_ids`"),
