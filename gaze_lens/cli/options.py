@@ -70,7 +70,11 @@ Judge = Annotated[str | None, questions(help=f"{JUDGES}; by default caption, for
 Heads = Annotated[Path | None, steering(help="heads.json, from discover; the embedded model's are found.")]
 Count = Annotated[int | None, steering(help="Use only the first so many heads.")]
 Conditions = Annotated[
-    str, steering(help="Some of gaze, random, layer-matched, all, none, elsewhere.", callback=check_conditions)
+    str,
+    steering(
+        help="Some of gaze, random, band, layer-matched, layer-uniform, layer-lowest, lowest, all, none, elsewhere.",
+        callback=check_conditions,
+    ),
 ]
 Counts = Annotated[str | None, steering(help="Also the best 1,2,4,... heads: a curve.")]
 Strengths = Annotated[str | None, steering(help="Also biases of 1,3,10,... logits: a curve.")]

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from gaze_lens.errors import HeadError, InputError
+from gaze_lens.heads.controls import band_controls
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.interventions.steering import Mode, boost_and_suppress
@@ -20,7 +21,9 @@ from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.digests import digest
 from gaze_lens.whole_numbers import is_count
 
-NAMES = ("gaze", "random", "layer-matched", "all", "none", "elsewhere")
+CONTROLS = ("random", "band", "layer-matched", "layer-uniform", "layer-lowest", "lowest")
+NAMES = ("gaze", *CONTROLS, "all", "none", "elsewhere")
+LOWEST = 5.0  # percent of the scores: where the code of the paper's authors draws random heads from
 LARGE = 400  # heads; smaller models draw random heads from the lower half
 CURVES = ("", "heads", "strength")
 
@@ -83,41 +86,63 @@ def conditions(
     scores: HeadScores | None = None,
     draws: int = 5,
     below: float | None = None,
+    layers: tuple[int, int] | None = None,
     seed: int = 0,
     mode: Mode | None = None,
 ) -> list[Condition]:
     """The conditions of these names, all with the same mode.
 
-    names: "gaze" steers `heads`. "random" steers as many heads with low scores, in several draws. "layer-matched" does
-        so layer by layer: in each as many heads as `heads` has there, from the layer's lower half. "all" steers every
-        head, "none" no head. "elsewhere" steers `heads` to a place of the target's size elsewhere.
-    scores: of all heads; the random controls need them.
-    below: the percentile of scores from which random heads are drawn; see `lowest` for the default.
+    names: "gaze" steers `heads`. "all" steers every head, "none" no head. "elsewhere" steers `heads` to a place of the
+        target's size elsewhere. The others steer as many other heads, in several draws where they are random:
+        "random": with low scores. "band": from all others of the layers that `heads` spans, or of `layers` (the
+        paper's control). "layer-matched", "layer-uniform", "layer-lowest": in each layer as many as `heads` has there,
+        from the layer's lower half, from all others, or those with the lowest scores. "lowest": from the lowest 5 % of
+        scores; where these are fewer, they are what is taken, with a warning.
+    layers: the first and the last layer of the band.
+    scores: of all heads; the controls but "band" need them.
+    below: the percentile of scores from which heads of "random" and "lowest" are drawn; see `lowest` for the default
+        of "random".
     Raises InputError for unknown names and missing scores, HeadError if there are too few heads to draw from, or heads
     are outside the model.
     """
     _check(model, heads, names, draws)
     mode = mode or boost_and_suppress()
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
-    below = lowest(len(heads), n_layers * n_heads) if below is None else below
-    every = HeadSet([(layer, head) for layer in range(n_layers) for head in range(n_heads)])
-    head_sets: dict[str, Callable[[], list[HeadSet | None]]] = {
-        "gaze": lambda: [heads],
-        "random": lambda: [
-            _scores_for(scores, "random").controls(len(heads), seed=seed + draw, below=below) for draw in range(draws)
-        ],
-        "layer-matched": lambda: [
-            _scores_for(scores, "layer-matched").layer_controls(heads, seed=seed + draw) for draw in range(draws)
-        ],
-        "all": lambda: [every],
-        "none": lambda: [None],
-        "elsewhere": lambda: [heads],
+    every = HeadSet([(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)])
+    fixed: dict[str, list[HeadSet | None]] = {"gaze": [heads], "all": [every], "none": [None], "elsewhere": [heads]}
+    head_sets = {
+        name: fixed[name] if name in fixed else _controls(model, name, heads, scores, draws, below, layers, seed)
+        for name in names
     }
     return [
         Condition(name, head_set, mode, draw, elsewhere=name == "elsewhere")
         for name in names
-        for draw, head_set in enumerate(head_sets[name]())
+        for draw, head_set in enumerate(head_sets[name])
     ]
+
+
+def _controls(
+    model: ModelShape, name: str, heads: HeadSet, scores: HeadScores | None, draws: int, below: float | None,
+    layers: tuple[int, int] | None, seed: int,
+) -> Sequence[HeadSet]:  # fmt: skip
+    """The heads of a control, draw by draw."""
+    k, shape, seeds = len(heads), (model.cfg.n_layers, model.cfg.n_heads), range(seed, seed + draws)
+    if name == "band":
+        drawn = [band_controls(heads, shape, seed=one, layers=layers) for one in seeds]
+        return [HeadSet(one, model=heads.model, fingerprint=heads.fingerprint) for one in drawn]
+    all_scores = _scores_for(scores, name)
+    if name == "layer-lowest":
+        return [all_scores.layer_lowest(heads)]
+    if name in ("layer-matched", "layer-uniform"):
+        share = 50.0 if name == "layer-matched" else 100.0
+        return [all_scores.layer_controls(heads, seed=one, below=share) for one in seeds]
+    if name == "lowest":
+        share = LOWEST if below is None else below
+        first = all_scores.controls(k, seed=seed, below=share, at_most=True)
+        if len(first) < k:  # all that there are: other draws would be the same
+            return [first]
+        return [first, *(all_scores.controls(k, seed=one, below=share) for one in seeds[1:])]
+    share = lowest(k, shape[0] * shape[1]) if below is None else below
+    return [all_scores.controls(k, seed=one, below=share) for one in seeds]
 
 
 def lowest(count: int, n_heads: int) -> float:

@@ -18,7 +18,7 @@ from gaze_lens.evaluation.statistics import Difference, Estimate, difference, me
 from gaze_lens.text.caption_matching import repeats
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 Key = tuple[Any, ...]
 
@@ -142,6 +142,20 @@ class Results:
         pictures = both.index.get_level_values("picture").tolist()
         seed = self.generations.run["seed"]
         return difference(both.one.to_numpy(), both.other.to_numpy(), pictures, seed=seed)
+
+    def draws(self, condition: str) -> "Series":
+        """The accuracy of each draw of a random control, by number; NaN where none of its answers was judged."""
+        return self._of(condition).groupby("draw").correct.mean()
+
+    def percentile(self, condition: str, control: str) -> float | None:
+        """`results.percentile("gaze", "band")`: the share of the control's draws, 0-100, that the condition exceeds.
+
+        A draw of equal accuracy counts half. None where no draw, or no answer of the condition, was judged.
+        """
+        draws, own = self.draws(control).dropna(), self._of(condition).correct.mean()
+        if draws.empty or own != own:  # NaN is not itself
+            return None
+        return float(100 * ((draws < own).mean() + (draws == own).mean() / 2))
 
     @_once
     def spearman(self, condition: str) -> Estimate | None:

@@ -16,6 +16,7 @@ correlation separate it from a head that follows the question.
 """
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ from torch import Tensor
 from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.heads import published
+from gaze_lens.heads.controls import band_controls, layer_controls, layer_lowest, low_controls
 from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, size_in
 from gaze_lens.heads.selectors import SELECTORS
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
@@ -207,45 +209,50 @@ class HeadScores:
             raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, {which}.")
         return self._set(heads[:k], {"rank_by": by, "top": k})
 
-    def controls(self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
+    def controls(
+        self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score", at_most: bool = False
+    ) -> HeadSet:
         """`scores.controls(100, seed=0)`: k random heads at or below the percentile `below` of the statistic.
 
-        They are drawn without replacement; the paper draws from the lowest 5 % (`below=5`). Raises HeadError where
-        fewer than k heads are that low.
+        They are drawn without replacement; the code of the paper's authors draws from the lowest 5 % (`below=5`).
+        at_most: where fewer than k heads are that low (5 % of 36 x 32 heads are 58), take these, with a warning;
+        otherwise that is a HeadError.
         """
-        _check_percentile(below)
-        values = self._finite(by).numpy()
-        pool = np.argwhere(values <= np.percentile(values, below))
-        if not (is_count(k) and k <= len(pool)):
-            raise HeadError(
-                f"{k!r} control heads were asked for, and {len(pool)} of {values.size} heads lie at or below "
-                f"percentile {below:g} of the {by}: ask for 1 to {len(pool)}, or raise below="
+        drawn = low_controls(k, self._finite(by).numpy(), seed=seed, below=below, by=by, at_most=at_most)
+        if len(drawn) < k:
+            message = (
+                f"{k} control heads were asked for, and {len(drawn)} are at or below percentile {below:g}: all taken."
             )
-        drawn = np.random.default_rng(seed).choice(len(pool), k, replace=False)
-        how = {"rank_by": by, "controls": k, "seed": seed, "below": below}
-        return self._set([Head(*pool[i].tolist()) for i in drawn], how)
+            warnings.warn(message, stacklevel=2)
+        return self._set(drawn, {"rank_by": by, "controls": len(drawn), "seed": seed, "below": below})
 
     def layer_controls(self, heads: HeadSet, *, seed: int, below: float | int = 50.0, by: str = "score") -> HeadSet:
         """`scores.layer_controls(heads, seed=0)`: random heads, in every layer as many as `heads` has there.
 
         They are drawn without replacement from those heads of the layer that are not in `heads`, and at or below the
-        layer's percentile `below` of the statistic. Raises HeadError where a layer has too few of these.
+        layer's percentile `below` of the statistic (100: from all others). Raises HeadError where a layer has too few
+        of these.
         """
-        _check_percentile(below)
-        values, rng = self._finite(by).numpy(), np.random.default_rng(seed)
-        heads.check(*values.shape)
-        controls: list[Head] = []
-        for layer, in_layer in heads.by_layer().items():
-            low = np.flatnonzero(values[layer] <= np.percentile(values[layer], below))
-            pool = np.setdiff1d(low, in_layer)
-            if len(pool) < len(in_layer):
-                raise HeadError(
-                    f"Layer {layer} has {len(in_layer)} of the heads, and {len(pool)} others at or below percentile "
-                    f"{below:g} of its {by} to draw controls from: give fewer heads, or raise below="
-                )
-            controls += [Head(layer, int(head)) for head in rng.choice(pool, len(in_layer), replace=False)]
-        how = {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below}
-        return self._set(controls, how)
+        drawn = layer_controls(heads, self._finite(by).numpy(), seed=seed, below=below, by=by)
+        return self._set(drawn, {"rank_by": by, "layer controls": len(heads), "seed": seed, "below": below})
+
+    def layer_lowest(self, heads: HeadSet, *, by: str = "score") -> HeadSet:
+        """`scores.layer_lowest(heads)`: in every layer as many others as `heads` has there, the lowest of the layer.
+
+        Raises HeadError where a layer has too few others.
+        """
+        lowest = layer_lowest(heads, self._finite(by).numpy())
+        return self._set(lowest, {"rank_by": by, "layer lowest": len(heads)})
+
+    def band_controls(self, heads: HeadSet, *, seed: int, layers: tuple[int, int] | None = None) -> HeadSet:
+        """`scores.band_controls(heads, seed=0)`: as many random heads from a band of layers, none of them in `heads`.
+
+        layers: the first and the last layer of the band, such as (20, 35), which the paper takes; by default the first
+        and last layer of `heads`. Raises HeadError where the band has too few others.
+        """
+        n_layers, n_heads = self.score.shape
+        drawn = band_controls(heads, (n_layers, n_heads), seed=seed, layers=layers)
+        return self._set(drawn, {"band controls": len(heads), "seed": seed, "layers": list(layers) if layers else None})
 
     def _finite(self, by: str) -> Float[Tensor, "layer head"]:
         """The values, with those of heads that are not eligible, or last, below all others."""
@@ -359,11 +366,6 @@ def _check_size(samples: Tensor, fingerprint: str | None) -> None:
             f"Samples of {n_layers} layers and {n_heads} heads have the fingerprint {fingerprint}: expected {size[0]} "
             f"layers and {size[1]} heads. Give the fingerprint of their model."
         )
-
-
-def _check_percentile(below: float) -> None:
-    if not 0 <= below <= 100:
-        raise HeadError(f"below={below} is not a percentile: expected 0 to 100, such as 50 for the lower half.")
 
 
 def _statistic(name: str, expected: Iterable[str] = STATISTICS) -> Statistic:

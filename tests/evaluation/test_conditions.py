@@ -37,10 +37,55 @@ def scores(tiny_model):
     return HeadScores(samples, fingerprint=tiny_model.fingerprint)
 
 
+def test_a_control_from_a_band_of_layers(tiny_model, scores):
+    selected = conditions(tiny_model, GAZE, ["band"], draws=40)  # needs no scores
+    drawn = [head for condition in selected for head in condition.heads]
+    assert {head.layer for head in drawn} == {1, 2}, "the layers that the set spans"
+    assert all(len(condition.heads) == 3 for condition in selected)
+    assert {(layer, head) for layer in (1, 2) for head in range(12)} - set(drawn) == set(GAZE)
+    (wide,) = conditions(tiny_model, GAZE, ["band"], draws=1, layers=(5, 5), seed=3)
+    assert {head.layer for head in wide.heads} == {5}
+    assert list(wide.heads) == list(scores.band_controls(GAZE, seed=3, layers=(5, 5)))
+    with pytest.raises(HeadError, match=r"layers=\(4, 6\) is no band of the model's layers: expected 0 to 5"):
+        scores.band_controls(GAZE, seed=0, layers=(4, 6))
+    with pytest.raises(HeadError, match="13 control heads were asked for, and layers 1 to 2 have 11 heads outside"):
+        scores.band_controls(HeadSet([(1, k) for k in range(12)] + [(2, 0)]), seed=0)
+
+
+def test_controls_layer_by_layer(tiny_model, scores):
+    names = ["layer-uniform", "layer-lowest"]
+    selected = conditions(tiny_model, GAZE, names, scores=scores, draws=60)
+    for condition in selected:
+        assert {layer: len(heads) for layer, heads in condition.heads.by_layer().items()} == {1: 2, 2: 1}
+        assert not set(condition.heads) & set(GAZE)
+    uniform = {head for condition in selected for head in condition.heads if condition.name == "layer-uniform"}
+    assert len(uniform) == 24 - 3, "every other head of the two layers"
+    lowest = selected[-1].heads
+    slow = [(layer, int(head)) for layer, n in ((1, 2), (2, 1)) for head in np.argsort(scores.score[layer].numpy())[:n]]
+    assert list(lowest) == slow
+    with pytest.raises(HeadError, match="Layer 3 has 7 of the heads, and 5 others to take"):
+        scores.layer_lowest(HeadSet([(3, k) for k in range(7)]))
+
+
+def test_the_lowest_percentile_takes_what_there_is_and_says_so(tiny_model, scores):
+    low = set(np.argsort(scores.score.numpy().ravel())[:4].tolist())  # at or below percentile 5 of 72 heads
+    with pytest.warns(UserWarning, match="10 control heads were asked for, and 4 are at or below percentile 5"):
+        (condition,) = conditions(tiny_model, scores.top(10), ["lowest"], scores=scores)
+    assert {12 * layer + head for layer, head in condition.heads} == low
+    assert condition.heads.provenance["controls"] == 4
+    several = conditions(tiny_model, GAZE, ["lowest"], scores=scores, draws=8)
+    assert all({12 * layer + head for layer, head in one.heads} < low for one in several)
+    with pytest.raises(HeadError, match="10 control heads were asked for, and 4 of 72 .*at_most=True"):
+        scores.controls(10, seed=0, below=5)
+
+
 def test_the_controls_are_heads_of_low_scores(tiny_model, scores):
     selected = conditions(tiny_model, GAZE, NAMES, scores=scores, draws=4, seed=7)
     counted = {name: sum(condition.name == name for condition in selected) for name in NAMES}
-    assert counted == {"gaze": 1, "random": 4, "layer-matched": 4, "all": 1, "none": 1, "elsewhere": 1}
+    assert counted == {
+        "gaze": 1, "random": 4, "band": 4, "layer-matched": 4, "layer-uniform": 4, "layer-lowest": 1, "lowest": 4,
+        "all": 1, "none": 1, "elsewhere": 1,
+    }  # fmt: skip
     low = {tuple(head) for head in np.argwhere(scores.score.numpy() <= np.median(scores.score.numpy()))}
     random_sets = [condition.heads for condition in selected if condition.name == "random"]
     assert all(len(heads) == 3 and {tuple(head) for head in heads} <= low for heads in random_sets)

@@ -185,6 +185,26 @@ def test_figures_are_those_of_a_slow_loop():
         results.accuracy("all")
 
 
+def test_where_a_condition_stands_among_the_draws_of_a_control():
+    answers, judged = generations()
+    results = Results(answers, "made up", judged)
+
+    def accuracy(condition, draw):
+        records = [one for one in answers.records if (one.condition, one.draw) == (condition, draw)]
+        correct = [judged[one.key][0]["correct"] for one in records if not judged[one.key][0]["error"]]
+        return sum(correct) / len(correct)
+
+    draws = [accuracy("random", draw) for draw in (0, 1)]
+    assert results.draws("random").tolist() == pytest.approx(draws)
+    for name in ("gaze", "none"):
+        own = accuracy(name, 0)
+        expected = 50 * sum((draw < own) + (draw == own) / 2 for draw in draws)
+        assert results.percentile(name, "random") == expected
+    assert results.percentile("gaze", "gaze") == 50
+    nothing = {key: [{"match": None, "correct": None, "margin": None, "error": "no answer"}] for key in judged}
+    assert Results(answers, "made up", nothing).percentile("gaze", "random") is None
+
+
 def test_an_answer_that_repeats_the_unsteered_one_is_counted_as_in_the_paper():
     answers, judged = generations()
     results = Results(answers, "made up", judged)
