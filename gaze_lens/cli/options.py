@@ -72,7 +72,8 @@ Count = Annotated[int | None, steering(help="Use only the first so many heads.")
 Conditions = Annotated[
     str,
     steering(
-        help="Some of gaze, random, band, layer-matched, layer-uniform, layer-lowest, lowest, all, none, elsewhere.",
+        help="Some of gaze, all, none, elsewhere, ablate; controls random, band, layer-matched, layer-uniform, "
+        "layer-lowest, lowest; and ablate-random, ...",
         callback=check_conditions,
     ),
 ]

@@ -22,7 +22,8 @@ from gaze_lens.runs.digests import digest
 from gaze_lens.whole_numbers import is_count
 
 CONTROLS = ("random", "band", "layer-matched", "layer-uniform", "layer-lowest", "lowest")
-NAMES = ("gaze", *CONTROLS, "all", "none", "elsewhere")
+ABLATIONS = ("ablate", *(f"ablate-{name}" for name in CONTROLS))
+NAMES = ("gaze", *CONTROLS, "all", "none", "elsewhere", *ABLATIONS)
 LOWEST = 5.0  # percent of the scores: where the code of the paper's authors draws random heads from
 LARGE = 400  # heads; smaller models draw random heads from the lower half
 CURVES = ("", "heads", "strength")
@@ -37,6 +38,7 @@ class Condition:
     draw: the number of the random draw, from 0.
     elsewhere: steer to a place of the target's size elsewhere in the picture, not to the target.
     curve: "heads" or "strength" for a point of such a curve, else "".
+    ablate: steer nowhere, and replace the heads' output by its mean over the prompts of the run's first pictures.
     """
 
     name: str
@@ -45,10 +47,13 @@ class Condition:
     draw: int = 0
     elsewhere: bool = False
     curve: str = ""
+    ablate: bool = False
 
     def __post_init__(self) -> None:
         if self.heads is not None and not len(self.heads):
             raise HeadError(f"The condition {self.name!r} has no heads; give heads, or None for the unsteered model.")
+        if self.ablate and (self.heads is None or self.elsewhere):
+            raise InputError(f"The condition {self.name!r} ablates heads: give heads, and leave out elsewhere=True.")
         if self.curve not in CURVES:
             raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
 
@@ -67,7 +72,7 @@ class Condition:
         heads = None if self.heads is None else [str(head) for head in self.heads]
         return {
             "name": self.name, "draw": self.draw, "heads": heads, "mode": list(astuple(self.mode)),
-            "elsewhere": self.elsewhere, "curve": self.curve,
+            "elsewhere": self.elsewhere, "curve": self.curve, **({"ablate": True} if self.ablate else {}),
         }  # fmt: skip
 
     @classmethod
@@ -75,7 +80,15 @@ class Condition:
         """From what `to_dict` returned."""
         heads = None if values["heads"] is None else HeadSet(values["heads"])
         mode = Mode(*values["mode"])
-        return cls(values["name"], heads, mode, values["draw"], values["elsewhere"], values["curve"])
+        return cls(
+            values["name"],
+            heads,
+            mode,
+            values["draw"],
+            values["elsewhere"],
+            values["curve"],
+            values.get("ablate", False),
+        )
 
 
 def conditions(
@@ -98,6 +111,8 @@ def conditions(
         paper's control). "layer-matched", "layer-uniform", "layer-lowest": in each layer as many as `heads` has there,
         from the layer's lower half, from all others, or those with the lowest scores. "lowest": from the lowest 5 % of
         scores; where these are fewer, they are what is taken, with a warning.
+        "ablate" steers nothing and mean-ablates `heads`, and "ablate-band", "ablate-random", ... a control: with the
+        protocol `asking()` and the condition "none", they tell whether descriptions need the heads.
     layers: the first and the last layer of the band.
     scores: of all heads; the controls but "band" need them.
     below: the percentile of scores from which heads of "random" and "lowest" are drawn; see `lowest` for the default
@@ -109,12 +124,15 @@ def conditions(
     mode = mode or boost_and_suppress()
     every = HeadSet([(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)])
     fixed: dict[str, list[HeadSet | None]] = {"gaze": [heads], "all": [every], "none": [None], "elsewhere": [heads]}
+    fixed["ablate"] = [heads]
     head_sets = {
-        name: fixed[name] if name in fixed else _controls(model, name, heads, scores, draws, below, layers, seed)
+        name: fixed[name]
+        if name in fixed
+        else _controls(model, name.removeprefix("ablate-"), heads, scores, draws, below, layers, seed)
         for name in names
     }
     return [
-        Condition(name, head_set, mode, draw, elsewhere=name == "elsewhere")
+        Condition(name, head_set, mode, draw, elsewhere=name == "elsewhere", ablate=name in ABLATIONS)
         for name in names
         for draw, head_set in enumerate(head_sets[name])
     ]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gaze_lens.data.picture_digests import image_digest, names_of
 from gaze_lens.errors import ImageError, InputError, RegionError
+from gaze_lens.evaluation.ablated_rows import N_REFERENCES, Ablations
 from gaze_lens.evaluation.condition import Condition, checked
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import (
@@ -68,6 +69,8 @@ def generate_answers(
     conditions = checked(conditions)
     if not isinstance(protocol, Protocol):
         raise InputError(f"protocol={protocol!r} was given; give what gl.evaluation.question() returns, or another.")
+    if protocol.moves and any(condition.ablate for condition in conditions):
+        raise InputError("Conditions that ablate heads have no target that could move; use another protocol.")
     todo = _shard(names_of(pictures), shard)
     if not is_count(batch_size):
         raise InputError(f"batch_size={batch_size!r} was given; give 1 or more.")
@@ -76,7 +79,7 @@ def generate_answers(
         check = partial(_same_run, model)
         journal = Journal.open(path, header(KIND, settings, shard=shard), check=check, resume=resume)
         generations = Generations.of(journal.header["run"], journal.lines)
-        run = _Run(model, protocol, conditions, journal, generations, seed, batch_size)
+        run = _Run(model, protocol, conditions, journal, generations, seed, batch_size, pictures)
         run.answer_all(pictures, todo, progress=progress)
     if generations.chosen:
         warnings.warn(chosen_warning(generations), stacklevel=2)
@@ -110,6 +113,27 @@ class _Run:
     generations: Generations
     seed: int
     batch_size: int
+    pictures: Sequence[Source]
+
+    @cached_property
+    def ablations(self) -> Ablations:
+        """The means over the prompts of the run's first pictures, whatever its shard."""
+        return Ablations(self.model, self.references)
+
+    def references(self) -> list[VLMInputs]:
+        """The prompts about the first pictures that can be read, picture by picture."""
+        batches: list[VLMInputs] = []
+        for index in range(len(self.pictures)):
+            if len(batches) == N_REFERENCES:
+                break
+            try:
+                picture = self.pictures[index]
+                targets = self.protocol.targets(picture, seed=(self.seed, index))
+                prompts = dict.fromkeys(self.protocol.prompt_for(picture, first) for first, *_ in targets)
+                batches.append(self.inputs(picture, list(prompts)))
+            except (ImageError, RegionError):
+                continue
+        return batches
 
     @cached_property
     def chosen_on(self) -> set[str]:
@@ -172,12 +196,16 @@ class _Run:
         return self.model.encode(inputs, reuse=reuse) if inputs.maps else inputs
 
     def answer(self, picture: Source, rows: Sequence[Row], encoded: VLMInputs) -> list[Text]:
-        """The answers of some rows. Unsteered rows with the same prompt have one answer: it is generated once."""
-        keys = [row if row.condition.heads is not None else row.prompt for row in rows]
+        """The answers of some rows. Rows without a target, of one prompt, have one answer: it is generated once."""
+        keys = [
+            (row.condition.key, row.prompt) if row.condition.ablate
+            else row if row.condition.heads is not None else row.prompt
+            for row in rows
+        ]  # fmt: skip
         distinct = dict(zip(reversed(keys), reversed(rows), strict=True))
         batch = list(distinct.values())
         inputs = self.inputs(picture, [row.prompt for row in batch], reuse=encoded)
-        texts = dict(zip(distinct, answers(self.model, self.protocol, inputs, batch), strict=True))
+        texts = dict(zip(distinct, answers(self.model, self.protocol, inputs, batch, self.ablations), strict=True))
         return [texts[key] for key in keys]
 
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
@@ -186,7 +214,7 @@ class _Run:
         boxes: tuple[Any, ...] = ()
         if condition.elsewhere and None not in row.steered_to:
             boxes = tuple(astuple(box) for box in row.steered_to)
-        mode = () if condition.heads is None else astuple(condition.mode)
+        mode = () if condition.heads is None or condition.ablate else astuple(condition.mode)
         answer = {} if text is None else vars(text)
         return Record(
             name, condition.name, condition.draw, row.targets, row.prompt, self.seed, condition.digest, mode, boxes,

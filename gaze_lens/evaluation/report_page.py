@@ -113,13 +113,17 @@ def _settings(report: Report, results: Results) -> None:
     lines += [f"{name}: {value}" for name, value in protocol.items() if value is not None]
     for condition in results.generations.conditions:
         heads = "none" if condition.heads is None else str(condition.heads)
-        mode = f"mode {condition.to_dict()['mode']}" if condition.heads is not None else ""
+        mode = "ablated" if condition.ablate else f"mode {condition.to_dict()['mode']}"
+        mode = "" if condition.heads is None else mode
         lines.append(f"{condition.name} {condition.draw}: {heads[:300]} {mode}".rstrip())
     report.section("Settings", "The same settings give the same figures.").code("\n".join(lines))
 
 
 def _titled(row: TableRow) -> str:
-    return f"{row['condition']}: {row['heads']} heads" if row["heads"] else f"{row['condition']}: unsteered"
+    if not row["heads"]:
+        return f"{row['condition']}: unsteered"
+    ablated = row["strength"] is None or row["strength"] != row["strength"]  # pandas makes None NaN
+    return f"{row['condition']}: {row['heads']} heads{' ablated' if ablated else ''}"
 
 
 def _percent(value: float | None) -> str:

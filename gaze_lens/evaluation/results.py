@@ -90,9 +90,14 @@ class Results:
         rows = [row for record in self.generations.records for row in self._rows(record, plain)]
         return pandas.DataFrame(rows, columns=columns).astype({"correct": float, "margin": float, "repeats": float})
 
+    @cached_property
+    def _ablating(self) -> set[str]:
+        """The conditions that ablate: an answer as without them is no miss."""
+        return {condition.name for condition in self.generations.conditions if condition.ablate}
+
     def _rows(self, record: Record, plain: Mapping[Key, str]) -> list[tuple]:
         places = {name: index for index, name in enumerate(self.generations.pictures[record.picture]["regions"])}
-        is_steered = record.heads and not (record.skipped or record.failed)
+        is_steered = record.heads and not (record.skipped or record.failed or record.condition in self._ablating)
         unsteered = plain.get((record.picture, record.targets)) if is_steered else None
         repeated = None if unsteered is None else float(repeats(record.text, unsteered))
         judgements: list[dict[str, Any]] = self.judgements.get(record.key, [])
@@ -261,7 +266,7 @@ def _strength(condition: Condition) -> float | None:
     """The largest number of a condition's mode, in logits; None if nothing is steered."""
     mode = condition.mode
     numbers = mode.target, mode.others, mode.prompt, mode.generated
-    return None if condition.heads is None else max(map(abs, numbers))
+    return None if condition.heads is None or condition.ablate else max(map(abs, numbers))
 
 
 def _numbers(estimate: Estimate | None, name: str) -> dict[str, Any]:

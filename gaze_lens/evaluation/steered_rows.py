@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from gaze_lens.attention.switchable_bias import SwitchableBias
-from gaze_lens.errors import HookError, NotFiniteError
+from gaze_lens.errors import HookError, InputError, NotFiniteError
+from gaze_lens.evaluation.ablated_rows import Ablations
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.protocols import Protocol
 from gaze_lens.heads.head_set import HeadSet
@@ -54,22 +55,36 @@ class Text:
     failed: str | None = None
 
 
-def answers(model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row]) -> list[Text]:
-    """One answer for each row of a batch; each is the answer that the row would get alone."""
+def answers(
+    model: Model, protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row], ablations: Ablations | None = None
+) -> list[Text]:
+    """One answer for each row of a batch; each is the answer that the row would get alone.
+
+    ablations: for rows of conditions that ablate.
+    """
     if protocol.moves:
         generation, steps, error = _narrate(model, protocol, inputs, rows)
         ids = generation.tokens.tolist()
         texts = [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
     else:
         region = inputs.region([row.steered_to[0] for row in rows])
-        hooks = []
+        hooks: list[tuple[str, Any]] = []
         for condition, heads, group in _by_condition(rows):
+            if condition.ablate:
+                hooks += _given(ablations).hooks(condition, group, inputs.n_rows)
+                continue
             hooks += steer(heads, region, mode=condition.mode, where=protocol.where, rows=group)
         options = {"fwd_hooks": hooks, "max_new_tokens": protocol.max_new_tokens}
         generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
     reasons = {} if error is None else error.reasons
     return [Text("", (), (), reasons[n]) if n in reasons else text for n, text in enumerate(texts)]
+
+
+def _given(ablations: Ablations | None) -> Ablations:
+    if ablations is None:
+        raise InputError("A condition ablates heads, and there are no prompts to take means over; use gl.evaluate.")
+    return ablations
 
 
 def _generated(model: Model, inputs: VLMInputs, **options: Any) -> tuple[Generation, NotFiniteError | None]:

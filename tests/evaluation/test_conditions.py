@@ -84,8 +84,10 @@ def test_the_controls_are_heads_of_low_scores(tiny_model, scores):
     counted = {name: sum(condition.name == name for condition in selected) for name in NAMES}
     assert counted == {
         "gaze": 1, "random": 4, "band": 4, "layer-matched": 4, "layer-uniform": 4, "layer-lowest": 1, "lowest": 4,
-        "all": 1, "none": 1, "elsewhere": 1,
+        "all": 1, "none": 1, "elsewhere": 1, "ablate": 1, "ablate-random": 4, "ablate-band": 4,
+        "ablate-layer-matched": 4, "ablate-layer-uniform": 4, "ablate-layer-lowest": 1, "ablate-lowest": 4,
     }  # fmt: skip
+    assert all(condition.ablate == condition.name.startswith("ablate") for condition in selected)
     low = {tuple(head) for head in np.argwhere(scores.score.numpy() <= np.median(scores.score.numpy()))}
     random_sets = [condition.heads for condition in selected if condition.name == "random"]
     assert all(len(heads) == 3 and {tuple(head) for head in heads} <= low for heads in random_sets)
