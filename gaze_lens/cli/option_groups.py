@@ -1,6 +1,7 @@
 """The options of `gaze-lens evaluate` in groups, and what is made of each group.
 
-typer wants a parameter for every option; `with_groups` makes them of the fields of a command's groups.
+typer wants a parameter for every option; `with_groups` makes them of the fields of a command's groups. Heavy modules
+are imported where a command runs, so that --help and usage errors come at once.
 """
 
 import inspect
@@ -8,14 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gaze_lens.cli import arguments, options
-from gaze_lens.evaluation import Condition
-from gaze_lens.evaluation.protocols import Protocol
-from gaze_lens.inputs.fitting import fitted
-from gaze_lens.model_protocol import Model
-from gaze_lens.regions.picture import Picture
+from gaze_lens.cli import options
+
+if TYPE_CHECKING:
+    from gaze_lens.evaluation import Condition
+    from gaze_lens.evaluation.protocols import Protocol
+    from gaze_lens.model_protocol import Model
+    from gaze_lens.regions.picture import Picture
 
 
 @dataclass
@@ -28,8 +30,11 @@ class PictureOptions:
     limit: options.Limit = None
     fit: options.Fit = None
 
-    def read(self, seed: int) -> Sequence[Picture]:
+    def read(self, seed: int) -> "Sequence[Picture]":
         """The pictures, as they are fitted to the processor."""
+        from gaze_lens.cli import arguments
+        from gaze_lens.inputs.fitting import fitted
+
         pictures = arguments.pictures_of(self.strips, self.panels, self.annotations, seed, self.limit)
         return fitted(pictures, arguments.fit_of(self.fit))
 
@@ -57,8 +62,10 @@ class QuestionOptions:
     prompt: options.Prompt = None
     judge: options.Judge = None
 
-    def asked(self, rare: RareOptions, *, annotated: bool) -> Protocol:
+    def asked(self, rare: RareOptions, *, annotated: bool) -> "Protocol":
         """The protocol; by default that of photographs where the pictures are annotated."""
+        from gaze_lens.cli import arguments
+
         name = self.protocol or ("regions" if annotated else "question")
         return arguments.protocol_of(name, self.prompt, rare.max_new_tokens, rare.every, rare.end)
 
@@ -74,8 +81,10 @@ class HeadOptions:
     strengths: options.Strengths = None
     force: options.Force = False
 
-    def conditions_for(self, model: Model, rare: RareOptions, seed: int) -> list[Condition]:
+    def conditions_for(self, model: "Model", rare: RareOptions, seed: int) -> "list[Condition]":
         """The conditions, for a model that is loaded."""
+        from gaze_lens.cli import arguments
+
         heads, scores = arguments.heads_of(model, self.heads, rare.scores, self.n_heads, force=self.force)
         return arguments.conditions_of(
             model, heads, scores, self.conditions, mode=arguments.STEERING[rare.mode], strength=rare.strength,

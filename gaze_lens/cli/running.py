@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from gaze_lens.heads.head_scores import HeadScores
-from gaze_lens.model_protocol import Model
+if TYPE_CHECKING:
+    from gaze_lens.heads.head_scores import HeadScores
+    from gaze_lens.model_protocol import Model
 
 
-def load(model: str, device: str | None, dtype: str) -> Model:
+def load(model: str, device: str | None, dtype: str) -> "Model":
     """The embedded model for "tiny"; a checkpoint, or a model of Hugging Face, on this process' device."""
     from gaze_lens import HookedVLM, load_tiny
     from gaze_lens.runs.processes import own_device
@@ -43,7 +45,7 @@ def print_lines(lines: Sequence[str], *more: str) -> None:
         typer.echo(line)
 
 
-def print_scores(scores: HeadScores, out: Path) -> None:
+def print_scores(scores: "HeadScores", out: Path) -> None:
     """Print the best heads, how far to trust them, what was left out, and where the files are."""
     from gaze_lens.cli.discovery import left_out_of
     from gaze_lens.runs.left_out import reason_lines

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -149,6 +151,26 @@ def test_a_hidden_module_is_seen(tmp_path):
     assert list(hidden_modules(package)) == ["late", "track"]
 
 
-def test_the_public_names_exist():
+def test_the_public_names_exist_and_are_all_that_completion_shows():
     for name in gaze_lens.__all__:
         assert hasattr(gaze_lens, name)
+    assert dir(gaze_lens) == gaze_lens.__all__
+    stub = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+    [listed] = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert sorted(ast.literal_eval(listed)) == gaze_lens.__all__
+    assert gaze_lens.errors.InputError.__name__ == "InputError"  # a module that is no public name is imported, too
+    with pytest.raises(AttributeError, match="module 'gaze_lens' has no attribute 'steeer'"):
+        gaze_lens.steeer  # noqa: B018
+
+
+HEAVY = {"torch", "transformers", "transformer_lens", "numpy", "pandas", "PIL", "matplotlib", "pydantic"}
+
+
+@pytest.mark.parametrize(
+    "start", ["import gaze_lens", "from gaze_lens.cli import app", "from gaze_lens.cli.commands import main"]
+)
+def test_nothing_heavy_is_imported_before_it_is_used(start):
+    """So that the command line helps, and notebooks begin, at once."""
+    code = f"import sys; {start}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY.intersection(loaded)

@@ -1,0 +1,105 @@
+"""The public names of gaze_lens and where they are: read by type checkers, and by `__init__.py` when one is used."""
+
+from . import comics, data, evaluation, show, testing
+from .attention.attention_bias import AttentionBias
+from .attention.positions import Positions, QueryKeyPositions
+from .attention.row_reader import RowReader
+from .counterfactuals import changes
+from .errors import GazeLensError
+from .evaluation import evaluate, rejudge
+from .heads.comparison import compare_heads, compare_rankings
+from .heads.head_scores import HeadScores
+from .heads.head_set import Head, HeadSet
+from .inputs.vlm_inputs import VLMInputs
+from .interventions.attention_knockout import knockout
+from .interventions.steering import Mode, boost_and_suppress, max_suppress_all, steer, suppress_all, suppress_image
+from .model.hooked_vlm import HookedVLM
+from .patching import (
+    Direction,
+    Group,
+    Pair,
+    PatchResult,
+    attribute,
+    attribute_edges,
+    counterfactual,
+    mean_ablate,
+    mean_difference,
+    metrics,
+    patch,
+    path_hooks,
+    path_patch,
+    resample_ablate,
+    sweep_bands,
+    zero_ablate,
+)
+from .regions.image_tokens import ImageTokens
+from .regions.layout import Region
+from .regions.picture import Picture, panels
+from .regions.segments import Passages, passages
+from .regions.shapes import Box, Mask, Polygon, Union
+from .scoring.gaze_score import score_heads
+from .tiny import load_tiny
+from .tiny.smollm2 import load_smollm2
+from .tracking import Trajectory, track
+
+__version__: str
+__all__ = [
+    "AttentionBias",
+    "Box",
+    "Direction",
+    "GazeLensError",
+    "Group",
+    "Head",
+    "HeadScores",
+    "HeadSet",
+    "HookedVLM",
+    "ImageTokens",
+    "Mask",
+    "Mode",
+    "Pair",
+    "Passages",
+    "PatchResult",
+    "Picture",
+    "Polygon",
+    "Positions",
+    "QueryKeyPositions",
+    "Region",
+    "RowReader",
+    "Trajectory",
+    "Union",
+    "VLMInputs",
+    "attribute",
+    "attribute_edges",
+    "boost_and_suppress",
+    "changes",
+    "comics",
+    "compare_heads",
+    "compare_rankings",
+    "counterfactual",
+    "data",
+    "evaluate",
+    "evaluation",
+    "knockout",
+    "load_smollm2",
+    "load_tiny",
+    "max_suppress_all",
+    "mean_ablate",
+    "mean_difference",
+    "metrics",
+    "panels",
+    "passages",
+    "patch",
+    "path_hooks",
+    "path_patch",
+    "rejudge",
+    "resample_ablate",
+    "score_heads",
+    "show",
+    "steer",
+    "suppress_all",
+    "suppress_image",
+    "sweep_bands",
+    "testing",
+    "track",
+    "zero_ablate",
+]
