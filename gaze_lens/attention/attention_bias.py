@@ -13,7 +13,7 @@ positions: they are counted on their own, and `cross_attention=True` says that t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gaze_lens.attention.positions import Positions, QueryKeyPositions, forward_state_of
-from gaze_lens.errors import HookError, InputError, RegionError
+from gaze_lens.attention.positions import Positions, QueryKeyPositions
+from gaze_lens.attention.score_edit import ScoreEdit, check_counts
+from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
 
@@ -30,7 +31,7 @@ LARGEST = 1e30  # of a bias; more, and sums of biases, would not fit into float3
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionBias:
+class AttentionBias(ScoreEdit):
     """Add `value` to the pre-softmax scores from `queries` to `keys`, in the chosen heads only.
 
     heads: the heads; one object serves all their layers (`.hooks()` gives the list to attach).
@@ -70,17 +71,7 @@ class AttentionBias:
             raise InputError(
                 f"AttentionBias got {len(keys)} groups of keys and {len(values)} values; give one value each."
             )
-        if self.queries.cross_attention:
-            raise InputError(
-                "AttentionBias got cross_attention=True for its queries; queries are positions of the prompt in every "
-                "layer, and only keys can be those of cross-attention."
-            )
-        counts = {len(positions.rows) for positions in (self.queries, *keys)} | {len(self.rows or (True,))}
-        if len(counts - {1}) > 1:
-            raise InputError(
-                f"AttentionBias got queries, keys and rows for {sorted(counts - {1})} rows; give each for one row (it "
-                "then holds for all) or for the same number of rows."
-            )
+        check_counts("AttentionBias", self.queries, *keys, rows=self.rows)
         if any(math.isnan(value) for value in values):
             raise InputError(f"AttentionBias got the value {self.value}; give numbers (math.inf is allowed).")
 
@@ -94,43 +85,15 @@ class AttentionBias:
         """`value`, for each group of keys."""
         return self.value  # type: ignore[return-value] # a tuple since __post_init__
 
-    @cached_property
-    def _by_layer(self) -> dict[int, tuple[int, ...]]:
-        return self.heads.by_layer()
-
     @property
-    def current(self) -> "AttentionBias":
-        """The bias that acts now: this one. A `SwitchableBias` has others."""
-        return self
+    def acts_on(self) -> str:
+        """The keys that it is for, in words."""
+        return "; ".join(map(str, self.key_groups))
 
-    def heads_in(self, layer: int) -> tuple[int, ...]:
-        """The chosen heads of a layer; empty where it has none."""
-        return self._by_layer.get(layer, ())
-
-    def hooks(self) -> list[tuple[str, "AttentionBias"]]:
-        """`(hook name, function)` for every layer that has a chosen head: goes to `run_with_hooks` and `hooks()`."""
-        return [(f"blocks.{layer}.attn.hook_attn_scores", self) for layer in self._by_layer]
-
-    def __call__(self, scores: Tensor, hook: Any) -> Tensor:
-        """The hook function: scores `[batch, head, query, key]` (or without batch) in, biased scores out."""
-        if not str(hook.name).endswith("hook_attn_scores"):
-            raise HookError(
-                f"An AttentionBias is attached to {hook.name}; it adds to pre-softmax scores and belongs on "
-                "blocks.L.attn.hook_attn_scores. Attach the list that its .hooks() returns."
-            )
-        batched = scores if scores.ndim == 4 else scores[None]
-        heads = list(self.heads_in(hook.layer()))
-        selected = batched[:, heads]
-        visible = selected > torch.finfo(selected.dtype).min / 2
-        added = self.bias_matrix(QueryKeyPositions.of(scores, hook), visible, selected.dtype) if heads else None
-        if added is None:
-            return scores
-        state = forward_state_of(hook)
-        if state is not None:
-            state.note(self, hook.layer())
-        biased = batched.clone()
-        biased[:, heads] = selected + added
-        return biased if scores.ndim == 4 else biased[0]
+    def edited(self, scores: Tensor, visible: Tensor, positions: QueryKeyPositions, _hook: Any) -> Tensor | None:
+        """The scores of this bias' heads in one layer, with it added; None where it has nothing to act on."""
+        added = self.bias_matrix(positions, visible, scores.dtype)
+        return None if added is None else scores + added
 
     def bias_matrix(
         self, positions: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
@@ -141,7 +104,7 @@ class AttentionBias:
 
         visible: what each query may see, the same for all heads or one for each head.
         """
-        self._check(positions)
+        self.check_layout(positions)
         gate, values = self._gate_and_values(positions)
         if not (gate.any() and values.any()):
             return None
@@ -156,18 +119,11 @@ class AttentionBias:
             bias = (bias - bias.masked_fill(hidden, -math.inf).amax(-1, keepdim=True)).masked_fill(hidden, 0.0)
         return bias.to(dtype)
 
-    def _check(self, positions: QueryKeyPositions) -> None:
-        if self.layout is not None and positions.layout is not None and self.layout != positions.layout:
-            raise RegionError(
-                f"This attention edit is for a {self.layout}, and the inputs being run are a {positions.layout}. Make "
-                "its regions with inputs.region(...) on the inputs that you run."
-            )
-
     def _gate_and_values(
         self, positions: QueryKeyPositions
     ) -> tuple[Float[Tensor, "row query"], Float[Tensor, "row key"]]:
         """For each row of the bias, which queries it acts on (1 or 0), and what it adds to each key."""
-        gate = self.queries.mask(positions.queries).float() * torch.tensor(self.rows or (True,))[:, None]
+        gate = self.gate(positions).float()
         values = torch.zeros(1, positions.n_keys)
         for keys, value in zip(self.key_groups, self.values, strict=True):
             if keys.cross_attention == positions.cross_attention:

@@ -3,8 +3,9 @@
 `transformers` calls one registered function for every softmax layer of a language model, with the query, key and value
 after rotary embedding, norms and cache. This is that function. It fires the bridge's `hook_rot_q`, `hook_rot_k`,
 `hook_attn_scores` (pre-softmax, masked) and `hook_pattern` (post-softmax), all editable, in prefill and decoding.
-A layer where nothing is attached runs the model's own kernel, and so does one that carries only `AttentionBias` and
-`RowReader` hooks (`kernels.py`). This is the only file that knows the attention registry; it knows no model by name.
+A layer where nothing is attached runs the model's own kernel, and so does one that carries only `AttentionBias`,
+`MassEdit` and `RowReader` hooks (`kernels.py`). This is the only file that knows the attention registry; it knows no
+model by name.
 
 What the layers of one forward share is in its `ForwardState`, which comes as a keyword argument. It is missing only
 where a layer is called by itself, by a user: then the shapes tell the positions.
@@ -25,7 +26,8 @@ from gaze_lens.attention.backend import CACHES, NAME, AttentionLayer, n_hooks
 from gaze_lens.attention.call import Call
 from gaze_lens.attention.forward_state import STATE, ForwardState
 from gaze_lens.attention.kernels import served
-from gaze_lens.attention.positions import CONTEXT_KEY, STATE_KEY, QueryKeyPositions
+from gaze_lens.attention.mass_edit import MassEdit, refuse_conflicts
+from gaze_lens.attention.positions import CONTEXT_KEY, SINKS_KEY, STATE_KEY, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
 from gaze_lens.attention.shared_keys import in_one_row
 from gaze_lens.attention.switchable_bias import SwitchableBias
@@ -92,6 +94,8 @@ def _attend(
         softcap=kwargs.pop("softcap", None), sinks=kwargs.pop("s_aux", None),
         dropout=kwargs.pop("dropout", 0.0), upcast=layer.backend.upcast, extra=kwargs,
     )  # fmt: skip
+    if any(layer.hooks):
+        refuse_conflicts([handle.user_hook for handle in layer.points[0].fwd_hooks], layer.index, positions)
     edits = _edits_and_readers(layer)
     return _with_matrices(call, layer, state) if edits is None else served(call, layer, state, simple, *edits)
 
@@ -157,19 +161,22 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
         )
 
 
-def _edits_and_readers(layer: AttentionLayer) -> tuple[list[AttentionBias], list[RowReader]] | None:
-    """The biases and readers on a layer, or None where any other hook needs the full, editable matrix."""
+def _edits_and_readers(
+    layer: AttentionLayer,
+) -> tuple[list[AttentionBias], list[MassEdit], list[RowReader]] | None:
+    """The edits and readers on a layer, or None where any other hook needs the full, editable matrix."""
     edits, readers = ([handle.user_hook for handle in point.fwd_hooks] for point in layer.points)
     if len(edits) + len(readers) < sum(map(len, layer.hooks)):
         return None  # PyTorch's own hooks, or backward hooks
     if not all(isinstance(reader, RowReader) for reader in readers):
         return None
-    if not all(isinstance(edit, AttentionBias | SwitchableBias) for edit in edits):
+    if not all(isinstance(edit, AttentionBias | SwitchableBias | MassEdit) for edit in edits):
         return None
-    currents = (edit.current for edit in edits if isinstance(edit, AttentionBias | SwitchableBias))
-    biases = [bias for bias in currents if bias is not None]
+    currents = [edit.current for edit in edits if isinstance(edit, AttentionBias | SwitchableBias | MassEdit)]
+    biases = [edit for edit in currents if isinstance(edit, AttentionBias)]
     rows = [reader for reader in readers if isinstance(reader, RowReader)]
-    return (biases, rows) if all(bias.relative for bias in biases) else None
+    masses = [edit for edit in currents if isinstance(edit, MassEdit)]
+    return (biases, masses, rows) if all(bias.relative for bias in biases) else None
 
 
 def _with_matrices(call: Call, layer: AttentionLayer, state: ForwardState) -> Tensor:
@@ -181,8 +188,9 @@ def _with_matrices(call: Call, layer: AttentionLayer, state: ForwardState) -> Te
 
 def _fire(point: HookPoint, matrix: Tensor, call: Call, state: ForwardState) -> Tensor:
     """Fire a hook point; its hooks find the positions and the forward's state in its context meanwhile."""
-    before = {key: point.ctx.get(key) for key in (CONTEXT_KEY, STATE_KEY)}  # a hook may run the model
-    point.ctx.update({CONTEXT_KEY: call.positions, STATE_KEY: state})
+    context = {CONTEXT_KEY: call.positions, STATE_KEY: state, SINKS_KEY: call.sinks}
+    before = {key: point.ctx.get(key) for key in context}  # a hook may run the model
+    point.ctx.update(context)
     try:
         return point(matrix)
     finally:

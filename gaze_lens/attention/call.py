@@ -58,7 +58,9 @@ class Call:
         kv_heads = [head // self.groups for head in heads]
         key, value = self.key[:, kv_heads], self.value[:, kv_heads]
         extra = {**self.extra, "is_causal": self.causal}
-        return replace(self, module=UNGROUPED, query=self.query[:, heads], key=key, value=value, extra=extra)
+        sinks = None if self.sinks is None else self.sinks[heads]
+        query = self.query[:, heads]
+        return replace(self, module=UNGROUPED, query=query, key=key, value=value, sinks=sinks, extra=extra)
 
     def block(self, queries: slice, keys: slice) -> "Call":
         """The same call for some queries on some keys; its positions and its mask stay those of the whole call."""

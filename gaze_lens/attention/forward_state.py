@@ -18,12 +18,14 @@ from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.call import Call, Rows
+from gaze_lens.attention.mass_edit import MassEdit, Share
 from gaze_lens.attention.positions import QueryKeyPositions
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import HookError
 from gaze_lens.regions.layout import Layout
 
 STATE = "gaze_lens_forward"  # the keyword argument
-Acted = dict[AttentionBias, dict[int, int]]  # for each bias and each layer, in how many forwards it changed scores
+Acted = dict[ScoreEdit, dict[int, int]]  # for each edit and each layer, in how many forwards it changed scores
 
 
 @dataclass(eq=False)
@@ -43,6 +45,7 @@ class SharedMask:
     rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
     bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
     sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
+    shares: dict[tuple[MassEdit, tuple[int, ...]], Share | None] = field(default_factory=dict)
 
     def fits(self, call: Call) -> bool:
         """Whether this is the mask of a call."""
@@ -73,6 +76,15 @@ class SharedMask:
             self.sums[key] = sum(added, self.of_rows(call)[1])
         return self.sums[key]
 
+    def share(self, edit: MassEdit, call: Call, rows: Rows) -> Share | None:
+        """What an edit does to some query rows; None where it has nothing to act on."""
+        every = range(call.positions.n_queries)
+        key = edit, tuple(every[rows] if isinstance(rows, slice) else rows)
+        if key not in self.shares:
+            visible = call.visible(rows).expand(call.query.shape[0], -1, -1, -1)
+            self.shares[key] = edit.share(call.positions, visible, rows, has_sink=call.sinks is not None)
+        return self.shares[key]
+
 
 @dataclass(eq=False)
 class ForwardState:
@@ -80,7 +92,7 @@ class ForwardState:
 
     layout: that of the inputs being run; None for raw tokens, and for a layer that is called by itself.
     n_seen: tokens that the model has seen when the forward ends: what its cache held, and its input.
-    acted: where each bias changed scores.
+    acted: where each edit changed scores.
     hooks: for each layer that has run, what was attached to its attention.
     """
 
@@ -141,9 +153,9 @@ class ForwardState:
             self._masks.append(shared)
         return shared
 
-    def note(self, bias: AttentionBias, layer: int) -> None:
-        """Remember that a bias changed the scores of a layer."""
-        self.acted.setdefault(bias, {})[layer] = 1
+    def note(self, edit: ScoreEdit, layer: int) -> None:
+        """Remember that an edit changed the scores of a layer."""
+        self.acted.setdefault(edit, {})[layer] = 1
 
     def check_hooks(self, layer: int, hooks: tuple[Any, ...]) -> None:
         """HookError where a layer is recomputed under other hooks than it had in the forward: its gradients would be

@@ -1,7 +1,8 @@
-"""Attention under biases and row readers, without building the full matrices where the kernel can do without them.
+"""Attention under edits and row readers, without building the full matrices where the kernel can do without them.
 
 A bias acts in a few heads, and a mask with a dimension for heads loses the fast kernel for all of them. So heads under
-the same biases are computed together, under a mask without heads, and the others as if there were no bias.
+the same biases are computed together, under a mask without heads, and the others as if there were no bias. A mass needs
+the scores of its heads, in the rows that it acts on; what it makes of these takes the place of what the kernel made.
 """
 
 import torch
@@ -13,6 +14,7 @@ from gaze_lens.attention.attention_bias import AttentionBias, head_gate
 from gaze_lens.attention.backend import AttentionLayer
 from gaze_lens.attention.call import Call, Rows
 from gaze_lens.attention.forward_state import ForwardState
+from gaze_lens.attention.mass_edit import MassEdit, Share
 from gaze_lens.attention.row_reader import RowReader
 
 FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
@@ -20,19 +22,68 @@ FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more
 
 def served(
     call: Call, layer: AttentionLayer, state: ForwardState, simple: bool, biases: list[AttentionBias],
-    readers: list[RowReader],
+    masses: list[MassEdit], readers: list[RowReader],
 ) -> Float[Tensor, "batch query head d_head"]:  # fmt: skip
-    """The model's own attention with biases in its masks; readers get their rows beside it.
+    """The model's own attention with biases in its masks, and masses set; readers get their rows beside it.
 
     simple: the model's kernel is SDPA, without soft cap and sinks.
     """
     acting = _acting(call, layer, state, biases)
     for reader in readers:
-        _read_rows(reader, call, layer, state, acting)
+        _read_rows(reader, call, layer, state, acting, masses)
     if simple and acting and call.positions.n_queries > 1:
-        return _kernel_by_heads(call, layer, state, acting)
-    mask = _biased_mask(call, layer, state, acting) if acting else call.mask
-    return _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
+        mixed = _kernel_by_heads(call, layer, state, acting)
+    else:
+        mask = _biased_mask(call, layer, state, acting) if acting else call.mask
+        mixed = _default_kernel(call, layer, mask) if simple else _eager_kernel(call, mask)
+    for edit in masses:
+        mixed = _with_mass(mixed, edit, call, layer, state, acting)
+    return mixed
+
+
+def _with_mass(
+    mixed: Tensor, edit: MassEdit, call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias]
+) -> Float[Tensor, "batch query head d_head"]:
+    """The attention `mixed`, with an edit's rows and heads computed again, from their scores.
+
+    Scores are made for a block of queries at a time, and where no query sees later keys, up to its last query.
+    """
+    heads, queries = list(edit.heads_in(layer.index)), edit.queries.within(call.positions.queries)
+    if not heads or not queries:
+        return mixed
+    start, before = call.positions.query_start, call.positions.query_start - call.positions.key_start
+    first, end = queries[0] - start, queries[-1] - start + 1
+    size = max(FEWEST_ROWS, -(-(end - first) // MOST_BLOCKS))
+    some, changed = call.only(heads), mixed.clone()
+    for begin in range(first, end, size):
+        rows = slice(begin, min(begin + size, end))
+        share = state.mask_of(call).share(edit, call, rows)
+        if share is None:
+            continue
+        state.note(edit, layer.index)
+        n_keys = before + rows.stop if call.mask is None and call.causal else call.positions.n_keys
+        part = some.block(rows, slice(n_keys))
+        scores = part.scores(part.query, part.key) + _mask_rows(call, layer, state, acting, heads, rows)[..., :n_keys]
+        weights, acts = _weights(part, share.up_to(n_keys), scores, call.visible(rows)[..., :n_keys])
+        new = part.mix(call.dropped(weights)).to(mixed.dtype)
+        changed[:, rows, heads] = torch.where(acts.transpose(1, 2), new, mixed[:, rows, heads])
+    return changed
+
+
+def _mask_rows(
+    call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias], heads: list[int], rows: Rows
+) -> Float[Tensor, " batch #head query key"]:
+    """Some rows of the additive mask of some heads, with the biases in it."""
+    if not acting:
+        return state.mask_of(call).of_rows(call)[1][:, :, rows]
+    return _biased_mask(call, layer, state, acting)[:, heads, rows]
+
+
+def _weights(part: Call, share: Share, scores: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights with a mass set, and the rows in which it is. Half precision is too coarse for what is added."""
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    edited, acts = share.set(wide.masked_fill(~visible, torch.finfo(wide.dtype).min), part.sinks)
+    return part.softmax(edited), acts
 
 
 def _acting(call: Call, layer: AttentionLayer, state: ForwardState, biases: list[AttentionBias]) -> list[AttentionBias]:
@@ -119,8 +170,9 @@ def _biased_mask(
 
 
 def _read_rows(
-    reader: RowReader, call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias]
-) -> None:
+    reader: RowReader, call: Call, layer: AttentionLayer, state: ForwardState, acting: list[AttentionBias],
+    masses: list[MassEdit],
+) -> None:  # fmt: skip
     """Hand a reader its rows of the pattern, computed for these rows alone, without repeating KV heads."""
     queries, positions = reader.queries.within(call.positions.queries), call.positions
     if not queries:
@@ -131,5 +183,12 @@ def _read_rows(
     batch, n_heads, n_rows, d_head = query.shape
     grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
     scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
-    weights = call.softmax(scores + _biased_mask(call, layer, state, acting, rows))
+    scores = scores + _biased_mask(call, layer, state, acting, rows)
+    weights = call.softmax(scores)
+    for edit in masses:
+        heads = list(edit.heads_in(layer.index))
+        share = state.mask_of(call).share(edit, call, rows) if heads else None
+        if share is not None:
+            new, acts = _weights(call.only(heads), share, scores[:, heads], call.visible(rows))
+            weights[:, heads] = torch.where(acts, new, weights[:, heads])
     reader.read(weights, queries, positions, layer.index)

@@ -14,7 +14,8 @@ from gaze_lens.deprecation import renamed_argument, renamed_attribute
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.regions.layout import Layout
 
-CONTEXT_KEY, STATE_KEY = "gaze_lens.positions", "gaze_lens.forward"  # where hook points hold them while they fire
+# Where hook points hold positions, the forward's state, and the layer's attention sinks while they fire.
+CONTEXT_KEY, STATE_KEY, SINKS_KEY = "gaze_lens.positions", "gaze_lens.forward", "gaze_lens.sinks"
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ class VLMInputs(ActsAsTokenIds):
             return self.layout.segments[row][segment]
         own, image = in_image(where, self.pictures[row], image)
         tokens = self._tokens_for(row, own, image)
-        if own is None:
+        if own is None and isinstance(where, str):  # "image 2"
             return tuple(tokens.positions.tolist())
         if not isinstance(own, str):
             return tuple(tokens.select(own, rule=rule).tolist())

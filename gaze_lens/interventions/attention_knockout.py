@@ -61,7 +61,7 @@ def knockout(heads: HeadSet | Sequence[Any], queries: Any, keys: Any) -> list[tu
     layouts = [where.layout for where in (queries, keys) if isinstance(where, Group | Region)]
     if isinstance(keys, Group | Region) and layouts:
         keys.check(layouts[0])
-    bias = Knockout(
+    bias: AttentionBias = Knockout(
         HeadSet.of(heads), _positions(queries), _positions(keys), -math.inf, layout=layouts[0] if layouts else None
     )
     return bias.hooks()

@@ -1,6 +1,7 @@
 """Steering: a bias on the pre-softmax scores of chosen heads, so that they look at a region of your choice.
 
-    hooks = gl.steer(heads, inputs.region("panel 4"))
+    hooks = gl.steer(heads, inputs.region("panel 4"))                  # the paper's: 10,000 logits
+    hooks = gl.steer(heads, inputs.region("panel 4"), mass=0.8)        # by outcome: 80 % of each head's attention
     model.generate(inputs, fwd_hooks=hooks)
     model.generate(inputs, fwd_hooks=gl.steer(heads, schedule=[(0, r4), (50, r2)], where=["decode"]))
 
@@ -14,7 +15,9 @@ from numbers import Integral
 from typing import Any
 
 from gaze_lens.attention.attention_bias import AttentionBias, check_biases
+from gaze_lens.attention.mass_edit import MassEdit, check_mass
 from gaze_lens.attention.positions import Positions
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Region
@@ -80,10 +83,13 @@ def steer(
     *,
     schedule: Schedule | None = None,
     mode: Mode | None = None,
+    mass: float | None = None,
+    at_least: float | None = None,
+    keep: str | None = None,
     where: Sequence[str] = ("prefill", "decode"),
     rows: Sequence[int] | None = None,
     as_published: bool = False,
-) -> list[tuple[str, AttentionBias]]:
+) -> list[tuple[str, ScoreEdit]]:
     """Hooks that make heads look at a region, or at regions by a schedule: a list for `run_with_hooks` or `generate`.
 
     heads: a HeadSet, or what makes one (["L3H5", (2, 1)]).
@@ -93,6 +99,12 @@ def steer(
         generated token t: step 0 is the prefill, and a switch at step 50 shows from token 50 on. Every entry must
         have a forward to act in; those that the text ended before are listed in `generation.unreached`.
     mode: the four numbers, `boost_and_suppress()` unless given.
+    mass: instead of a mode, the region's share of the attention of every head and row: above 0, below 1. Weights inside
+        the region keep their proportions, and so do all others. Exact in float32 up to rounding, however strong or weak
+        the model's own preference is. Rows that see no key of the region stay as they are.
+    at_least: as mass, for rows only whose share is smaller.
+    keep: "image": mass is the region's share of what the image gets, and the image as a whole keeps its attention. For
+        a region of text that has others around it, "text".
     where: "prefill" (all prompt rows, as in the paper), or "after image" (only prompt rows after the image), and
         "decode"; one or several.
         An answer given to `prepare` (teacher forcing) counts as prompt, in queries and in keys.
@@ -109,19 +121,52 @@ def steer(
     heads = HeadSet.of(heads)
     entries = _entries(region, schedule)
     _check(entries, where)
+    share = _share(mass, at_least, keep, mode, as_published=as_published)
     mode = _mode(mode)
     acting = _acting(rows, entries[0][1].layout.n_rows)
     ends = [step for step, _ in entries[1:]] + [math.inf]
-    hooks: list[tuple[str, AttentionBias]] = []
+    hooks: list[tuple[str, ScoreEdit]] = []
     for index, ((start, target), end) in enumerate(zip(entries, ends, strict=True)):
+        common: dict[str, Any] = {"layout": target.layout, "rows": acting, "required": index == 0}
         queries = _queries(target, start, end, where)
+        if share is not None:
+            hooks += MassEdit(heads, queries, **_mass_keys(target, keep), **share, **common).hooks()
+            continue
         keys, values = _keys(target, mode)
-        bias = AttentionBias(
-            heads, queries, keys, values, layout=target.layout, rows=acting, relative=not as_published,
-            required=index == 0,
-        )  # fmt: skip
-        hooks += bias.hooks()
+        hooks += AttentionBias(heads, queries, keys, values, relative=not as_published, **common).hooks()
     return hooks
+
+
+def _share(mass: Any, at_least: Any, keep: Any, mode: Any, *, as_published: bool) -> dict[str, Any] | None:
+    """The mass and whether it is a floor, as `MassEdit` takes them; None where steering is by logits."""
+    if mass is None and at_least is None:
+        if keep is not None:
+            raise InputError(f"keep={keep!r} was given without a mass; it says what mass= is a share of: mass=0.8.")
+        return None
+    if mass is not None and at_least is not None:
+        raise InputError("mass= and at_least= were given; give mass= for every row, or at_least= for those below it.")
+    if mode is not None or as_published:
+        given = "mode=" if mode is not None else "as_published="
+        raise InputError(f"{given} was given beside a mass; steer by logits, or by the mass that comes of it.")
+    value = at_least if mass is None else mass
+    check_mass(value)
+    return {"mass": float(value), "floor": mass is None}
+
+
+def _mass_keys(region: Region, keep: Any) -> dict[str, Any]:
+    """The keys of the region, and those within which mass is a share, as `MassEdit` takes them."""
+    keys = Positions(region.positions, cross_attention=region.cross_attention)
+    expected = "image" if region.around is None else "text"
+    if keep not in (None, expected):
+        raise InputError(
+            f'keep={keep!r} was given; for region {region.name!r} give keep="{expected}", or leave it out.'
+        )
+    if keep is not None and not any(region.others):
+        raise InputError(
+            f"Region {region.name!r} is the whole {keep}: all of its mass is there. Give a smaller region."
+        )
+    pool = Positions(region.surroundings, cross_attention=region.cross_attention) if keep else None
+    return {"region": keys, "pool": pool}
 
 
 def _mode(mode: Any) -> Mode:

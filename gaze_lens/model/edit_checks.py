@@ -1,12 +1,12 @@
-"""An edit that does nothing is an error: what every `AttentionBias` did is checked when its run ends."""
+"""An edit that does nothing is an error: what every `ScoreEdit` did is checked when its run ends."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.forward_state import Acted
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError, RegionError
 from gaze_lens.heads.head_set import refuse_other
@@ -22,7 +22,7 @@ class Edits:
     """
 
     acted: Acted
-    unreached: list[AttentionBias] = field(default_factory=list)
+    unreached: list[ScoreEdit] = field(default_factory=list)
 
 
 def hook_list(fwd_hooks: Any) -> list:
@@ -34,14 +34,14 @@ def hook_list(fwd_hooks: Any) -> list:
     return hooks
 
 
-def _layers(name: str | Callable[[str], bool], bias: AttentionBias | SwitchableBias) -> set[int]:
+def _layers(name: str | Callable[[str], bool], bias: ScoreEdit | SwitchableBias) -> set[int]:
     """The layers on which a bias is attached by a hook name, or those of its own that a name filter takes."""
     if not isinstance(name, str):
         return {layer for layer in bias.heads.by_layer() if name(f"blocks.{layer}.attn.hook_attn_scores")}
     parts = name.split(".")
     if parts[0] != "blocks" or parts[-1] != "hook_attn_scores":
         raise HookError(
-            f"An AttentionBias is attached to {name}; it adds to pre-softmax scores and belongs on "
+            f"An edit of attention scores is attached to {name}; it edits pre-softmax scores and belongs on "
             "blocks.L.attn.hook_attn_scores. Attach the list that its .hooks() returns."
         )
     return {int(parts[1])}
@@ -58,7 +58,7 @@ def refuse_bound(model: Model, cache: Any) -> None:
     attentions = (block._modules.get("attn") for block in model.blocks)
     points = (attention.hook_attn_scores for attention in attentions if attention is not None)
     for edit in (handle.user_hook for point in points for handle in point.fwd_hooks):
-        if isinstance(edit, AttentionBias) and edit.layout is not None:
+        if isinstance(edit, ScoreEdit) and edit.layout is not None:
             raise RegionError(
                 f"An attention edit is for a {edit.layout}, and raw tokens are being run, which have no regions. Run "
                 "the inputs that its regions were made on, as model.prepare(...) returned them."
@@ -68,9 +68,9 @@ def refuse_bound(model: Model, cache: Any) -> None:
 @contextmanager
 def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Edits]:
     """Check that heads lie in the model before a run, and that biases acted on every layer of theirs after it."""
-    attached: dict[AttentionBias | SwitchableBias, set[int]] = {}
+    attached: dict[ScoreEdit | SwitchableBias, set[int]] = {}
     for name, function in hooks:
-        if isinstance(function, AttentionBias | SwitchableBias):
+        if isinstance(function, ScoreEdit | SwitchableBias):
             function.heads.check(model.cfg.n_layers, model.cfg.n_heads)
             function.heads.refuse_ranking(model)
             refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
@@ -79,15 +79,14 @@ def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Ed
         edits = Edits(acted)
         yield edits
     for bias, layers in attached.items():
-        if not isinstance(bias, AttentionBias):
+        if not isinstance(bias, ScoreEdit):
             continue  # a switch may leave its heads alone
         idle = sorted(layers - set(acted.get(bias, ())))
         if idle and bias.required:
-            keys = "; ".join(map(str, bias.key_groups))
             raise HookError(
                 f"An attention edit of {bias.heads} did nothing in layers {idle}: no forward had both its queries "
-                f"({bias.queries}) and its keys ({keys}) there. Was the model run, on these inputs, as far as these "
-                "layers, in the phase (prefill, decode) that the edit is for?"
+                f"({bias.queries}) and its keys ({bias.acts_on}) there. Was the model run, on these inputs, as far as "
+                "these layers, in the phase (prefill, decode) that the edit is for?"
             )
         if idle:
             edits.unreached.append(bias)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from gaze_lens.attention.attention_bias import AttentionBias
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
@@ -28,7 +28,7 @@ class Generation:
     sequences: prompt and generated ids, `[sequence, position]`.
     activations: for each hook name asked for, one tensor per forward: the prefill, then every decode step.
     unreached: the edits of a schedule that the text ended before.
-    acted: for each `AttentionBias` that acted, in how many forwards it changed the scores of each layer.
+    acted: for each `ScoreEdit` that acted, in how many forwards it changed the scores of each layer.
     logits: with `output_logits=True`, for each step, the model's logits as Hugging Face returns them.
     """
 
@@ -36,8 +36,8 @@ class Generation:
     tokens: Int[Tensor, "sequence step"]
     sequences: Int[Tensor, "sequence position"]
     activations: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
-    unreached: tuple[AttentionBias, ...] = ()
-    acted: dict[AttentionBias, dict[int, int]] = field(default_factory=dict, repr=False)
+    unreached: tuple[ScoreEdit, ...] = ()
+    acted: dict[ScoreEdit, dict[int, int]] = field(default_factory=dict, repr=False)
     logits: tuple[Tensor, ...] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:

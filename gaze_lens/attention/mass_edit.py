@@ -1,0 +1,187 @@
+"""`MassEdit`: give the keys of a region a chosen share of attention, in chosen heads and from chosen queries.
+
+    edit = MassEdit(HeadSet(["L3H5"]), queries=Positions.everything(), region=Positions.of([7, 8]), mass=0.8)
+    model.run_with_hooks(inputs, fwd_hooks=edit.hooks())
+
+A number of logits does more or less according to the scores that it meets; this finds the number, row by row. With p
+the region's share, adding b to its scores makes it p e^b / (p e^b + 1 - p). So b = logit(mass) - logit(p), and logit(p)
+is the difference of two log-sum-exps, which is exact where p itself is 0 or 1 in the model's precision.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gaze_lens.attention.positions import SINKS_KEY, Positions, QueryKeyPositions
+from gaze_lens.attention.score_edit import ScoreEdit, check_counts
+from gaze_lens.errors import HookError, InputError
+from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.regions.layout import Layout
+
+Scores = Float[Tensor, "batch head query key"]
+Sees = Bool[Tensor, "batch #head query key"]
+
+
+@dataclass(frozen=True, eq=False)
+class MassEdit(ScoreEdit):
+    """Set the share of attention that the keys of a region get, in the chosen heads only.
+
+    heads: the heads; one object serves all their layers (`.hooks()` gives the list to attach).
+    queries: the rows of the pattern. region: the keys; those of cross-attention act in cross-attention layers alone.
+    mass: the share, between 0 and 1. Among the region's keys, and among the others, weights keep their proportions.
+    pool: where given, keys within which mass is a share: these together keep the attention that they had, and all
+        others keep theirs. Else it is a share of all attention, that of an attention sink included.
+    floor: act only on rows whose share is smaller.
+    layout, rows, required: as for `AttentionBias`.
+
+    A row that sees no key of the region, or nothing else, stays as it is, bit for bit. What the model masks (future,
+    padding, outside the window) stays masked. On a bridge that publishes none, attention sinks are not known.
+    """
+
+    heads: HeadSet
+    queries: Positions
+    region: Positions
+    mass: float
+    pool: Positions | None = None
+    floor: bool = False
+    layout: Layout | None = None
+    rows: tuple[bool, ...] | None = None
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        check_mass(self.mass)
+        groups = [self.queries, self.region, *([] if self.pool is None else [self.pool])]
+        check_counts("MassEdit", *groups, rows=self.rows)
+        if self.pool is not None and self.pool.cross_attention != self.region.cross_attention:
+            raise InputError(
+                "MassEdit got a region and a pool of which one is of cross-attention; give keys of one kind."
+            )
+
+    @property
+    def acts_on(self) -> str:
+        """The keys that it is for, in words."""
+        return str(self.region)
+
+    def edited(self, scores: Tensor, visible: Tensor, positions: QueryKeyPositions, hook: Any) -> Tensor | None:
+        """The hook's scores with the mass set, less the largest of each row: half precision is finest around 0."""
+        sinks = hook.ctx.get(SINKS_KEY)
+        sinks = None if sinks is None else sinks[list(self.heads_in(hook.layer()))]
+        share = self.share(positions, visible, has_sink=sinks is not None)
+        if share is None:
+            return None
+        edited, acts = share.set(scores.float() if scores.dtype != torch.float64 else scores, sinks)
+        if sinks is None:
+            edited = edited - edited.masked_fill(~visible, -math.inf).amax(-1, keepdim=True).clamp(min=-1e30)
+        return torch.where(acts & visible, edited.to(scores.dtype), scores)
+
+    def share(
+        self, positions: QueryKeyPositions, visible: Sees, rows: Any = slice(None), *, has_sink: bool = False
+    ) -> "Share | None":
+        """What it does in the layers with one mask; None where no query sees both the region and something else.
+
+        visible: what (some `rows` of) the queries may see. has_sink: an attention sink is something else, too.
+        """
+        self.check_layout(positions)
+        if self.region.cross_attention != positions.cross_attention:
+            return None
+        gate = self.gate(positions)[:, rows]
+        if not gate.any():
+            return None
+        inside = self._members(self.region, positions, visible)
+        outside = ~inside if self.pool is None else self._members(self.pool, positions, visible) & ~inside
+        share = Share(
+            visible & inside, visible & outside, self._by_row(gate, positions, visible)[:, None, :, None], self
+        )
+        return share if bool(share.acting(has_sink=has_sink).any()) else None
+
+    def _members(self, keys: Positions, positions: QueryKeyPositions, visible: Sees) -> Bool[Tensor, "row 1 1 key"]:
+        return self._by_row(keys.mask(positions.keys), positions, visible)[:, None, None, :]
+
+    @staticmethod
+    def _by_row(values: Tensor, positions: QueryKeyPositions, visible: Sees) -> Tensor:
+        """Values of prompt rows for the batch's rows, on its device."""
+        rows = positions.rows_of(visible.shape[0], len(values)) if len(values) > 1 else [0]
+        return values[rows].to(visible.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A `MassEdit` in the layers of a forward that have one mask.
+
+    inside, outside: the keys that each query sees, in the region and beside it (in the pool, where there is one).
+    gate: the queries that are meant.
+    """
+
+    inside: Sees
+    outside: Sees
+    gate: Bool[Tensor, "row 1 query 1"]
+    edit: MassEdit
+
+    def acting(self, *, has_sink: bool) -> Bool[Tensor, " batch #head query 1"]:
+        """The queries that are meant and see a key of the region, and something else."""
+        others = self.outside.any(-1, keepdim=True) | (has_sink and self.edit.pool is None)
+        return self.gate & self.inside.any(-1, keepdim=True) & others
+
+    def up_to(self, n_keys: int) -> "Share":
+        """The same without the keys after the first so many."""
+        return replace(self, inside=self.inside[..., :n_keys], outside=self.outside[..., :n_keys])
+
+    def set(
+        self, scores: Scores, sinks: Float[Tensor, " head"] | None
+    ) -> tuple[Scores, Bool[Tensor, " batch #head query 1"]]:
+        """Scores with the mass set, and the rows in which it is; what the model masks must hold the lowest value."""
+        acts = self.acting(has_sink=sinks is not None)
+        # Rows that it leaves alone would have the logarithm of 0, and gradients that are not a number.
+        of_region = scores.masked_fill(acts & ~self.inside, -math.inf).logsumexp(-1, keepdim=True)
+        of_others = scores.masked_fill(acts & ~self.outside, -math.inf)
+        if sinks is not None and self.edit.pool is None:
+            sink = sinks.to(scores)[None, :, None, None].expand(*scores.shape[:3], 1)
+            of_others = torch.cat([of_others, sink], dim=-1)
+        of_others = of_others.logsumexp(-1, keepdim=True)
+        logit = math.log(self.edit.mass) - math.log1p(-self.edit.mass)
+        if self.edit.floor:
+            acts = acts & (of_region - of_others < logit)
+        if self.edit.pool is None:
+            return torch.where(acts & self.inside, scores + (logit - (of_region - of_others)), scores), acts
+        together = torch.logaddexp(of_region, of_others)
+        raised = scores + (math.log(self.edit.mass) + together - of_region)
+        lowered = scores + (math.log1p(-self.edit.mass) + together - of_others)
+        edited = torch.where(self.inside, raised, torch.where(self.outside, lowered, scores))
+        return torch.where(acts, edited, scores), acts
+
+
+def check_mass(mass: Any) -> None:
+    """InputError unless a share lies between 0 and 1."""
+    if isinstance(mass, bool) or not isinstance(mass, Real) or not 0 < float(mass) < 1:
+        raise InputError(
+            f"mass={mass!r} was given; give the region's share of attention, a number between 0 and 1, such as 0.8. To "
+            "take it all away use gl.knockout, to leave nothing else mode=gl.max_suppress_all()."
+        )
+
+
+def refuse_conflicts(edits: Sequence[Any], layer: int, positions: QueryKeyPositions) -> None:
+    """HookError where a mass would not be what was asked for: it is set twice on a head and row, or a bias comes after.
+
+    edits: the functions on a layer's scores, in the order in which they act.
+    """
+    edits = [getattr(edit, "current", edit) for edit in edits]
+    for index, edit in enumerate(edits):
+        if not isinstance(edit, MassEdit):
+            continue
+        heads = set(edit.heads_in(layer))
+        for other in edits[index + 1 :]:
+            shared = isinstance(other, ScoreEdit) and sorted(heads & set(other.heads_in(layer)))
+            if shared and bool((edit.gate(positions) & other.gate(positions)).any()):
+                what = (
+                    "its mass is set twice" if isinstance(other, MassEdit) else "a bias is added after its mass is set"
+                )
+                raise HookError(
+                    f"Head L{layer}H{shared[0]}: {what}, so that the mass would be another one. Set it once for each "
+                    "head and row, and put the hooks that set it last."
+                )
