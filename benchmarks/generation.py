@@ -3,8 +3,8 @@
     python benchmarks/generation.py --size 0.1B
 
 Prefill and decode are timed separately, for batches of 1 and 8, with half of the heads steered (at most 100), at full
-strength and at a small one. The plain generation runs twice in each round: the difference of the two is noise. Both
-sides get an encoded image, so that only the language model is timed.
+strength, at a small one, and to a share of attention. The plain generation runs twice in each round: the difference of
+the two is noise. Both sides get an encoded image, so that only the language model is timed.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,11 @@ import gaze_lens as gl
 
 STEPS = 16
 BATCHES = (1, 8)
-MODES = {"boost_and_suppress": gl.boost_and_suppress(), "soft": gl.boost_and_suppress(3.0)}
+STEERING = {
+    "boost_and_suppress": {"mode": gl.boost_and_suppress()},
+    "soft": {"mode": gl.boost_and_suppress(3.0)},
+    "mass": {"mass": 0.8},
+}
 TARGETS = {"plain, again": None, "nothing attached": 0.99}
 
 
@@ -46,7 +50,7 @@ def heads_of(model: gl.HookedVLM) -> list[tuple[int, int]]:
 
 def _rows(model: gl.HookedVLM, plain: Any, inputs: gl.VLMInputs, case: str, rounds: int) -> list[Row]:
     heads = heads_of(model)
-    hooks = {name: gl.steer(heads, inputs.region("panel 4"), mode=mode) for name, mode in MODES.items()}
+    hooks = {name: gl.steer(heads, inputs.region("panel 4"), **how) for name, how in STEERING.items()}
     hooks["nothing attached"] = []
     arguments = {"input_ids": inputs.input_ids, **inputs.arguments(), "do_sample": False}
     runs = {"plain": partial(plain.generate, **arguments), "plain, again": partial(plain.generate, **arguments)}

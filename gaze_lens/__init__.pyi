@@ -2,8 +2,10 @@
 
 from . import comics, data, evaluation, show, testing
 from .attention.attention_bias import AttentionBias
+from .attention.mass_edit import MassEdit
 from .attention.positions import Positions, QueryKeyPositions
 from .attention.row_reader import RowReader
+from .attention.score_edit import ScoreEdit
 from .counterfactuals import changes
 from .errors import GazeLensError
 from .evaluation import evaluate, rejudge
@@ -55,6 +57,7 @@ __all__ = [
     "HookedVLM",
     "ImageTokens",
     "Mask",
+    "MassEdit",
     "Mode",
     "Pair",
     "Passages",
@@ -65,6 +68,7 @@ __all__ = [
     "QueryKeyPositions",
     "Region",
     "RowReader",
+    "ScoreEdit",
     "Trajectory",
     "Union",
     "VLMInputs",
