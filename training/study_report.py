@@ -11,7 +11,7 @@ import numpy as np
 from gaze_lens.errors import InputError
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, Plot, figure_style, new_figure, set_title
-from training.study_plan import PILOT, RUNS, TREATMENTS, VARIANTS, Run
+from training.study_plan import ANSWERS, PILOT, RUNS, TREATMENTS, VARIANTS, Run
 from training.study_statistics import comparison, formed_at, holm, interval
 
 Figures = Mapping[str, Any]
@@ -91,11 +91,23 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def answers(figures: Figures) -> bool:
+    """Whether the model answers questions about panels often enough to say anything about how it does so."""
+    return OUTCOMES["k-th panel, word for word"](figures) >= ANSWERS
+
+
+def finding(figures: Figures) -> str:
+    """In three words, what the plan tells apart."""
+    if not answers(figures):
+        return "cannot see"
+    return "looks" if figures["verdict"]["heads"] else "sees, does not look"
+
+
 def runs_table(found: Mapping[Run, Figures]) -> str:
     """A row for every run."""
     columns = (
         "run", "seed", "k-th panel", "contrast", "tracking heads", "contrast, answer", "tracking, answer",
-        "peak steering", "with", "at most 9 %", "random", "all", "own half", "next panel",
+        "peak steering", "with", "at most 9 %", "random", "all", "own half", "next panel", "",
     )  # fmt: skip
     names = (
         "k-th panel, word for word", "largest contrast", "tracking heads", "largest contrast at the answer",
@@ -106,7 +118,7 @@ def runs_table(found: Mapping[Run, Figures]) -> str:
     for run, figures in found.items():
         values = [OUTCOMES[name](figures) if name else figures["best"] for name in names]
         label = run.treatment if run.variant == "core" else f"{run.treatment}, {VARIANTS[run.variant].what}"
-        rows.append([label, str(run.seed), *(counted(value) for value in values)])
+        rows.append([label, str(run.seed), *(counted(value) for value in values), finding(figures)])
     return markdown(columns, rows)
 
 
@@ -121,17 +133,15 @@ def by_treatment(found: Mapping[Run, Figures], outcome: str) -> dict[str, list[f
 
 def means_table(found: Mapping[Run, Figures]) -> str:
     """Mean over seeds and interval of every outcome."""
-    there = list(by_treatment(found, "peak steering"))
-    rows = []
+    seeds, rows = by_treatment(found, "peak steering"), []
     for outcome in OUTCOMES:
         values, cells = by_treatment(found, outcome), []
-        for treatment in there:
+        for treatment in seeds:
             bounds = interval(values[treatment])
             around = f" [{number(bounds[0])}, {number(bounds[1])}]" if bounds else ""
             cells.append(number(float(np.mean(values[treatment]))) + around)
         rows.append([outcome, *cells])
-    seeds = by_treatment(found, "peak steering")
-    return markdown(["outcome", *(f"{each} ({len(seeds[each])} seeds)" for each in there)], rows)
+    return markdown(["outcome", *(f"{each} ({len(values)} seeds)" for each, values in seeds.items())], rows)
 
 
 def comparisons_table(found: Mapping[Run, Figures]) -> str:
@@ -227,6 +237,14 @@ def summary(found: Mapping[Run, Figures]) -> str:
     return f"{len(found)} of {len(RUNS)} planned runs are measured. Of the core: {done}.{budget}"
 
 
+def on_those_that_answer(found: Mapping[Run, Figures]) -> list[str]:
+    """The comparison again, without runs that do not answer; nothing where all do."""
+    seeing = {run: figures for run, figures in found.items() if answers(figures)}
+    if len(seeing) == len(found):
+        return []
+    return ["### Treatments compared, on runs that answer", comparisons_table(seeing)]
+
+
 def results(out: Path) -> str:
     """The page's tables.
 
@@ -239,7 +257,8 @@ def results(out: Path) -> str:
     if found:
         parts += [
             "### Every run", runs_table(found), "### Means over seeds", means_table(found),
-            "### Treatments compared", comparisons_table(found), "### When they form", formation_table(out, found),
+            "### Treatments compared", comparisons_table(found),
+            *on_those_that_answer(found), "### When they form", formation_table(out, found),
         ]  # fmt: skip
     if pilot:
         parts += ["### The pilot", runs_table(pilot), formation_table(out, pilot)]

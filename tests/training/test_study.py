@@ -164,7 +164,10 @@ def test_the_primary_outcomes_of_four_seeds_are_corrected(done, tmp_path):
             verdict = figures["verdict"] | {"contrast": contrast + seed / 100}
             (folder / "figures.json").write_text(json.dumps(figures | {"verdict": verdict}))
             (folder / "log.jsonl").write_text(log)
-    lines = results(tmp_path).splitlines()
+    text = results(tmp_path)
+    assert "| cannot see |" in text
+    assert text.count("### Treatments compared") == 2
+    lines = text.splitlines()
     assert next(line for line in lines if line.startswith("| a - c | largest contrast |")) == (
         "| a - c | largest contrast | 0.80 | 53.88 | 0.014 | 0.014 | Holm: 0.029 |"
     )
