@@ -14,6 +14,7 @@ from gaze_lens.interventions.direction import Direction, mean_difference
 from gaze_lens.patching import metrics
 from gaze_lens.patching.attribution import agreement, attribute, attribute_edges
 from gaze_lens.patching.band_sweep import sweep_bands
+from gaze_lens.patching.layer_flips import flip_rates
 from gaze_lens.patching.path_sweep import path_patch
 from gaze_lens.patching.paths import path_hooks
 from gaze_lens.patching.result import PatchResult
@@ -21,6 +22,6 @@ from gaze_lens.patching.sweep import patch
 
 __all__ = [
     "Direction", "Group", "Pair", "PatchResult", "agreement", "aligned_groups", "attribute", "attribute_edges",
-    "changes", "check_aligned", "counterfactual", "group", "groups", "knockout", "mean_ablate", "mean_difference",
-    "metrics", "patch", "path_hooks", "path_patch", "resample_ablate", "sweep_bands", "zero_ablate",
+    "changes", "check_aligned", "counterfactual", "flip_rates", "group", "groups", "knockout", "mean_ablate",
+    "mean_difference", "metrics", "patch", "path_hooks", "path_patch", "resample_ablate", "sweep_bands", "zero_ablate",
 ]  # fmt: skip

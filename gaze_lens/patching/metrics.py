@@ -88,7 +88,7 @@ def logit_difference(
     Raises InputError where right and wrong begin with the same token.
     Wang et al. 2022, "Interpretability in the Wild" (indirect objects).
     """
-    rights, wrongs = (_first_tokens(model.processor.tokenizer, words) for words in (right, wrong))
+    rights, wrongs = (first_tokens(model.processor.tokenizer, words) for words in (right, wrong))
     n_rows = max(len(rights), len(wrongs))
     for first, second in zip(_one_each(rights, n_rows), _one_each(wrongs, n_rows), strict=True):
         if first == second:
@@ -226,7 +226,7 @@ def _targets(blocks: Sequence[Block], target: str | Sequence[str]) -> list[int]:
     return [block.index(name) for block, name in zip(blocks, names, strict=True)]
 
 
-def _first_tokens(tokenizer: Any, words: Word | Sequence[Word]) -> list[int]:
+def first_tokens(tokenizer: Any, words: Word | Sequence[Word]) -> list[int]:
     """The first token of each word."""
     listed = [words] if isinstance(words, str | int) else list(words)
     for word in listed:
