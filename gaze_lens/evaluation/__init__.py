@@ -30,10 +30,11 @@ from gaze_lens.evaluation.quick import (
 from gaze_lens.evaluation.records import Generations, Record
 from gaze_lens.evaluation.results import Results
 from gaze_lens.evaluation.runner import evaluate
+from gaze_lens.evaluation.shifts import ScoreShift, score_shift
 
 __all__ = [
-    "Accuracy", "Answer", "Condition", "Generations", "Protocol", "Record", "Results", "accuracy", "answer",
-    "ask_every_panel", "asking", "conditions", "dynamic_narration", "evaluate", "generate_answers", "head_counts",
-    "judge_pieces", "judges", "question", "random_order", "regions", "rejudge", "static_narration",
-    "steer_to_every_panel", "strengths", "switch_at_panel_ends",
+    "Accuracy", "Answer", "Condition", "Generations", "Protocol", "Record", "Results", "ScoreShift", "accuracy",
+    "answer", "ask_every_panel", "asking", "conditions", "dynamic_narration", "evaluate", "generate_answers",
+    "head_counts", "judge_pieces", "judges", "question", "random_order", "regions", "rejudge", "score_shift",
+    "static_narration", "steer_to_every_panel", "strengths", "switch_at_panel_ends",
 ]  # fmt: skip

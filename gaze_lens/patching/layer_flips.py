@@ -20,7 +20,8 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.direction import Direction
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.band_sweep import sweep_bands
-from gaze_lens.patching.metrics import Metric, first_tokens, logit_difference
+from gaze_lens.patching.logits import Metric, first_tokens
+from gaze_lens.patching.metrics import logit_difference
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,7 +11,7 @@ TransformerLens takes them as metrics. They keep gradients and compute in float3
 logits with other rows or positions than those of the inputs that it was made for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +22,24 @@ from torch import Tensor
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
+from gaze_lens.patching.answer_tokens import answer_mass, choice_accuracy, expected_score
 from gaze_lens.patching.descriptions import Block, blocks_of, descriptions
+from gaze_lens.patching.logits import (
+    At,
+    Metric,
+    Word,
+    check_shape,
+    columns_of,
+    first_tokens,
+    next_token_logits,
+    one_each,
+    precise,
+)
 
 __all__ = [
-    "Metric", "answer_log_probability", "description_margin", "description_probability", "descriptions", "kl",
-    "logit_difference", "steering_success",
+    "Metric", "answer_log_probability", "answer_mass", "choice_accuracy", "description_margin",
+    "description_probability", "descriptions", "expected_score", "kl", "logit_difference", "steering_success",
 ]  # fmt: skip
-
-Metric = Callable[[Tensor], Tensor]  # logits [batch, pos, d_vocab] -> [batch]
-Word = str | int  # a text, which stands for its first token, or a token id
-At = int | Sequence[int | Sequence[int]]  # a column (negative: counted from the end); or one or several for each row
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def logit_difference(
     """
     rights, wrongs = (first_tokens(model.processor.tokenizer, words) for words in (right, wrong))
     n_rows = max(len(rights), len(wrongs))
-    for first, second in zip(_one_each(rights, n_rows), _one_each(wrongs, n_rows), strict=True):
+    for first, second in zip(one_each(rights, n_rows), one_each(wrongs, n_rows), strict=True):
         if first == second:
             raise InputError(
                 f"right={right!r} and wrong={wrong!r} begin with the same token, {first}: their difference is always "
@@ -98,13 +106,9 @@ def logit_difference(
             )
 
     def metric(logits: Tensor) -> Tensor:
-        _check(logits)
-        columns = _columns(at, logits)
-        if any(len(row) != 1 for row in columns):
-            raise InputError(f"at={at!r} was given; a logit difference is taken at one column for each row.")
+        at_column = next_token_logits(logits, at)
         rows = torch.arange(len(logits), device=logits.device)
-        right_ids, wrong_ids = (_one_each(tokens, len(logits)) for tokens in (rights, wrongs))
-        at_column = _precise(logits[rows, [row[0] for row in columns]])
+        right_ids, wrong_ids = (one_each(tokens, len(logits)) for tokens in (rights, wrongs))
         return at_column[rows, right_ids] - at_column[rows, wrong_ids]
 
     return metric
@@ -123,7 +127,7 @@ def answer_log_probability(inputs: VLMInputs, *, per_token: bool = False) -> Met
     ids = [inputs.input_ids[row, start:] for row, start in enumerate(inputs.answers)]
 
     def metric(logits: Tensor) -> Tensor:
-        _check(logits, inputs.shape)
+        check_shape(logits, inputs.shape)
         rows = zip(logits, inputs.answer_positions, ids, strict=True)
         answers = [log_probabilities(row[list(columns)], answer) for row, columns, answer in rows]
         return torch.stack([tokens.mean() if per_token else tokens.sum() for tokens in answers])
@@ -133,7 +137,7 @@ def answer_log_probability(inputs: VLMInputs, *, per_token: bool = False) -> Met
 
 def log_probabilities(logits: Float[Tensor, "token d_vocab"], ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
     """The log-probability of each token of a text, in nats. logits: at the positions that predict these tokens."""
-    return _precise(logits).log_softmax(-1).gather(-1, ids.to(logits.device)[:, None]).squeeze(-1)
+    return precise(logits).log_softmax(-1).gather(-1, ids.to(logits.device)[:, None]).squeeze(-1)
 
 
 def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: At = -1) -> Metric:
@@ -143,12 +147,12 @@ def kl(reference_logits: Float[Tensor, "batch pos d_vocab"], *, at: At = -1) -> 
     at: a column, one for each row, or several for each row (`inputs.answer_positions`), over which the mean is taken.
     Raises InputError for logits of another shape than the reference's.
     """
-    _check(reference_logits)
-    columns = _columns(at, reference_logits)
+    check_shape(reference_logits)
+    columns = columns_of(at, reference_logits)
     shape, reference = reference_logits.shape, _log_softmax_at(reference_logits.detach(), columns)
 
     def metric(logits: Tensor) -> Tensor:
-        _check(logits, shape)
+        check_shape(logits, shape)
         both = zip(reference, _log_softmax_at(logits, columns), strict=True)
         pairs = [(log_p.to(log_q.device), log_q) for log_p, log_q in both]
         return torch.stack([(log_p.exp() * (log_p - log_q)).sum(-1).mean() for log_p, log_q in pairs])
@@ -160,7 +164,7 @@ def _log_softmax_at(
     logits: Float[Tensor, "batch pos d_vocab"], columns: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "column d_vocab"]]:
     """For each row the log-probabilities of the next token at its columns."""
-    return [_precise(row[here]).log_softmax(-1) for row, here in zip(logits, columns, strict=True)]
+    return [precise(row[here]).log_softmax(-1) for row, here in zip(logits, columns, strict=True)]
 
 
 def description_probability(inputs: VLMInputs, *, per_token: bool = False) -> Metric:
@@ -224,46 +228,3 @@ def _targets(blocks: Sequence[Block], target: str | Sequence[str]) -> list[int]:
                 "of at least two described regions."
             )
     return [block.index(name) for block, name in zip(blocks, names, strict=True)]
-
-
-def first_tokens(tokenizer: Any, words: Word | Sequence[Word]) -> list[int]:
-    """The first token of each word."""
-    listed = [words] if isinstance(words, str | int) else list(words)
-    for word in listed:
-        if not word and not isinstance(word, int):
-            raise InputError("An empty text has no first token; give a word of the answer, or a token id.")
-    return [w if isinstance(w, int) else tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in listed]
-
-
-def _one_each(tokens: Sequence[int], n_rows: int) -> list[int]:
-    if len(tokens) not in (1, n_rows):
-        raise InputError(f"{len(tokens)} words were given for {n_rows} rows; give one, or one for each row.")
-    return list(tokens) * (n_rows // len(tokens))
-
-
-def _columns(at: At, logits: Tensor) -> list[list[int]]:
-    """For each row of logits the columns that `at` names."""
-    n_rows, length = logits.shape[:2]
-    listed = [at] * n_rows if isinstance(at, int) else list(at)
-    rows = [[row] if isinstance(row, int) else list(row) for row in listed]
-    if len(rows) != n_rows or not all(rows) or not all(-length <= column < length for row in rows for column in row):
-        raise InputError(
-            f"at={at!r} was given for logits of {n_rows} rows x {length} positions; expected a column from 0 to "
-            f"{length - 1} (or negative, from the end), or one or more for each row."
-        )
-    return rows
-
-
-def _check(logits: Tensor, shape: Sequence[int] | None = None) -> None:
-    """InputError where logits are not `[batch, pos, d_vocab]` with as many rows and positions as expected."""
-    expected = "[batch, pos, d_vocab]" if shape is None else f"{list(shape[:2])} rows and positions, then d_vocab"
-    if logits.ndim != 3 or (shape is not None and tuple(logits.shape[: len(shape)]) != tuple(shape)):
-        raise InputError(
-            f"Logits of shape {list(logits.shape)} were given to a metric; expected {expected}. Give it those of all "
-            "positions of one batch, run on the inputs that the metric was made for (no logits_to_keep)."
-        )
-
-
-def _precise(logits: Tensor) -> Tensor:
-    """In float32 at least: differences of log-probabilities in half precision would be rounding errors."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
