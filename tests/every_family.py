@@ -21,7 +21,8 @@ SAME_KIND = {
     "Qwen2.5-Omni": "Qwen2.5-VL", "Qwen3-Omni": "Qwen3-VL-MoE", "GLM-OCR": "GLM-4V", "PaddleOCR-VL": "Qwen2-VL",
     "VideoLLaMA 3": "Qwen2-VL", "LightOnOCR": "Mistral3", "Qianfan-OCR": "InternVL", "Ovis2": "InternVL",
     "MiniCPM-V 4.7": "MiniCPM-V 4.6", "VipLlava": "LLaVA", "DeepSeek-VL": "LLaVA", "LLaVA padded": "LLaVA",
-    "GLM-4.6V": "GLM-4V", "Gemma 3 pan and scan": "Gemma 3", "SmolVLM": "Idefics3",
+    "GLM-4.6V": "GLM-4V", "GLM-4V-MoE": "GLM-4V", "Qwen3.5-MoE": "Qwen3.5", "Gemma 3 pan and scan": "Gemma 3",
+    "SmolVLM": "Idefics3",
 }  # fmt: skip
 JOINT = "its vision tower runs all images of a batch as one sequence, so rounding depends on the images beside"
 STACKED = "its pooling runs all images of a batch as one matrix, so rounding depends on the images beside"
