@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gaze_lens import HeadSet, comics
+from gaze_lens import HeadScores, HeadSet, comics
 from gaze_lens.cli.discovery import left_out_of
 from gaze_lens.cli.run_record import RunRecord
 from gaze_lens.errors import InputError
@@ -32,7 +32,10 @@ def test_discover_in_shards(run, tmp_path):
     assert "Left out: an image cannot be read (1): s1b\n" in result.output
     assert "3 strips of up to 3 panels" in result.output
     same(tmp_path / "one", tmp_path / "jobs", "heads.json", "scores.csv", "gaze_head_ranking.json", "verdict.json")
-    same(tmp_path / "one", tmp_path / "jobs", "left_out.json")
+    same(tmp_path / "one", tmp_path / "jobs", "left_out.json", "gaze_scores.npy", "mean_panel_attention.npy")
+    run("merge", tmp_path / "jobs", "--top", 4, "--rank-by", "image")
+    scores = HeadScores.load(tmp_path / "jobs" / "scores.safetensors")
+    assert HeadSet.load(tmp_path / "jobs" / "heads.json") == scores.top(4, by="image") != scores.top(4)
     run(*options, tmp_path / "single", "--shard", "1/1")
     same(tmp_path / "one", tmp_path / "single", "heads.json")
     for wrong in ("0/2", "3/2", "2", "a/b"):
