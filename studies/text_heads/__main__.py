@@ -12,7 +12,7 @@ STEPS = {
     "scores": scoring.score, "grid": steering.grid, "curves": steering.curves, "test": steering.test,
     "kinds": mechanism.kinds, "draws": steering.draws, "asked": completion.asked,
     "recitation": recitation.recitation, "ablation": completion.ablation, "schedule": steering.schedule,
-    "places": steering.places, "stability": scoring.stability, "paths": mechanism.paths,
+    "stability": scoring.stability, "paths": mechanism.paths, "places": steering.places,
     "other texts": steering.other_texts,
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ N_REPEATED, LENGTH = 8, 40  # random sequences that are repeated, and their toke
 ASKED, OTHER = 2, 4  # the two segments of a patched pair, from 0
 N_TRACED, N_PATCHED = 3, 1
 TOP = 8
+LATE = 20  # layers from which chosen heads are receivers of paths; few are below, and would double the time
 
 
 def kinds(study: Study) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def paths(study: Study) -> dict[str, Any]:
     clean = begun(model, sets, [ASKED] * N_PATCHED)
     number = begun(model, sets, [OTHER] * N_PATCHED)
     swapped = begun(model, sets, [ASKED] * N_PATCHED, labels=_swapped())
-    late = chosen(study)
+    late = gl.HeadSet(head for head in chosen(study) if head.layer >= LATE)
     runs = {
         "number to logits": (number, "logits", "q", "last"),
         "number to the chosen heads' queries": (number, late, "q", "last"),
@@ -99,17 +100,12 @@ def paths(study: Study) -> dict[str, Any]:
     return {
         name: _path(study, name, clean, corrupted, receivers, into, positions, metric)
         for name, (corrupted, receivers, into, positions) in runs.items()
-    } | {"output of heads at the last token": _outputs(study, clean, number, metric)}
+    }
 
 
 def _path(study: Study, name: str, clean: Any, corrupted: Any, receivers: Any, into: str, at: Any, metric: Any) -> Any:
     options = {"into": into, "positions": at, "metric": metric, "resume": study.work / f"{name}.jsonl"}
     return _recovered(gl.path_patch(study.model, clean, corrupted, None, receivers, **options))
-
-
-def _outputs(study: Study, clean: Any, corrupted: Any, metric: Any) -> Any:
-    resume = study.work / "outputs.jsonl"
-    return _recovered(gl.patch(study.model, clean, corrupted, what="z", positions="last", metric=metric, resume=resume))
 
 
 def _recovered(result: gl.PatchResult) -> dict[str, float]:

@@ -59,7 +59,7 @@ def steering_table(found: Mapping[str, Any]) -> str:
     test = found["test"]
     rows = [[name, str(row["heads"]), percent(row), str(row["n"])] for name, row in test["conditions"].items()]
     for kind, row in found["draws"]["conditions"].items():
-        span = f"{percent(row)}; of one draw {100 * row['least']:.0f} to {100 * row['most']:.0f}"
+        span = f"{100 * row['accuracy']:.0f}; one draw {100 * row['least']:.0f} to {100 * row['most']:.0f}"
         rows.append([f"random, {kind}", str(row["heads"]), span, str(row["n"])])
     return lines(["steered", "heads", "describe their target, %", "answers"], rows)
 
@@ -141,6 +141,7 @@ def mechanism(kinds: Mapping[str, Any]) -> Plot:
         axes.plot(label, sentence, "o", color=BLUES[1], markersize=3)
         for index in {*label.argsort()[-6:], *sentence.argsort()[-5:]}:
             axes.annotate(str(gl.Head(*divmod(int(index), width))), (label[index], sentence[index]), fontsize=7)
+        axes.margins(x=0.08)
         axes.set(xlabel="contrast on the label", ylabel="contrast on its sentence")
         set_title(axes, "Labels and sentences", 'asked "What is said in segment 3", the number last')
     return Plot(figure, {"label": label, "sentence": sentence}, "Contrast on labels and on sentences")
