@@ -64,7 +64,9 @@ def _with_mass(
         n_keys = before + rows.stop if call.mask is None and call.causal else call.positions.n_keys
         part = some.block(rows, slice(n_keys))
         scores = part.scores(part.query, part.key) + _mask_rows(call, layer, state, acting, heads, rows)[..., :n_keys]
-        weights, acts = _weights(part, share.up_to(n_keys), scores, call.visible(rows)[..., :n_keys])
+        weights, acts = _weights(
+            part, share.up_to(n_keys), scores, state.mask_of(call).of_rows(call)[0][:, :, rows, :n_keys]
+        )
         new = part.mix(call.dropped(weights)).to(mixed.dtype)
         changed[:, rows, heads] = torch.where(acts.transpose(1, 2), new, mixed[:, rows, heads])
     return changed

@@ -11,6 +11,7 @@ is the difference of two log-sum-exps, which is exact where p itself is 0 or 1 i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -95,10 +96,9 @@ class MassEdit(ScoreEdit):
             return None
         inside = self._members(self.region, positions, visible)
         outside = ~inside if self.pool is None else self._members(self.pool, positions, visible) & ~inside
-        share = Share(
-            visible & inside, visible & outside, self._by_row(gate, positions, visible)[:, None, :, None], self
-        )
-        return share if bool(share.acting(has_sink=has_sink).any()) else None
+        meant = self._by_row(gate, positions, visible)[:, None, :, None]
+        share = Share(visible & inside, visible & outside, meant, self, has_sink)
+        return share if bool(share.acts.any()) else None
 
     def _members(self, keys: Positions, positions: QueryKeyPositions, visible: Sees) -> Bool[Tensor, "row 1 1 key"]:
         return self._by_row(keys.mask(positions.keys), positions, visible)[:, None, None, :]
@@ -115,7 +115,7 @@ class Share:
     """A `MassEdit` in the layers of a forward that have one mask.
 
     inside, outside: the keys that each query sees, in the region and beside it (in the pool, where there is one).
-    gate: the queries that are meant.
+    gate: the queries that are meant. has_sink: an attention sink is something else that they see.
     """
 
     inside: Sees
@@ -123,23 +123,35 @@ class Share:
     gate: Bool[Tensor, "row 1 query 1"]
     edit: MassEdit
 
-    def acting(self, *, has_sink: bool) -> Bool[Tensor, " batch #head query 1"]:
+    has_sink: bool
+
+    @cached_property
+    def acts(self) -> Bool[Tensor, " batch #head query 1"]:
         """The queries that are meant and see a key of the region, and something else."""
-        others = self.outside.any(-1, keepdim=True) | (has_sink and self.edit.pool is None)
+        others = self.outside.any(-1, keepdim=True) | (self.has_sink and self.edit.pool is None)
         return self.gate & self.inside.any(-1, keepdim=True) & others
+
+    @cached_property
+    def hidden(self) -> tuple[Sees, Sees]:
+        """What is left out of the log-sum-exps of the region and of the others.
+
+        Nothing where the edit does not act: that would be the logarithm of 0, and gradients that are not a number.
+        """
+        return self.acts & ~self.inside, self.acts & ~self.outside
 
     def up_to(self, n_keys: int) -> "Share":
         """The same without the keys after the first so many."""
+        if n_keys == self.inside.shape[-1]:
+            return self
         return replace(self, inside=self.inside[..., :n_keys], outside=self.outside[..., :n_keys])
 
     def set(
         self, scores: Scores, sinks: Float[Tensor, " head"] | None
     ) -> tuple[Scores, Bool[Tensor, " batch #head query 1"]]:
         """Scores with the mass set, and the rows in which it is; what the model masks must hold the lowest value."""
-        acts = self.acting(has_sink=sinks is not None)
-        # Rows that it leaves alone would have the logarithm of 0, and gradients that are not a number.
-        of_region = scores.masked_fill(acts & ~self.inside, -math.inf).logsumexp(-1, keepdim=True)
-        of_others = scores.masked_fill(acts & ~self.outside, -math.inf)
+        acts = self.acts
+        of_region = scores.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
+        of_others = scores.masked_fill(self.hidden[1], -math.inf)
         if sinks is not None and self.edit.pool is None:
             sink = sinks.to(scores)[None, :, None, None].expand(*scores.shape[:3], 1)
             of_others = torch.cat([of_others, sink], dim=-1)
