@@ -13,7 +13,8 @@ project = "gaze_lens"
 author = "the gaze_lens contributors"
 release = importlib.metadata.version("gaze-lens")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings"]
-exclude_patterns = ["_build", "zoo/table.md", "study/results.md", "text_heads/tables.md"]  # tables that belong into a page
+# Tables that belong into a page.
+exclude_patterns = ["_build", "zoo/table.md", "study/results.md", "text_heads/tables.md"]
 html_theme = "furo"
 html_title = "gaze_lens"
 html_copy_source = False
