@@ -10,6 +10,7 @@ from gaze_lens import HeadSet, comics, score_heads
 from gaze_lens.cli import commands, options, running
 from gaze_lens.cli.arguments import SEED, STEERING
 from gaze_lens.errors import InputError
+from gaze_lens.evaluation.condition import NAMES
 from gaze_lens.evaluation.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -130,7 +131,7 @@ def refusal(monkeypatch, *arguments):
     ("option", "value", "names"),
     [
         ("--protocol", "quiz", "'question', 'static', 'dynamic', 'regions', 'asking'"),
-        ("--conditions", "gaze,nobody", "'gaze', 'random', 'layer-matched', 'all', 'none', 'elsewhere'"),
+        ("--conditions", "gaze,nobody", ", ".join(map(repr, NAMES))),
         ("--mode", "boost", "'boost-and-suppress', 'suppress-image', 'suppress-all', 'max-suppress-all'"),
         ("--dtype", "int8", "'auto', 'float32', 'bfloat16', 'float16'"),
     ],
