@@ -10,15 +10,15 @@ from gaze_lens.attention.mass_edit import MassEdit, check_mass
 from gaze_lens.errors import HookError, InputError
 
 BOX = (0, 0, 48, 64)
-# No mask, a sliding window and GQA, bidirectional images, a soft cap, cross-attention, chunks, a prefix, left padding.
-KINDS = [
-    ("Qwen3-VL", {}), ("Qwen2.5-VL", SLIDING), ("Gemma 3", {}), ("PaliGemma 2", {}), ("Mllama", {}), ("Llama 4", {}),
-    ("PaliGemma", {}), ("InternVL", {}), ("Qwen3.5", {}),
-]  # fmt: skip
+# No mask, a sliding window and GQA, bidirectional images, cross-attention, a full prefix.
+KINDS = [("Qwen3-VL", {}), ("Qwen2.5-VL", SLIDING), ("Gemma 3", {}), ("Mllama", {}), ("PaliGemma", {})]
+# A soft cap, chunks, tiles, linear layers between.
+MORE = [("PaliGemma 2", {}), ("Llama 4", {}), ("InternVL", {}), ("Qwen3.5", {})]
+ROWS = [*KINDS, *(pytest.param(row, marks=pytest.mark.slow) for row in MORE)]
 SETTINGS = [{"mass": 0.8}, {"mass": 0.05}, {"at_least": 0.3}, {"mass": 0.7, "keep": "image"}]
 
 
-@pytest.fixture(params=KINDS, ids=[name for name, _ in KINDS])
+@pytest.fixture(params=ROWS, ids=[name for name, _ in [*KINDS, *MORE]])
 def case(request, shelf):
     """A model, a padded batch, a region and heads in a layer that sees it."""
     family, options = request.param

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.py"))
-LONG = ("4_patch_heads",)  # take more than 20 s of the processor
+LONG = ("4_patch_heads", "7_a_real_language_model")  # take more than 20 s of the processor
 WAIT = 240  # seconds for a cell: others may have the machine
 MOST = 180  # seconds of one processor for a whole tutorial: a minute is what it should take, machines differ
 NUMBER = r"(?<![\w.])-?\d+\.\d+"
