@@ -74,6 +74,8 @@ def _read(files: Sequence[Path], captions: Sequence[str] | None, as_published: b
 def _caption_beside(panel: Path) -> str:
     """The caption beside an image, on one line; empty where there is none."""
     file = panel.with_suffix(".txt")
+    if file.is_symlink():
+        file = file.resolve(strict=True)  # an error where links lead nowhere or in a circle, in Python 3.13, too
     return " ".join(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else ""
 
 

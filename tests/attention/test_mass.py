@@ -221,7 +221,7 @@ def test_gradients_are_those_of_the_full_matrices_and_survive_checkpointing():
 
 
 @torch.no_grad()
-def test_autocast_compile_and_a_second_run_with_the_same_hooks():
+def test_autocast_a_static_cache_and_a_second_run_with_the_same_hooks():
     model = HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
     inputs = padded(model)
     hooks = gl.steer(["L1H1", "L2H0"], inputs.region(BOX, image=0), mass=0.8)
@@ -234,6 +234,15 @@ def test_autocast_compile_and_a_second_run_with_the_same_hooks():
     tokens = model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3).sequences
     static = model.generate(inputs, fwd_hooks=hooks, max_new_tokens=3, cache_implementation="static").sequences
     assert torch.equal(static, tokens)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_it_acts_in_a_compiled_model():
+    model = HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
+    inputs = padded(model)
+    hooks = gl.steer(["L1H1", "L2H0"], inputs.region(BOX, image=0), mass=0.8)
+    expected_logits = model.run_with_hooks(inputs, fwd_hooks=hooks)
     model.original_model.compile()
     torch.testing.assert_close(model.run_with_hooks(inputs, fwd_hooks=hooks), expected_logits, atol=1e-4, rtol=0)
 

@@ -41,6 +41,7 @@ def done(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_run_leaves_all_outcomes_and_what_was_seen_along_it(done):
     pytest.importorskip("scipy")
     from training.study_report import OUTCOMES, observations, read_runs
@@ -56,6 +57,7 @@ def test_a_run_leaves_all_outcomes_and_what_was_seen_along_it(done):
     assert seen[0]["steered"].keys() == {"1", "2", "4"}
 
 
+@pytest.mark.slow
 def test_a_and_c_share_a_tower_that_only_a_changes(done):
     towers = list((done / "states").glob("tower-*"))
     assert [folder.name for folder in towers] == ["tower-contrast-32-2-0"]
@@ -125,6 +127,7 @@ def test_phases_are_a_quarter_and_the_rest():
     assert (learn.image_penalty, practise.image_penalty) == (0.004, 0.0)
 
 
+@pytest.mark.slow
 def test_the_report_holds_what_was_measured(done, tmp_path):
     pytest.importorskip("scipy")
     from training.study_report import OUTCOMES, read_runs, results, within, write_report
@@ -151,6 +154,7 @@ def test_the_report_holds_what_was_measured(done, tmp_path):
     assert f"| a, pilot, 1000 steps | {plan.PILOT_SEED} |" in pilot
 
 
+@pytest.mark.slow
 def test_the_primary_outcomes_of_four_seeds_are_corrected(done, tmp_path):
     pytest.importorskip("scipy")
     from training.study_report import results
