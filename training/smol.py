@@ -3,7 +3,7 @@
     python -m training.smol --out DIR
 
 Hugging Face's `LlavaForConditionalGeneration` again, with SmolLM2 as decoder. A prompt has up to six pictures, each
-behind "Panel k:". A picture of 32 x 32 pixels takes six tokens: two rows of two image tokens, the end of a row, the
+after "Panel k:". A picture of 32 x 32 pixels takes six tokens: two rows of two image tokens, the end of a row, the
 end of the picture. These marks are tokens that SmolLM2 has and texts do not use, so that its weights and vocabulary
 stay untouched.
 
@@ -118,7 +118,7 @@ def architecture(language: Language = smollm2) -> Architecture:
 
 
 def opening(panels: int) -> str:
-    """The prompt up to the question: every panel's picture behind its number."""
+    """The prompt up to the question: every panel's picture after its number."""
     picture = FRAME.image(SIDE // TOKEN, SIDE // TOKEN)
     return BEFORE + "".join(f"Panel {k + 1}: {picture}\n" for k in range(panels)).removesuffix("\n")
 

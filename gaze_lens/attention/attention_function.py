@@ -26,9 +26,10 @@ from gaze_lens.attention.backend import CACHES, NAME, AttentionLayer, n_hooks
 from gaze_lens.attention.call import Call
 from gaze_lens.attention.forward_state import STATE, ForwardState
 from gaze_lens.attention.kernels import served
-from gaze_lens.attention.mass_edit import MassEdit, refuse_conflicts
+from gaze_lens.attention.mass_edit import MassEdit
 from gaze_lens.attention.positions import CONTEXT_KEY, SINKS_KEY, STATE_KEY, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.shared_keys import in_one_row
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError
@@ -95,7 +96,7 @@ def _attend(
         dropout=kwargs.pop("dropout", 0.0), upcast=layer.backend.upcast, extra=kwargs,
     )  # fmt: skip
     if any(layer.hooks):
-        refuse_conflicts([handle.user_hook for handle in layer.points[0].fwd_hooks], layer.index, positions)
+        state.check_masses([handle.user_hook for handle in layer.points[0].fwd_hooks], positions)
     edits = _edits_and_readers(layer)
     return _with_matrices(call, layer, state) if edits is None else served(call, layer, state, simple, *edits)
 
@@ -170,9 +171,11 @@ def _edits_and_readers(
         return None  # PyTorch's own hooks, or backward hooks
     if not all(isinstance(reader, RowReader) for reader in readers):
         return None
-    if not all(isinstance(edit, AttentionBias | SwitchableBias | MassEdit) for edit in edits):
+    if not all(isinstance(edit, ScoreEdit | SwitchableBias) for edit in edits):
         return None
-    currents = [edit.current for edit in edits if isinstance(edit, AttentionBias | SwitchableBias | MassEdit)]
+    currents = [edit.current for edit in edits if isinstance(edit, ScoreEdit | SwitchableBias)]
+    if not all(isinstance(edit, AttentionBias | MassEdit | None) for edit in currents):
+        return None  # an edit of the user's own
     biases = [edit for edit in currents if isinstance(edit, AttentionBias)]
     rows = [reader for reader in readers if isinstance(reader, RowReader)]
     masses = [edit for edit in currents if isinstance(edit, MassEdit)]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.call import Call, Rows
-from gaze_lens.attention.mass_edit import MassEdit, Share
+from gaze_lens.attention.mass_edit import MassEdit, Share, refuse_conflicts
 from gaze_lens.attention.positions import QueryKeyPositions
 from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import HookError
@@ -103,6 +103,7 @@ class ForwardState:
     _positions: dict[tuple[int, int, bool], QueryKeyPositions] = field(default_factory=dict)
     _masks: list[SharedMask] = field(default_factory=list)
     _triangles: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict)
+    _compatible: set[tuple[Any, ...]] = field(default_factory=set)
     _joined: "ForwardState | None" = None
     _joined_masks: list[tuple[Tensor | None, int, Tensor]] = field(default_factory=list)
 
@@ -167,6 +168,13 @@ class ForwardState:
                 f"forward: {len(before)} were attached then, {len(hooks)} are now. Call backward() inside the same "
                 "`with model.hooks(...)` block as the forward."
             )
+
+    def check_masses(self, functions: Sequence[Any], positions: QueryKeyPositions) -> None:
+        """HookError where edits of a layer would change one another's masses; the same edits are looked at once."""
+        edits = tuple(getattr(function, "current", function) for function in functions)
+        if len(edits) > 1 and edits not in self._compatible:
+            refuse_conflicts(edits, positions)
+            self._compatible.add(edits)
 
     def joined(self, n_rows: int, length: int) -> "ForwardState":
         """The same forward, with `n_rows` rows of `length` queries put side by side; see `shared_keys.py`."""

@@ -192,5 +192,6 @@ def _read_rows(
         share = state.mask_of(call).share(edit, call, rows) if heads else None
         if share is not None:
             new, acts = _weights(call.only(heads), share, scores[:, heads], call.visible(rows))
-            weights[:, heads] = torch.where(acts, new, weights[:, heads])
+            where = torch.tensor(heads, device=weights.device)
+            weights = weights.index_copy(1, where, torch.where(acts, new, weights[:, heads]).to(weights.dtype))
     reader.read(weights, queries, positions, layer.index)

@@ -177,23 +177,20 @@ def check_mass(mass: Any) -> None:
         )
 
 
-def refuse_conflicts(edits: Sequence[Any], layer: int, positions: QueryKeyPositions) -> None:
+def refuse_conflicts(edits: Sequence[Any], positions: QueryKeyPositions) -> None:
     """HookError where a mass would not be what was asked for: it is set twice on a head and row, or a bias comes after.
 
-    edits: the functions on a layer's scores, in the order in which they act.
+    edits: the functions on the scores of a layer, in the order in which they act.
     """
-    edits = [getattr(edit, "current", edit) for edit in edits]
     for index, edit in enumerate(edits):
         if not isinstance(edit, MassEdit):
             continue
-        heads = set(edit.heads_in(layer))
         for other in edits[index + 1 :]:
-            shared = isinstance(other, ScoreEdit) and sorted(heads & set(other.heads_in(layer)))
+            shared = sorted(set(edit.heads) & set(other.heads)) if isinstance(other, ScoreEdit) else []
             if shared and bool((edit.gate(positions) & other.gate(positions)).any()):
-                what = (
-                    "its mass is set twice" if isinstance(other, MassEdit) else "a bias is added after its mass is set"
-                )
+                twice = isinstance(other, MassEdit)
+                what = "its mass is set twice" if twice else "a bias is added after its mass is set"
                 raise HookError(
-                    f"Head L{layer}H{shared[0]}: {what}, so that the mass would be another one. Set it once for each "
-                    "head and row, and put the hooks that set it last."
+                    f"Head {shared[0]}: {what}, so that the mass would be another one. Set it once for each head and "
+                    "row, and put the hooks that set it last."
                 )

@@ -60,7 +60,7 @@ def letter(index: int) -> str:
 
 
 def letter_reversed(index: int) -> str:
-    """The same question behind the request to read the comic in reverse order."""
+    """The same question after the request to read the comic in reverse order."""
     return f"Read this comic in reverse order, from right to left. {letter(index)}"
 
 

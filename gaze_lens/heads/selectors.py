@@ -66,7 +66,10 @@ def localization_heads(mass: Values, mean_map: MeanMap) -> Values:
     clipped = (mean_map - mean_map.mean((-2, -1), keepdim=True)).clamp(min=0)
     labels = components(clipped > CELL)
     has_bottom_row = (labels[..., -1, :] > 0).all(-1)
-    eligible = (mass > elbow(mass.flatten())) & ~has_bottom_row
+    looking = mass[mass > 0]  # layers that never look at the image, such as those without attention, bend no curve
+    if not len(looking):
+        return torch.full_like(mass, torch.nan)
+    eligible = (mass > elbow(looking)) & ~has_bottom_row
     eligible[:EARLY] = False
     return (-_entropy(clipped, labels)).where(eligible, torch.nan)
 

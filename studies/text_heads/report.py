@@ -132,7 +132,7 @@ def _bars(axes: Any, conditions: Mapping[str, Row], draws: Mapping[str, list[flo
 
 
 def mechanism(kinds: Mapping[str, Any]) -> Plot:
-    """Contrast on the label by contrast on the sentence behind it, for every head."""
+    """Contrast on the label by contrast on the sentence after it, for every head."""
     label, sentence = (np.array(kinds[name]).ravel() for name in ("label", "sentence"))
     width = len(kinds["label"][0])
     with figure_style():

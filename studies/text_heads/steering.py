@@ -67,7 +67,7 @@ def curves(study: Study) -> dict[str, Any]:
 
 
 def places(study: Study) -> dict[str, Any]:
-    """Step: the four modes, and where the bias acts: in the prompt, behind the passages, while it writes."""
+    """Step: the four modes, and where the bias acts: in the prompt, after the passages, while it writes."""
     heads, sets = chosen(study), passages(tuned_sets())
     modes: tuple[Callable[[], gl.Mode], ...] = (gl.suppress_image, gl.suppress_all, gl.max_suppress_all)
     conditions = [Condition(mode.__name__, heads, mode()) for mode in modes]

@@ -7,6 +7,8 @@ from reference import SLIDING, full, look, padded, picture
 import gaze_lens as gl
 from gaze_lens import HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, testing
 from gaze_lens.attention.mass_edit import MassEdit, check_mass
+from gaze_lens.attention.score_edit import ScoreEdit
+from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError, InputError
 
 BOX = (0, 0, 48, 64)
@@ -308,3 +310,26 @@ def test_a_mass_that_another_edit_would_change_is_refused(model, seen):
         model.run_with_hooks(inputs, fwd_hooks=[*mass, *bias, *more])
     found = patterns(model, inputs, [(1, 1)], [*bias, *mass])[1][0, 1, -1, list(region.positions[0])]
     assert found.sum().item() == pytest.approx(0.5, abs=1e-5)
+
+
+class Halved(ScoreEdit):
+    """An edit of a user's own, which the kernel does not know."""
+
+    heads, queries, layout, rows, required = HeadSet(["L1H1"]), Positions.everything(), None, None, True
+    acts_on = "all keys"
+
+    def edited(self, scores, visible, _positions, _hook):
+        return torch.where(visible, scores * 0.5, scores)
+
+
+@torch.no_grad()
+def test_an_edit_of_a_users_own_acts_on_the_full_matrices_also_in_a_switch(model):
+    inputs = model.prepare(picture(96, 64), "What?")
+    expected_logits = model.run_with_hooks(
+        inputs, fwd_hooks=[("blocks.1.attn.hook_attn_scores", lambda scores, hook: Halved()(scores, hook))]
+    )
+    switch = SwitchableBias(Halved.heads)
+    switch.to(Halved())
+    assert not torch.equal(expected_logits, model(inputs))
+    for hooks in (Halved().hooks(), switch.hooks()):
+        assert torch.equal(model.run_with_hooks(inputs, fwd_hooks=hooks), expected_logits)

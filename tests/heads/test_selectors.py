@@ -206,3 +206,16 @@ def test_ties_and_heads_that_look_nowhere():
     assert scores.ranked("image") == [], "no head of the layer looks at the image"
     with pytest.raises(HeadError, match="No head of the model is eligible for the ranking 'image'"):
         scores.top(1, by="image")
+
+
+def test_heads_that_never_look_at_the_image_bend_no_elbow():
+    """Layers without attention, or before the picture is read, have a mass of 0."""
+    generator = torch.manual_seed(0)
+    mass, maps = torch.rand(6, 4, generator=generator), torch.rand(6, 4, 5, 5, generator=generator) ** 8
+    alone = selectors.localization_heads(mass, maps)
+    zeros = torch.zeros(6, 4), torch.zeros(6, 4, 5, 5)
+    more = selectors.localization_heads(torch.cat([mass, zeros[0]]), torch.cat([maps, zeros[1]]))
+    assert alone.isfinite().any()
+    torch.testing.assert_close(more[:6], alone, equal_nan=True)
+    assert more[6:].isnan().all()
+    assert selectors.localization_heads(torch.zeros(6, 4), maps).isnan().all()
