@@ -31,7 +31,7 @@ from training.packed_forward import use_plain_attention
 from training.readout import readout
 from training.study_plan import PILOT, RUNS, TREATMENTS, VARIANTS, Run
 from training.tower import TowerTrainer
-from training.train import Trainer, train
+from training.train import DivergedError, Trainer, train
 from training.zoo import measure_model
 
 OBSERVED_STRIPS = 10
@@ -102,8 +102,19 @@ def measure(checkpoint: Path, *, strips: int) -> dict[str, Any]:
     return figures | {"readout": readout(model.original_model, model.processor)}
 
 
+def train_run(run: Run, folder: Path, states: Path) -> None:
+    """Train a run to the end, or continue that, and write its checkpoint into `folder`."""
+    if not (folder / "checkpoint" / "model.safetensors").exists():
+        trainer = language_trainer(run, pretrained_tower(run, states))
+        train(trainer, folder, observe)
+        trainer.export(folder / "checkpoint")
+
+
 def run_one(run: Run, out: Path, states: Path, *, strips: int) -> None:
-    """Train and measure a run, or continue that; a run that has figures is left as it is."""
+    """Train and measure a run, or continue that; a run that has figures is left as it is.
+
+    Of a run that diverges, the figures say at which step, and nothing else.
+    """
     steps = VARIANTS[run.variant].steps
     folder, state_folder = out / run.name, states / f"{run.name}-{steps}"
     if (folder / "figures.json").exists():
@@ -111,13 +122,14 @@ def run_one(run: Run, out: Path, states: Path, *, strips: int) -> None:
     for each in (folder, state_folder):
         each.mkdir(parents=True, exist_ok=True)
     typer.echo(f"{run.name}: {TREATMENTS[run.treatment].what}; {VARIANTS[run.variant].what}")
-    if not (state_folder / "checkpoint" / "model.safetensors").exists():
-        trainer = language_trainer(run, pretrained_tower(run, states))
-        train(trainer, state_folder, observe)
-        trainer.export(state_folder / "checkpoint")
-    figures = measure(state_folder / "checkpoint", strips=strips)
-    shutil.copyfile(state_folder / "log.jsonl", folder / "log.jsonl")
-    subject = {"run": run.name, "steps": steps, "tower steps": plan.TOWER_STEPS}
+    subject: dict[str, Any] = {"run": run.name, "steps": steps, "tower steps": plan.TOWER_STEPS}
+    try:
+        train_run(run, state_folder, states)
+        figures = measure(state_folder / "checkpoint", strips=strips)
+    except DivergedError as error:
+        figures = {"diverged": str(error)}
+    if (state_folder / "log.jsonl").exists():  # not where the tower's training diverged
+        shutil.copyfile(state_folder / "log.jsonl", folder / "log.jsonl")
     write_whole(folder / "figures.json", json.dumps(subject | figures, indent=1).encode())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gaze_lens.errors import InputError
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, INK, Plot, figure_style, new_figure, set_title
-from training.study_plan import ANSWERS, PILOT, RUNS, TREATMENTS, VARIANTS, Run
+from training.study_plan import ANSWERS, PILOT, RUNS, SEEDS, TREATMENTS, VARIANTS, Run
 from training.study_statistics import comparison, formed_at, holm, interval
 
 Figures = Mapping[str, Any]
@@ -62,10 +62,20 @@ SECONDARY: dict[str, Callable[[Figures], float]] = {
 OUTCOMES = PRIMARY | SECONDARY
 
 
-def read_runs(out: Path, runs: Sequence[Run] = RUNS) -> dict[Run, Figures]:
-    """The figures of all runs that have some, in the plan's order."""
+def read_figures(out: Path, runs: Sequence[Run]) -> dict[Run, Figures]:
+    """The files of all runs that have one, in the plan's order."""
     paths = {run: out / run.name / "figures.json" for run in runs}
     return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
+
+
+def read_runs(out: Path, runs: Sequence[Run] = RUNS) -> dict[Run, Figures]:
+    """The figures of all runs that were measured."""
+    return {run: figures for run, figures in read_figures(out, runs).items() if "diverged" not in figures}
+
+
+def diverged_runs(out: Path, runs: Sequence[Run] = RUNS) -> dict[Run, str]:
+    """The runs that diverged, and where; they have no outcomes."""
+    return {run: each["diverged"] for run, each in read_figures(out, runs).items() if "diverged" in each}
 
 
 def observations(out: Path, run: Run) -> tuple[list[int], list[Figures]]:
@@ -158,10 +168,12 @@ def comparisons_table(found: Mapping[Run, Figures]) -> str:
             )
             for name, each in values.items()
         }
+        fewest = min(len(values["peak steering"][each]) for each in (first, second))
+        few = "" if fewest >= len(SEEDS) else ", too few seeds for evidence"
         tested = [results[name].p for name in PRIMARY if results[name].p is not None]
         corrected = dict(zip(PRIMARY, holm(tested), strict=True)) if main and tested else {}
         for name, result in results.items():
-            kind = f"Holm: {corrected[name]:.3f}" if name in corrected else "exploratory"
+            kind = f"Holm: {corrected[name]:.3f}{few}" if name in corrected else "exploratory"
             test = ["-" if result.p is None else f"{result.p:.3f}", f"{result.smallest_p:.3f}", kind]
             rows.append([f"{first} - {second}", name, number(result.difference), number(result.g), *test])
     return markdown(("pair", "outcome", "difference", "Hedges' g", "p", "smallest possible p", ""), rows)
@@ -237,6 +249,12 @@ def summary(found: Mapping[Run, Figures]) -> str:
     return f"{len(found)} of {len(RUNS)} planned runs are measured. Of the core: {done}.{budget}"
 
 
+def divergences(out: Path) -> str:
+    """The runs that have no outcomes, and are in no mean and no test."""
+    lost = [f"{run.name} ({where})" for run, where in diverged_runs(out, (*PILOT, *RUNS)).items()]
+    return f"Diverged, and in no mean and no test: {'; '.join(lost) or 'no run'}."
+
+
 def on_those_that_answer(found: Mapping[Run, Figures]) -> list[str]:
     """The comparison again, without runs that do not answer; nothing where all do."""
     seeing = {run: figures for run, figures in found.items() if answers(figures)}
@@ -251,9 +269,9 @@ def results(out: Path) -> str:
     Raises InputError where no run has figures.
     """
     found, pilot = read_runs(out), read_runs(out, PILOT)
-    if not found and not pilot:
+    if not found and not pilot and not diverged_runs(out):
         raise InputError(f"There is no measured run in {out}; run python -m training.study --out {out} first.")
-    parts = [summary(found)]
+    parts = [summary(found), divergences(out)]
     if found:
         parts += [
             "### Every run", runs_table(found), "### Means over seeds", means_table(found),

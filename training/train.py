@@ -56,6 +56,10 @@ WARM_UP = 100  # steps, in each phase
 OBSERVE_EVERY = 50  # steps
 
 
+class DivergedError(RuntimeError):
+    """A training whose loss is no longer a finite number; the message says at which step."""
+
+
 def facts_loss(classifier: nn.Module, tokens: Tensor, facts: Tensor) -> Tensor:
     """Cross-entropy of the six facts of each token, predicted from its direction; mean over facts that there are."""
     direction = F.rms_norm(tokens.float(), tokens.shape[-1:])
@@ -167,7 +171,10 @@ class Trainer:
             yield kind, *self.loss(batch.to(self.device), phase)
 
     def step(self) -> dict[str, float]:
-        """One update of the weights. The pictures of step n depend only on the seed and n."""
+        """One update of the weights. The pictures of step n depend only on the seed and n.
+
+        Raises DivergedError where a loss is not finite, before the weights are changed.
+        """
         phase = self.phase
         if phase is None:
             raise StopIteration
@@ -177,6 +184,8 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.step_index])
         record: dict[str, float] = {}
         for kind, loss, figures in self.losses(rng, phase):
+            if not loss.isfinite():
+                raise DivergedError(f"{phase.name}, step {self.step_index + 1:,}: the loss is {loss.item()}")
             loss.backward()
             record |= {f"{kind} {name}": value for name, value in figures.items()}
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self.classifier.parameters()], 1.0)
