@@ -115,6 +115,8 @@ def test_the_page_says_the_plan_that_the_code_has():
     assert f"Seeds {plan.SEEDS[0]} to {plan.SEEDS[-1]}" in page
     assert f"seed {plan.PILOT_SEED}" in page
     assert f"{plan.TOWER_STEPS:,} steps" in page
+    assert f"The number of steps with the language model is {plan.STEPS:,}, and not the rule's" in page
+    assert f"with {plan.VARIANTS['long'].steps:,} steps" in page
     assert f"Measured on {plan.STRIPS} strips" in page
     assert "1, 2, 3, 4, 5, 6 and 8 of 32" in page
     assert plan.COUNTS_UP_TO * small.heads * small.layers == 8
@@ -151,7 +153,7 @@ def test_a_run_that_diverges_is_reported_as_such_and_not_begun_again(tmp_path, m
     assert read_runs(tmp_path) == {}
     text = results(tmp_path)
     assert "Diverged, and in no mean and no test: core-d-0 (learn, step 3: the loss is nan)." in text
-    assert "0 of 28 planned runs are measured" in text
+    assert "0 of 32 planned runs are measured" in text
 
 
 def test_a_tower_that_diverges_is_told_by_its_run(tmp_path, monkeypatch):
@@ -173,7 +175,7 @@ def test_the_report_holds_what_was_measured(done, tmp_path):
     for path in written[1:]:
         Image.open(path).verify()
     text = written[0].read_text()
-    assert "2 of 28 planned runs are measured. Of the core: 1 seeds of a, 0 seeds of b, 1 seeds of c" in text
+    assert "2 of 32 planned runs are measured. Of the core: 1 seeds of a, 0 seeds of b, 1 seeds of c" in text
     figures = read_runs(done / "out")[Run("a", 0)]
     row = next(line for line in text.splitlines() if line.startswith("| a | 0 |"))
     peak = OUTCOMES["peak steering"](figures)
@@ -186,7 +188,7 @@ def test_the_report_holds_what_was_measured(done, tmp_path):
     shutil.copytree(done / "out" / "core-a-0", tmp_path / plan.PILOT[0].name)
     assert [path.name for path in write_report(tmp_path)] == ["results.md"]
     pilot = (tmp_path / "results.md").read_text()
-    assert "0 of 28 planned runs" in pilot
+    assert "0 of 32 planned runs" in pilot
     assert f"| a, pilot, 1000 steps | {plan.PILOT_SEED} |" in pilot
 
 
