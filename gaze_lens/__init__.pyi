@@ -1,6 +1,6 @@
 """The public names of gaze_lens and where they are: read by type checkers, and by `__init__.py` when one is used."""
 
-from . import comics, data, evaluation, show, testing
+from . import comics, data, evaluation, paper, show, testing
 from .attention.attention_bias import AttentionBias
 from .attention.mass_edit import MassEdit
 from .attention.positions import Positions, QueryKeyPositions
@@ -91,6 +91,7 @@ __all__ = [
     "mean_difference",
     "metrics",
     "panels",
+    "paper",
     "passages",
     "patch",
     "path_hooks",

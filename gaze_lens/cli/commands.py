@@ -1,4 +1,4 @@
-"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | serve | info`."""
+"""The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | paper | serve | info`."""
 
 import sys
 from io import TextIOWrapper
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gaze_lens
-from gaze_lens.cli import evaluating, finding, steering
+from gaze_lens.cli import evaluating, finding, reproducing, steering
 from gaze_lens.errors import GazeLensError
 
 app = typer.Typer(
@@ -77,6 +77,11 @@ COMMANDS = (  # in the order of --help
     ),
     (evaluating.merge, "Example: gaze-lens merge out"),
     (evaluating.judge, "Example: gaze-lens judge out --judge exact"),
+    (
+        reproducing.paper,
+        "Examples: gaze-lens paper --out paper --limit 6; gaze-lens paper fig3a tab5 --model Qwen/Qwen3-VL-2B-Instruct "
+        "--discovery comics --strips others --judge likelihood --out paper --device cuda --resume",
+    ),
     (
         steering.serve,
         "Example: gaze-lens serve --model Qwen/Qwen3-VL-2B-Instruct --heads heads/heads.json --device cuda",

@@ -1,0 +1,24 @@
+"""One reproduction on the embedded model that the tests of this folder share."""
+
+import pytest
+
+from gaze_lens import comics, paper
+
+ROWS = ["fig2a", "fig3a"]
+
+
+@pytest.fixture(scope="session")
+def strips():
+    """Strips to score heads on, to choose their number on, and to steer."""
+    return {
+        "discovery": comics.synthetic(4, seed=1), "choosing": comics.synthetic(1, seed=2),
+        "strips": comics.synthetic(2, seed=3),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def reproduced(tiny_model, strips, tmp_path_factory):
+    """(folder, outcomes, printed lines)."""
+    out, lines = tmp_path_factory.mktemp("paper"), []
+    found = paper.reproduce(tiny_model, ROWS, **strips, out=out, draws=1, progress=False, echo=lines.append)
+    return out, found, lines
