@@ -1,6 +1,8 @@
 """A vision tower in a frozen language model: what is trained, and that packed prompts are what the processor makes."""
 
 import copy
+import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import gaze_lens as gl
 from gaze_lens import comics
-from training import smol
+from training import smol, smol_measure
 from training.batches import IGNORE
 from training.packed_forward import packed_forward, use_packed_attention, use_plain_attention
 from training.phases import Phase
@@ -97,3 +99,62 @@ def test_a_training_that_is_continued_goes_on_as_it_would_have_and_keeps_only_it
     assert not any("language_model" in name or "lm_head" in name for name in state["model"])
     second.load(state)
     assert first.step() == second.step()
+
+
+@pytest.fixture(scope="module")
+def hooked(built):
+    model, processor = built
+    return gl.HookedVLM.wrap(copy.deepcopy(model), copy.deepcopy(processor))
+
+
+def test_scores_of_several_pictures_are_sums_of_the_pattern_over_each(hooked):
+    strip = smol_measure.draw_strips(1, seed=3)[0]
+    scores = smol_measure.score_panels(hooked, [strip])
+    assert scores.samples.shape == (1, 2, 4, 6, 6)
+    for asked in (0, 4):
+        inputs = hooked.prepare([smol_measure.panel_pictures(strip)], comics.ask(asked))
+        _, cache = hooked.run_with_cache(inputs)
+        for layer in range(2):
+            last = cache["pattern", layer][0, :, -1]
+            for tokens in inputs.image_tokens:
+                expected = last[:, tokens.positions].sum(-1)
+                assert torch.allclose(scores.samples[0, layer, :, asked, tokens.image], expected, atol=1e-6)
+
+
+def test_heads_are_steered_to_one_of_several_pictures(hooked):
+    strip = smol_measure.draw_strips(1, seed=3)[0]
+    inputs = hooked.prepare([smol_measure.panel_pictures(strip)], comics.OPEN)
+    region = inputs.region("panel 5")
+    assert region.positions == (tuple(inputs.image_tokens[4].positions),)
+    patterns = []
+    name = "blocks.1.attn.hook_pattern"
+    hooks = [*gl.steer([(1, 2)], region), (name, lambda pattern, hook: patterns.append(pattern[0, :, -1]))]
+    hooked.run_with_hooks(inputs, fwd_hooks=hooks)
+    on_panel = patterns[0][:, list(region.positions[0])].sum(-1)
+    assert on_panel[2] > 0.999
+    assert on_panel[:2].max() < 0.9
+
+
+def test_a_model_of_several_pictures_is_measured_beside_the_same_panels_as_text(hooked, monkeypatch, tmp_path):
+    monkeypatch.setattr(smol_measure, "COUNTS", (1, 2, 3))
+    monkeypatch.setattr(smol_measure, "DRAWS", 1)
+    figures = smol_measure.measure_smol(hooked, strips=2)
+    assert {"pictures, by contrast", "text, by score", "none", "3 random heads", "all"} <= figures["steering"].keys()
+    assert figures["answering"]["exact"]["n"] == 12
+    assert [overlap["k"] for overlap in figures["compared"]["contrast"]["overlaps"]] == [1, 2, 3]
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_a_model_is_loaded_with_what_was_trained(tmp_path, monkeypatch):
+    trainer = smol.SmolTrainer(seed=3, size=SMALL, phase=PHASE, language=language)
+    trainer.step()
+    torch.save(trainer.state(), tmp_path / "state.pt")
+    monkeypatch.setattr(smol_measure, "WIDE", SMALL)
+    monkeypatch.setattr(smol_measure, "SmolTrainer", partial(smol.SmolTrainer, language=language))
+    model, steps = smol_measure.load(tmp_path)
+    assert steps == 1
+    inputs = model.prepare([smol_measure.panel_pictures(smol_measure.draw_strips(1, seed=3)[0])], comics.OPEN)
+    use_plain_attention(trainer.model)
+    with torch.no_grad():
+        expected = trainer.model.eval()(**inputs.tensors).logits
+        assert torch.allclose(model.run_with_hooks(inputs), expected, atol=1e-5)
