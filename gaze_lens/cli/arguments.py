@@ -11,11 +11,13 @@ from typer import BadParameter, echo
 
 from gaze_lens import comics, data
 from gaze_lens.cli.options import JUDGES
-from gaze_lens.errors import InputError
+from gaze_lens.comics.strips import HEIGHT
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.evaluation import judges, protocols
 from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.heads.verdict import NONE_FOUND
 from gaze_lens.interventions.steering import MODES, Mode
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
@@ -25,47 +27,58 @@ from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import HEADS, NAME
 
 SEED = 1_000_000  # of synthetic strips to measure on; the embedded model was not trained on them
+SYNTHETIC = "synthetic:"
+XYWH = "xywh:"
+FINDING = 10_000  # of synthetic strips to find heads on
 SCORED = 24  # synthetic strips on which the embedded model's heads are found by default
 STEERING = {mode.__name__.replace("_", "-"): mode for mode in MODES}
 
 
 def strips_of(
     source: str, panels: int | None, detect: bool, windows: int | None, seed: int, limit: int | None,
-    *, as_published: bool = False,
+    *, height: int | None = None, as_published: bool = False,
 ) -> data.Pictures:  # fmt: skip
-    """The strips of a folder, of the COMICS corpus (windows), of single images (panels), or of the hub (hf:NAME).
+    """Strips: of a folder, of the COMICS corpus (windows), of single images (panels), of the hub (hf:NAME), or drawn.
 
-    as_published: cut panels as the paper's scripts do.
+    height: of panels in files of their own, in pixels. as_published: cut them as the paper's scripts do.
     """
-    if as_published and (panels is not None or source.startswith("hf:")):
-        raise InputError(
-            "--as-published cuts the panels in a folder to size; leave it out with --panels and with hf:NAME."
-        )
+    if (as_published or height) and (panels is not None or source.startswith(("hf:", SYNTHETIC))):
+        option = "--as-published" if as_published else "--height"
+        raise InputError(f"{option} cuts panels that are files of a folder; leave it out with {source} and --panels.")
+    cut: dict[str, Any] = {"height": height or HEIGHT, "as_published": as_published}
     if (panels is not None and windows is not None) or (detect and panels is None):
         raise InputError("Give --panels N (with or without --detect) for single images, or --windows N, not both.")
     if windows is not None:
-        return data.read_comics(source, seed=seed, panels=windows, limit=limit, as_published=as_published)
+        return data.read_comics(source, seed=seed, panels=windows, limit=limit, **cut)
     if panels is not None:
         return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
+    if source.startswith(SYNTHETIC):
+        drawn = synthetic_strips(source, panels, FINDING + seed, limit)
+        return data.Pictures({f"strip {i}": lambda strip=strip: strip for i, strip in enumerate(drawn)}, source=source)
     if source.startswith("hf:"):
         return data.read_dataset(source.removeprefix("hf:"), limit=limit)
-    return data.read_strips(source, limit=limit, as_published=as_published)
+    return data.read_strips(source, limit=limit, **cut)
 
 
 def pictures_of(
-    source: str, panels: int | None, annotations: Path | None, seed: int, limit: int | None
+    source: str, panels: int | None, annotations: Path | None, seed: int, limit: int | None, height: int | None = None
 ) -> Sequence[Picture]:
     """synthetic:N, photographs with COCO's annotations, or strips, as `strips_of` reads them."""
-    if source.startswith("synthetic:"):
-        number = source.removeprefix("synthetic:")
-        if not number.isdigit() or not int(number):
-            raise InputError(f"--strips {source} was given; write how many, as in synthetic:100.")
-        return comics.synthetic(min(int(number), limit or int(number)), seed=SEED + seed, panels=panels or 6)
+    if source.startswith(SYNTHETIC) and height is None:
+        return synthetic_strips(source, panels, SEED + seed, limit)
     if annotations is not None:
         return data.read_coco(
             annotations, source, min_area=32.0 * 32.0, unique=True, n_objects=(2, 6), seed=seed, limit=limit
         )
-    return strips_of(source, panels, False, None, seed, limit)
+    return strips_of(source, panels, False, None, seed, limit, height=height)
+
+
+def synthetic_strips(source: str, panels: int | None, seed: int, limit: int | None) -> list[Picture]:
+    """The strips of synthetic:N."""
+    number = source.removeprefix(SYNTHETIC)
+    if not number.isdigit() or not int(number):
+        raise InputError(f"--strips {source} was given; write how many, as in synthetic:100.")
+    return comics.synthetic(min(int(number), limit or int(number)), seed=seed, panels=panels or 6)
 
 
 def fit_of(text: str | None) -> Fit | None:
@@ -86,7 +99,7 @@ def heads_of(
     if heads is None and model.cfg.model_name != NAME:
         raise InputError("Which heads? Give --heads heads.json; `gaze-lens discover` finds those of a model.")
     if heads is None:
-        all_scores = score_heads(model, comics.synthetic(SCORED, seed=10_000), batch_size=8, progress=False)
+        all_scores = score_heads(model, comics.synthetic(SCORED, seed=FINDING), batch_size=8, progress=False)
         return all_scores.top(n_heads or HEADS), all_scores
     head_set = head_set_of(model, heads, n_heads, force=force)
     beside = Path(heads).parent / "scores.safetensors"
@@ -107,6 +120,8 @@ def head_set_of(model: Model, path: Path, n_heads: int | None, *, force: bool) -
         head_set = scores.top(every).as_ranking(recommended=len(scores.verdict().heads))
     else:
         head_set = HeadSet.load(path, **owner)
+        if str(verdict := head_set.provenance.get("verdict", "")).startswith(NONE_FOUND):
+            echo(f"{path} holds no gaze heads, the best are in it all the same. {verdict}", err=True)
     if n_heads is None and len(head_set) == every:
         n_heads = head_set.provenance.get("recommended")
         if not isinstance(n_heads, int) or not 1 <= n_heads < every:
@@ -239,9 +254,13 @@ def target_of(image: Path, box: str | None, panel: int | None, panels: int | Non
             raise InputError(f"--panel {panel} --panels {panels} was given; give --panels N and --panel from 1 to N.")
         return data.read_page(image, panels), f"panel {panel}"
     if box is None or panel is not None:
-        raise InputError("Give the target as --box x,y,w,h or as --panel K --panels N, and only one of the two.")
+        raise InputError("Give the target as --box x0,y0,x1,y1 or as --panel K --panels N, and only one of the two.")
     try:
-        x, y, width, height = (float(part) for part in box.split(","))
-    except ValueError as error:
-        raise InputError(f"--box {box} was given; write four numbers: x,y,width,height in pixels.") from error
-    return Picture(read_image(image), {"box": Box(x, y, x + width, y + height)}), "box"
+        edges = [float(part) for part in box.removeprefix(XYWH).split(",")]
+        region = Box.from_xywh(*edges) if box.startswith(XYWH) else Box(*edges)
+    except (ValueError, TypeError, RegionError) as error:
+        raise InputError(
+            f"--box {box} was given; write the left, upper, right and lower edge in pixels: x0,y0,x1,y1, with x0 < x1 "
+            "and y0 < y1. With the width and height it is xywh:x,y,width,height."
+        ) from error
+    return Picture(read_image(image), {"box": region}), "box"

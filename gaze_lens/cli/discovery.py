@@ -25,6 +25,7 @@ from gaze_lens.data import Pictures
 from gaze_lens.data.picture_digests import image_digest, picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
+from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.preparation import prompt_digest
 from gaze_lens.model.weights_digest import weights_digest
 from gaze_lens.model_protocol import Model
@@ -152,7 +153,8 @@ def write_results(
     heads = scores.top(max(1, min(top, len(scores.ranked(rank_by)))), by=rank_by)
     if len(heads) == scores.score.numel():
         heads = heads.as_ranking(recommended=len(verdict.heads))
-    heads.save(out / "heads.json")
+    provenance = {**heads.provenance, "verdict": str(verdict)}
+    HeadSet(heads, model=heads.model, fingerprint=heads.fingerprint, provenance=provenance).save(out / "heads.json")
     write_whole(out / LEFT_OUT, json.dumps(dict(left_out or {}), indent=1).encode())
     show.scores(scores).save(out / "scores.png")
     show.matrices(scores, heads[:8]).save(out / "matrices.png")

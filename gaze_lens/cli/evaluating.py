@@ -40,6 +40,7 @@ def evaluate(
     judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
     strips = pictures.read(run.seed)
     loaded = running.load(model, run.device, run.dtype)
+    running.warn_of_scale(loaded, strips)
     judge_object = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judge_object
     conditions = heads.conditions_for(loaded, rare, run.seed)
     settings: dict[str, Any] = {"resume": run.resume, "seed": run.seed, "batch_size": rare.batch_size}

@@ -6,6 +6,9 @@ from typing import Annotated
 import typer
 
 from gaze_lens.cli import options, running
+from gaze_lens.errors import InputError
+
+TOP = 100
 
 
 def demo(
@@ -19,15 +22,16 @@ def demo(
 
 def discover(
     model: options.Model,
-    strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; or hf:NAME, a data set on the hub.")],
+    strips: Annotated[str, typer.Option(help="COMIC/p1.png, p2.png, ...; hf:NAME, of the hub; or synthetic:N.")],
     out: options.Out,
     panels: options.Panels = None,
     detect: Annotated[bool, typer.Option("--detect", help="With --panels: find the panels by their gutters.")] = False,
     windows: Annotated[int | None, typer.Option(help="Panels per strip, drawn from COMIC/PAGE_PANEL.jpg.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the windows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the windows, and of synthetic strips.")] = 0,
     limit: options.Limit = None,
+    height: options.Height = None,
     fit: options.Fit = None,
-    top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = 100,
+    top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = TOP,
     rank_by: Annotated[options.Ranking, typer.Option(help="What the heads in heads.json are the best by.")] = "score",
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Cut panels to the sizes of the paper's scripts.")
@@ -43,11 +47,17 @@ def discover(
     from gaze_lens.runs.processes import part_of
 
     part = part_of(shard)
-    source = arguments.strips_of(strips, panels, detect, windows, seed, limit, as_published=as_published)
+    if part is not None and (top, rank_by) != (TOP, "score"):
+        raise InputError(
+            "--top and --rank-by choose heads from the scores of all strips: leave them out with --shard, and give "
+            "them to `gaze-lens merge`."
+        )
+    source = arguments.strips_of(strips, panels, detect, windows, seed, limit, height=height, as_published=as_published)
     pictures = source.fitted(arguments.fit_of(fit))
     if running.is_first() and part is None:
         typer.echo(str(pictures.check()))
     loaded = running.load(model, device, dtype)
+    running.warn_of_scale(loaded, pictures)
     with running.resumable(out, "strips"):
         if part is not None:
             left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)

@@ -28,6 +28,7 @@ class PictureOptions:
     panels: options.Panels = None
     annotations: options.Annotations = None
     limit: options.Limit = None
+    height: options.Height = None
     fit: options.Fit = None
 
     def read(self, seed: int) -> "Sequence[Picture]":
@@ -35,7 +36,7 @@ class PictureOptions:
         from gaze_lens.cli import arguments
         from gaze_lens.inputs.fitting import fitted
 
-        pictures = arguments.pictures_of(self.strips, self.panels, self.annotations, seed, self.limit)
+        pictures = arguments.pictures_of(self.strips, self.panels, self.annotations, seed, self.limit, self.height)
         return fitted(pictures, arguments.fit_of(self.fit))
 
 

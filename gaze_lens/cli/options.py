@@ -58,6 +58,7 @@ Fit = Annotated[
     str | None,
     pictures(help="Stretch pictures first: 'whole', so that the model's processor cuts nothing off, or e.g. 336x336."),
 ]
+Height = Annotated[int | None, pictures(min=1, help="Height of panels from files of their own, in pixels (256).")]
 Limit = Annotated[int | None, pictures(help="Use only the first so many pictures.")]
 
 Protocol = Annotated[

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from gaze_lens.heads.head_scores import HeadScores
     from gaze_lens.model_protocol import Model
+    from gaze_lens.regions.picture import Picture
 
 
 def load(model: str, device: str | None, dtype: str) -> "Model":
@@ -27,6 +28,24 @@ def is_first() -> bool:
     from gaze_lens.runs.processes import launched
 
     return launched()[0] == 0
+
+
+def warn_of_scale(model: "Model", pictures: "Picture | Sequence[Picture]") -> None:
+    """Say so where the embedded model gets pictures of another scale than it was trained on; it sees nothing there."""
+    from gaze_lens.data import Pictures
+    from gaze_lens.regions.picture import Picture
+    from gaze_lens.tiny import NAME, TALLEST
+
+    if model.cfg.model_name != NAME or not is_first():
+        return
+    readable = pictures.check() if isinstance(pictures, Pictures) else pictures
+    picture = readable if isinstance(readable, Picture) else readable[0]
+    if picture.image.height > TALLEST:
+        typer.echo(
+            f"The embedded model knows drawn panels of 32 pixels in height, and this picture has "
+            f"{picture.image.height} pixels: what it says and where it looks mean nothing there. Try --height 32 for panels in files, or "
+            "--strips synthetic:20.", err=True,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -13,7 +13,7 @@ def steer(
     image: Annotated[Path, typer.Option(help="The picture.")],
     heads: Annotated[Path, typer.Option(help="heads.json, from discover.")],
     prompt: Annotated[str, typer.Option(help="The question.")] = "What is going on in this picture?",
-    box: Annotated[str | None, typer.Option(help="The target: x,y,w,h in pixels.")] = None,
+    box: Annotated[str | None, typer.Option(help="The target: x0,y0,x1,y1 in pixels; or xywh:x,y,w,h.")] = None,
     panel: Annotated[int | None, typer.Option(help="The target: a panel, counted from one ('panel 3').")] = None,
     panels: Annotated[int | None, typer.Option(help="How many panels of equal width the picture has.")] = None,
     fit: options.Fit = None,
@@ -31,6 +31,7 @@ def steer(
 
     picture, target = arguments.target_of(image, box, panel, panels)
     loaded = running.load(model, device, dtype)
+    running.warn_of_scale(loaded, picture)
     head_set = arguments.head_set_of(loaded, heads, n_heads, force=force)
     inputs = loaded.prepare(picture, prompt, fit=arguments.fit_of(fit))
     hooks = steering(head_set, inputs.region(target), mode=boost_and_suppress(strength))

@@ -15,12 +15,13 @@ from gaze_lens.regions.shapes import Box, Shape
 Panel = str | Path | bytes | Image.Image | np.ndarray
 
 GAP = 2  # pixels: the white gap between synthetic panels
+HEIGHT = 256  # pixels: of the panels of the paper's strips
 
 
 def strip(
     panels: Sequence[Panel],
     *,
-    height: int = 256,
+    height: int = HEIGHT,
     multiple: int = 32,
     gap: int = 6,
     captions: Sequence[str] | None = None,

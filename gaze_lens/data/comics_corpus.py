@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from gaze_lens.comics.strips import strip
+from gaze_lens.comics.strips import HEIGHT, strip
 from gaze_lens.data.folders import existing, fault, image_files, subfolders, unnameable
 from gaze_lens.data.pictures import Pictures, check_limit, collected
 from gaze_lens.errors import InputError
@@ -32,6 +32,7 @@ def read_comics(
     per_comic: int = 1,
     edge_pages: int = 5,
     limit: int | None = None,
+    height: int = HEIGHT,
     as_published: bool = False,
 ) -> Pictures:
     """Random strips of consecutive panels of one page, named "<comic>/<page>_<first panel>".
@@ -39,7 +40,7 @@ def read_comics(
     panels: the number in each strip. per_comic: the largest number of strips from a comic, each from another page.
     edge_pages: this number of first and last pages (covers, advertisements) is left out of comics with more than twice
     as many pages. limit: the largest number of strips; comics are visited in random order until it is reached.
-    as_published: cut panels to the sizes of the paper's authors' scripts, as for `gl.comics.strip`.
+    height, as_published: as for `gl.comics.strip`: the height of every panel in pixels, and how widths are rounded.
     The same arguments always give the same strips, and a smaller limit gives the first of them. The strips of a comic
     do not depend on the other comics. Comics without such a page, and strips with a panel that is not an image, are
     left out. Gandikota and Bau 2026: six panels, five edge pages. Raises InputError where no strip is left.
@@ -55,7 +56,8 @@ def read_comics(
     order = np.random.default_rng(seed).permutation(len(comics))
     windows = (_readable(comics[index], seed, panels, edge_pages, left_out) for index in order)
     strips = (window for of_comic in windows for window in islice(of_comic, per_comic))
-    readers = {name: partial(strip, files, as_published=as_published) for name, files in islice(strips, limit)}
+    cut = partial(strip, height=height, as_published=as_published)
+    readers = {name: partial(cut, files) for name, files in islice(strips, limit)}
     expected = f"{LAYOUT}, with {panels} panels or more on a page"
     return collected(readers, left_out, source=str(folder), expected=expected)
 

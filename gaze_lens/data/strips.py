@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from gaze_lens.comics.strips import strip
+from gaze_lens.comics.strips import HEIGHT, strip
 from gaze_lens.data.folders import existing, fault, image_files, is_inside, subfolders, unnameable
 from gaze_lens.data.pictures import Pictures, Reader, check_limit, collected
 from gaze_lens.regions.picture import Picture
@@ -23,6 +24,7 @@ def read_strips(
     *,
     captions: Mapping[str, Sequence[str]] | None = None,
     limit: int | None = None,
+    height: int = HEIGHT,
     as_published: bool = False,
 ) -> Pictures:
     """The strips of a folder, by name of comic, with regions "panel 1", "panel 2", ...
@@ -31,7 +33,7 @@ def read_strips(
     order of their names. limit: the largest number of strips.
     captions: name of comic -> the captions of its panels. For other comics, captions are read from files beside the
         images, p1.txt, p2.txt, ... in UTF-8; a panel without such a file has no caption.
-    as_published: cut panels to the sizes of the paper's authors' scripts, as for `gl.comics.strip`.
+    height, as_published: as for `gl.comics.strip`: the height of every panel in pixels, and how widths are rounded.
     Comics are left out if they have fewer than two panels, missing numbers, files that are not images, captions that
     are not text or are links out of the folder, or a name that is not UTF-8. Raises InputError where no strip is left.
     """
@@ -47,7 +49,9 @@ def read_strips(
         if reason:
             left_out[reason].append(printable(comic.name))
         else:
-            readers[comic.name] = partial(_read, files, (captions or {}).get(comic.name), as_published)
+            readers[comic.name] = partial(
+                _read, files, (captions or {}).get(comic.name), height=height, as_published=as_published
+            )
     expected = f"{LAYOUT} (for panels in one image see read_pages, or --panels)"
     return collected(readers, left_out, source=str(root), expected=expected)
 
@@ -66,9 +70,9 @@ def _misnumbered(numbers: list[int]) -> str | None:
     return None if numbers == list(range(1, len(numbers) + 1)) else "panels are not numbered 1, 2, 3, ..."
 
 
-def _read(files: Sequence[Path], captions: Sequence[str] | None, as_published: bool) -> Picture:
+def _read(files: Sequence[Path], captions: Sequence[str] | None, **cutting: Any) -> Picture:
     captions = [_caption_beside(path) for path in files] if captions is None else captions
-    return strip(files, captions=captions, as_published=as_published)
+    return strip(files, captions=captions, **cutting)
 
 
 def _caption_beside(panel: Path) -> str:

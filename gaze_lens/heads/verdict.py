@@ -31,6 +31,7 @@ from gaze_lens.runs.files import to_json, write_whole
 ORDERS = 5040  # labellings that are tried: all of them for up to seven regions, else so many random ones
 HALVES = 20  # random ways to split the strips in two
 TENTH = 0.1
+NONE_FOUND = "None found"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class Verdict:
             )
         rate = f"{100 * self.level:g} % false discoveries, contrast {self.least:g} or more"
         if not self.found:
-            text = f"None found: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
+            text = f"{NONE_FOUND}: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
             few = f" Fewer than {self.fewest} could not be found." if self.fewest > 1 else ""
             return f"{text}. The largest contrast is {self.largest:.2g}.{few}"
         verb = "head tracks" if len(self.heads) == 1 else "heads track"

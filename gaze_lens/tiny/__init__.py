@@ -11,6 +11,7 @@ from gaze_lens.model.hooked_vlm import HookedVLM
 FOLDER = Path(__file__).parent / "checkpoint"
 NAME = "gaze_lens/tiny"  # recorded in saved heads and scores
 HEADS = 2  # how many of the best heads the demo steers
+TALLEST = 96  # pixels: of the pictures that it was trained on, whose panels and cells are 32 pixels high
 
 
 def load_tiny(*, device: str = "cpu", dtype: str = "float32") -> HookedVLM:

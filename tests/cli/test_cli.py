@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gaze_lens import HeadSet, comics, data
 from gaze_lens.cli import commands, discovery, running
-from gaze_lens.cli.arguments import whole_numbers
+from gaze_lens.cli.arguments import FINDING, whole_numbers
 from gaze_lens.errors import GazeLensError, HeadError, ImageError, InputError, ModelError, RegionError
 from gaze_lens.heads.head_scores import HeadScores
 
@@ -76,8 +76,39 @@ def test_discover_ranks_by_what_is_asked(run, folder, tmp_path):
     discover(run, folder, "--top", 5, "--rank-by", "image")
     scores = HeadScores.load(folder / "out" / "scores.safetensors")
     assert HeadSet.load(folder / "out" / "heads.json") == scores.top(5, by="image")
-    with pytest.raises(InputError, match="--as-published cuts the panels in a folder"):
-        discover(run, folder, "--as-published")
+    for option in (("--as-published",), ("--height", 32)):
+        with pytest.raises(InputError, match=f"{option[0]} cuts panels that are files"):
+            discover(run, folder, *option)
+
+
+def test_discover_on_synthetic_strips_finds_the_embedded_models_heads(run, tmp_path, tiny_model):
+    from gaze_lens import score_heads
+
+    result = run("discover", "--model", "tiny", "--strips", "synthetic:4", "--out", tmp_path, "--top", 4)
+    scores = HeadScores.load(tmp_path / "scores.safetensors")
+    expected = score_heads(tiny_model, comics.synthetic(4, seed=FINDING), progress=False)
+    assert (scores.samples - expected.samples).abs().max() < 1e-6
+    assert "knows drawn panels" not in result.output
+    heads = HeadSet.load(tmp_path / "heads.json")
+    assert heads == scores.top(4)
+    assert heads.provenance["verdict"] == str(scores.verdict())
+
+
+def test_panels_of_another_scale_are_told_of_and_height_mends_it(run, tmp_path, strip_file):
+    for index, strip in enumerate(comics.synthetic(3, seed=50)):
+        (tmp_path / "comics" / f"c{index}").mkdir(parents=True)
+        for k in range(6):
+            strip.image.crop((32 * k, 0, 32 * k + 32, 32)).save(tmp_path / "comics" / f"c{index}" / f"p{k + 1}.png")
+    command = ("discover", "--model", "tiny", "--strips", tmp_path / "comics", "--top", 2, "--out")
+    other = run(*command, tmp_path / "other")
+    assert "this picture has 256 pixels" in other.output
+    assert "None found" in other.output
+    right = run(*command, tmp_path / "right", "--height", 32)
+    assert "this picture has" not in right.output
+    assert "track the region" in right.output
+    steered = steer(run, strip_file, tmp_path / "other" / "heads.json", "--panel", 1, "--panels", 6)
+    assert "holds no gaze heads" in steered.output
+    assert "None found" in steered.output
 
 
 def test_discover_takes_other_layouts_of_strips(run, tmp_path):
@@ -171,18 +202,21 @@ def test_steer_prints_both_answers(run, strip_file, heads_file, tiny_model):
     hooks = steering(["L3H1", "L4H0"], inputs.region("panel 4"))
     assert str(tiny_model.generate(inputs, max_new_tokens=12)) in result.output
     assert str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=12)) in result.output
-    boxed = steer(run, strip_file, heads_file, "--box", "96,0,32,32", "--max-new-tokens", 12)
+    boxed = steer(run, strip_file, heads_file, "--box", "96,0,128,32", "--max-new-tokens", 12)
     assert boxed.output.splitlines()[-1] == result.output.splitlines()[-1]
+    sized = steer(run, strip_file, heads_file, "--box", "xywh:96,0,32,32", "--max-new-tokens", 12)
+    assert sized.output == boxed.output
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ((), InputError, "--box x,y,w,h or as --panel K --panels N"),
+        ((), InputError, "--box x0,y0,x1,y1 or as --panel K --panels N"),
         (("--panel", 7, "--panels", 6), InputError, "--panel from 1 to N"),
         (("--panel", 2), InputError, "give --panels N"),
-        (("--box", "1,2,3"), InputError, "four numbers: x,y,width,height"),
-        (("--box", "5000,0,10,10"), RegionError, "."),
+        (("--box", "1,2,3"), InputError, "x0,y0,x1,y1, with x0 < x1"),
+        (("--box", "96,0,32,32"), InputError, "x0,y0,x1,y1, with x0 < x1"),
+        (("--box", "5000,0,5010,10"), RegionError, "."),
     ],
 )
 def test_steer_refuses_targets_that_are_none(run, strip_file, heads_file, options, error, message):

@@ -19,8 +19,8 @@ def test_discover_in_shards(run, tmp_path):
     for index, strip in enumerate(comics.synthetic(3, seed=50, panels=3)):
         strip.image.save(tmp_path / "strips" / f"s{index}.png")
     (tmp_path / "strips" / "s1b.png").write_bytes(b"no image")
-    options = ("discover", "--model", "tiny", "--strips", tmp_path / "strips", "--panels", 3, "--top", 4, "--out")
-    assert "Left out: an image cannot be read (1): s1b" in run(*options, tmp_path / "one").output
+    options = ("discover", "--model", "tiny", "--strips", tmp_path / "strips", "--panels", 3, "--out")
+    assert "Left out: an image cannot be read (1): s1b" in run(*options, tmp_path / "one", "--top", 4).output
     assert json.loads((tmp_path / "one" / "left_out.json").read_text()) == {"s1b": "an image cannot be read"}
     result = run(*options, tmp_path / "jobs", "--shard", "2/2")
     assert "Left out: an image cannot be read (1): s1b\n" in result.output
@@ -36,7 +36,9 @@ def test_discover_in_shards(run, tmp_path):
     run("merge", tmp_path / "jobs", "--top", 4, "--rank-by", "image")
     scores = HeadScores.load(tmp_path / "jobs" / "scores.safetensors")
     assert HeadSet.load(tmp_path / "jobs" / "heads.json") == scores.top(4, by="image") != scores.top(4)
-    run(*options, tmp_path / "single", "--shard", "1/1")
+    run(*options, tmp_path / "single", "--shard", "1/1", "--top", 4)
+    with pytest.raises(InputError, match="give them to `gaze-lens merge`"):
+        run(*options, tmp_path / "none", "--shard", "1/2", "--top", 4)
     same(tmp_path / "one", tmp_path / "single", "heads.json")
     for wrong in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(InputError, match="write i/n with i from 1 to n"):
