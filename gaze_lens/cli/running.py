@@ -42,9 +42,9 @@ def warn_of_scale(model: "Model", pictures: "Picture | Sequence[Picture]") -> No
     picture = readable if isinstance(readable, Picture) else readable[0]
     if picture.image.height > TALLEST:
         typer.echo(
-            f"The embedded model knows drawn panels of 32 pixels in height, and this picture has "
-            f"{picture.image.height} pixels: what it says and where it looks mean nothing there. Try --height 32 for panels in files, or "
-            "--strips synthetic:20.", err=True,
+            "The embedded model knows drawn panels of 32 pixels in height, and this picture has "
+            f"{picture.image.height} pixels: what it says and where it looks mean nothing there. Try --height 32 for "
+            "panels in files, or --strips synthetic:20.", err=True,
         )  # fmt: skip
 
 
