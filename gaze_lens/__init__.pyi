@@ -34,6 +34,7 @@ from .patching import (
     sweep_bands,
     zero_ablate,
 )
+from .regions.heat_map import HeatMap
 from .regions.image_tokens import ImageTokens
 from .regions.layout import Region
 from .regions.picture import Picture, panels
@@ -54,6 +55,7 @@ __all__ = [
     "Head",
     "HeadScores",
     "HeadSet",
+    "HeatMap",
     "HookedVLM",
     "ImageTokens",
     "Mask",

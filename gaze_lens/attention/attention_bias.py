@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
-from gaze_lens.attention.score_edit import ScoreEdit, check_counts
+from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_weights, column
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
@@ -37,7 +37,7 @@ class AttentionBias(ScoreEdit):
     heads: the heads; one object serves all their layers (`.hooks()` gives the list to attach).
     queries, keys: `Positions`; `keys` may be several groups, with one value each, which add up. Groups of
         cross-attention keys act in cross-attention layers alone, the others in all other layers alone; queries are
-        positions in both.
+        positions in both. Keys with weights (`Positions.weights`) get the value times their weight.
     value: added to the scaled scores, in logits; `-math.inf` knocks the connection out, `math.inf` leaves only it.
     layout: where given, running other inputs under the bias is a RegionError.
     rows: for each batch row, whether the bias acts there; in all of them unless given.
@@ -46,6 +46,7 @@ class AttentionBias(ScoreEdit):
         equal in bfloat16. False adds plainly, on the materialised scores in the model's precision, as the paper's own
         runs did.
     required: an error at the end of the run if it never acted.
+    head_weights: for each head, in their order, a factor above 0, at most 1; None for 1.
 
     What the model masks (future, padding, outside the window) stays masked. A bias never changes: where it acted is
     recorded in the run (`generation.acted`).
@@ -59,8 +60,10 @@ class AttentionBias(ScoreEdit):
     rows: tuple[bool, ...] | None = None
     relative: bool = True
     required: bool = True
+    head_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_head_weights("AttentionBias", self.heads, self.head_weights)
         for name in ("keys", "value"):
             argument = getattr(self, name)
             several = isinstance(argument, Sequence) and not isinstance(argument, str)
@@ -90,10 +93,12 @@ class AttentionBias(ScoreEdit):
         """The keys that it is for, in words."""
         return "; ".join(map(str, self.key_groups))
 
-    def edited(self, scores: Tensor, visible: Tensor, positions: QueryKeyPositions, _hook: Any) -> Tensor | None:
+    def edited(self, scores: Tensor, visible: Tensor, positions: QueryKeyPositions, hook: Any) -> Tensor | None:
         """The scores of this bias' heads in one layer, with it added; None where it has nothing to act on."""
-        added = self.bias_matrix(positions, visible, scores.dtype)
-        return None if added is None else scores + added
+        added, weights = self.bias_matrix(positions, visible, scores.dtype), self.weights_in(hook.layer())
+        if added is None:
+            return None
+        return scores + (added if weights is None else added * column(weights, added))
 
     def bias_matrix(
         self, positions: QueryKeyPositions, visible: Bool[Tensor, " batch #head query key"], dtype: torch.dtype
@@ -127,7 +132,7 @@ class AttentionBias(ScoreEdit):
         values = torch.zeros(1, positions.n_keys)
         for keys, value in zip(self.key_groups, self.values, strict=True):
             if keys.cross_attention == positions.cross_attention:
-                values = values + torch.where(keys.mask(positions.keys), value, 0.0)
+                values = values + torch.where(keys.mask(positions.keys), value * keys.values(positions.keys), 0.0)
         if values.isnan().any():
             raise InputError("AttentionBias adds math.inf and -math.inf to one key; keep the groups of keys apart.")
         n_rows = max(len(gate), len(values))
@@ -146,13 +151,15 @@ def check_biases(owner: Any, values: Sequence[Any]) -> None:
 
 @lru_cache(maxsize=4096)
 def head_gate(
-    heads: tuple[int, ...], n_heads: int, dtype: torch.dtype, device: torch.device
+    heads: tuple[int, ...], weights: tuple[float, ...] | None, n_heads: int, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "head 1 1"]:
-    """1 for the heads named, 0 for the others. It is made once, and not as an inference tensor, which no later
-    backward pass could use."""
+    """1, or a weight, for the heads named, 0 for the others. It is made once, and not as an inference tensor, which no
+    later backward pass could use."""
+    selected = dict(zip(heads, weights or (1.0,) * len(heads), strict=True))
     with torch.inference_mode(False):
-        selected = [head in heads for head in range(n_heads)]
-        return torch.tensor(selected, dtype=dtype, device=device)[:, None, None]
+        return torch.tensor([selected.get(head, 0.0) for head in range(n_heads)], dtype=dtype, device=device)[
+            :, None, None
+        ]
 
 
 def _finite(dtype: torch.dtype) -> tuple[float, float]:

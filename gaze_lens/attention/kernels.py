@@ -65,7 +65,7 @@ def _with_mass(
         part = some.block(rows, slice(n_keys))
         scores = part.scores(part.query, part.key) + _mask_rows(call, layer, state, acting, heads, rows)[..., :n_keys]
         weights, acts = _weights(
-            part, share.up_to(n_keys), scores, state.mask_of(call).of_rows(call)[0][:, :, rows, :n_keys]
+            part, share.up_to(n_keys), scores, state.mask_of(call).of_rows(call)[0][:, :, rows, :n_keys], layer
         )
         new = part.mix(call.dropped(weights)).to(mixed.dtype)
         changed[:, rows, heads] = torch.where(acts.transpose(1, 2), new, mixed[:, rows, heads])
@@ -81,10 +81,11 @@ def _mask_rows(
     return _biased_mask(call, layer, state, acting)[:, heads, rows]
 
 
-def _weights(part: Call, share: Share, scores: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+def _weights(part: Call, share: Share, scores: Tensor, visible: Tensor, layer: AttentionLayer) -> tuple[Tensor, Tensor]:
     """The weights with a mass set, and the rows in which it is. Half precision is too coarse for what is added."""
     wide = scores if scores.dtype == torch.float64 else scores.float()
-    edited, acts = share.set(wide.masked_fill(~visible, torch.finfo(wide.dtype).min), part.sinks)
+    masked = wide.masked_fill(~visible, torch.finfo(wide.dtype).min)
+    edited, acts = share.set(masked, part.sinks, share.edit.weights_in(layer.index))
     return part.softmax(edited), acts
 
 
@@ -125,7 +126,9 @@ def _kernel_by_heads(call: Call, layer: AttentionLayer, state: ForwardState, act
     parts = {}
     for biases, heads in heads_under.items():
         some = call.only(heads) if len(heads_under) > 1 else call
-        if biases:
+        if any(bias.weights_in(layer.index) for bias in biases):
+            part = _kernel_by_rows(some, layer, _biased_mask(call, layer, state, list(biases))[:, heads])
+        elif biases:
             part = _kernel_by_rows(some, layer, state.mask_of(call).with_biases(biases, call))
         else:
             part = _default_kernel(some, layer, call.mask)
@@ -166,7 +169,8 @@ def _biased_mask(
     for bias in acting:
         matrix = shared.bias_matrix(bias, call)
         if matrix is not None:  # which it never is in one that acts
-            gate = head_gate(bias.heads_in(layer.index), n_heads, mask.dtype, mask.device)
+            heads = bias.heads_in(layer.index)
+            gate = head_gate(heads, bias.weights_in(layer.index), n_heads, mask.dtype, mask.device)
             mask = torch.addcmul(mask, gate, matrix[:, :, rows])
     return mask
 
@@ -191,7 +195,7 @@ def _read_rows(
         heads = list(edit.heads_in(layer.index))
         share = state.mask_of(call).share(edit, call, rows) if heads else None
         if share is not None:
-            new, acts = _weights(call.only(heads), share, scores[:, heads], call.visible(rows))
+            new, acts = _weights(call.only(heads), share, scores[:, heads], call.visible(rows), layer)
             where = torch.tensor(heads, device=weights.device)
             weights = weights.index_copy(1, where, torch.where(acts, new, weights[:, heads]).to(weights.dtype))
     reader.read(weights, queries, positions, layer.index)

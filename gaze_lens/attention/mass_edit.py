@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.attention.positions import SINKS_KEY, Positions, QueryKeyPositions
-from gaze_lens.attention.score_edit import ScoreEdit, check_counts
+from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_weights, column
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
@@ -40,7 +40,11 @@ class MassEdit(ScoreEdit):
         others keep theirs. Else it is a share of all attention, that of an attention sink included.
     floor: act only on rows whose share is smaller.
     layout, rows, required: as for `AttentionBias`.
+    head_weights: for each head, in their order, a weight w above 0, at most 1: the pattern is w times that with the
+        mass set, plus 1 - w times its own. So its share is p + w (mass - p). None for 1.
 
+    Where the region's keys have weights (`Positions.weights`), the mass is spread among them in proportion to their
+    weight times the row's own attention.
     A row that sees no key of the region, or nothing else, stays as it is, bit for bit. What the model masks (future,
     padding, outside the window) stays masked. On a bridge that publishes none, attention sinks are not known.
     """
@@ -54,9 +58,13 @@ class MassEdit(ScoreEdit):
     layout: Layout | None = None
     rows: tuple[bool, ...] | None = None
     required: bool = True
+    head_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_mass(self.mass)
+        check_head_weights("MassEdit", self.heads, self.head_weights)
+        if min((weight for row in self.region.weights or () for weight in row), default=1.0) <= 0:
+            raise InputError("MassEdit got keys of weight 0 or less; leave them out of its region.")
         groups = [self.queries, self.region, *([] if self.pool is None else [self.pool])]
         check_counts("MassEdit", *groups, rows=self.rows)
         if self.pool is not None and self.pool.cross_attention != self.region.cross_attention:
@@ -76,7 +84,8 @@ class MassEdit(ScoreEdit):
         share = self.share(positions, visible, has_sink=sinks is not None)
         if share is None:
             return None
-        edited, acts = share.set(scores.float() if scores.dtype != torch.float64 else scores, sinks)
+        wide = scores.float() if scores.dtype != torch.float64 else scores
+        edited, acts = share.set(wide, sinks, self.weights_in(hook.layer()))
         if sinks is None:
             edited = edited - edited.masked_fill(~visible, -math.inf).amax(-1, keepdim=True).clamp(min=-1e30)
         return torch.where(acts & visible, edited.to(scores.dtype), scores)
@@ -97,7 +106,11 @@ class MassEdit(ScoreEdit):
         inside = self._members(self.region, positions, visible)
         outside = ~inside if self.pool is None else self._members(self.pool, positions, visible) & ~inside
         meant = self._by_row(gate, positions, visible)[:, None, :, None]
-        share = Share(visible & inside, visible & outside, meant, self, has_sink)
+        spread = None
+        if self.region.weights is not None:
+            values = self._by_row(self.region.values(positions.keys), positions, visible)[:, None, None, :]
+            spread = values.where(values > 0, 1.0).log()
+        share = Share(visible & inside, visible & outside, meant, self, has_sink, spread)
         return share if bool(share.acts.any()) else None
 
     def _members(self, keys: Positions, positions: QueryKeyPositions, visible: Sees) -> Bool[Tensor, "row 1 1 key"]:
@@ -116,14 +129,15 @@ class Share:
 
     inside, outside: the keys that each query sees, in the region and beside it (in the pool, where there is one).
     gate: the queries that are meant. has_sink: an attention sink is something else that they see.
+    spread: the logarithm of each key's weight in the region, where these are not alike.
     """
 
     inside: Sees
     outside: Sees
     gate: Bool[Tensor, "row 1 query 1"]
     edit: MassEdit
-
     has_sink: bool
+    spread: Float[Tensor, "#batch 1 1 key"] | None = None
 
     @cached_property
     def acts(self) -> Bool[Tensor, " batch #head query 1"]:
@@ -143,29 +157,50 @@ class Share:
         """The same without the keys after the first so many."""
         if n_keys == self.inside.shape[-1]:
             return self
-        return replace(self, inside=self.inside[..., :n_keys], outside=self.outside[..., :n_keys])
+        spread = None if self.spread is None else self.spread[..., :n_keys]
+        return replace(self, inside=self.inside[..., :n_keys], outside=self.outside[..., :n_keys], spread=spread)
 
     def set(
-        self, scores: Scores, sinks: Float[Tensor, " head"] | None
+        self, scores: Scores, sinks: Float[Tensor, " head"] | None, weights: tuple[float, ...] | None
     ) -> tuple[Scores, Bool[Tensor, " batch #head query 1"]]:
-        """Scores with the mass set, and the rows in which it is; what the model masks must hold the lowest value."""
-        acts = self.acts
-        of_region = scores.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
+        """Scores with the mass set, and the rows in which it is; what the model masks must hold the lowest value.
+
+        weights: of the heads, or None.
+        """
+        acts, mass = self.acts, self.edit.mass
+        of_region = own = scores.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
+        of_others = self._of_others(scores, sinks)
+        logit = math.log(mass) - math.log1p(-mass)
+        if self.edit.floor:
+            acts = acts & (own - of_others < logit)
+        meant = scores
+        if self.spread is not None:
+            meant = scores + self.spread
+            of_region = meant.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
+        if self.edit.pool is None and weights is None:
+            return torch.where(acts & self.inside, meant + (logit - (of_region - of_others)), scores), acts
+        together = torch.logaddexp(own, of_others)
+        raised = (meant - scores) + (math.log(mass) + together - of_region)
+        lowered = math.log1p(-mass) + together - of_others
+        if weights is not None:
+            raised, lowered = (_mixed(column(weights, scores), change) for change in (raised, lowered))
+        if self.edit.pool is None:  # a sink among the others cannot be lowered
+            return torch.where(acts & self.inside, scores + (raised - lowered), scores), acts
+        edited = torch.where(self.inside, scores + raised, torch.where(self.outside, scores + lowered, scores))
+        return torch.where(acts, edited, scores), acts
+
+    def _of_others(self, scores: Scores, sinks: Float[Tensor, " head"] | None) -> Float[Tensor, "batch head query 1"]:
+        """The log-sum-exp of the others' scores, with the sink's where it is one of them."""
         of_others = scores.masked_fill(self.hidden[1], -math.inf)
         if sinks is not None and self.edit.pool is None:
             sink = sinks.to(scores)[None, :, None, None].expand(*scores.shape[:3], 1)
             of_others = torch.cat([of_others, sink], dim=-1)
-        of_others = of_others.logsumexp(-1, keepdim=True)
-        logit = math.log(self.edit.mass) - math.log1p(-self.edit.mass)
-        if self.edit.floor:
-            acts = acts & (of_region - of_others < logit)
-        if self.edit.pool is None:
-            return torch.where(acts & self.inside, scores + (logit - (of_region - of_others)), scores), acts
-        together = torch.logaddexp(of_region, of_others)
-        raised = scores + (math.log(self.edit.mass) + together - of_region)
-        lowered = scores + (math.log1p(-self.edit.mass) + together - of_others)
-        edited = torch.where(self.inside, raised, torch.where(self.outside, lowered, scores))
-        return torch.where(acts, edited, scores), acts
+        return of_others.logsumexp(-1, keepdim=True)
+
+
+def _mixed(weights: Float[Tensor, "head 1 1"], change: Tensor) -> Tensor:
+    """What is added to scores where a pattern is mixed with one to whose scores `change` was added, by weight."""
+    return torch.logaddexp(torch.log1p(-weights), weights.log() + change)
 
 
 def check_mass(mass: Any) -> None:

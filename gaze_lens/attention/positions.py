@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gaze_lens.deprecation import renamed_argument, renamed_attribute
@@ -86,15 +86,21 @@ class Positions:
 
     cross_attention: they are keys of cross-attention layers, which no other layer has:
         `Positions.of([3, 4], cross_attention=True)`.
+    weights: for each listed position, a number, where they are not meant alike.
     """
 
     rows: tuple[tuple[int, ...], ...] = ((),)
     start: float = math.inf
     stop: float = math.inf
     cross_attention: bool = False
+    weights: tuple[tuple[float, ...], ...] | None = None
     crossed = renamed_attribute("crossed", "cross_attention")
 
     def __post_init__(self) -> None:
+        if self.weights is not None and list(map(len, self.weights)) != list(map(len, self.rows)):
+            raise InputError("Positions got weights that are not one for each listed position; give as many of both.")
+        if self.weights is not None and self.start < math.inf:
+            raise InputError("Positions got weights and a range without an end; give weights to listed positions only.")
         lowest = min((position for row in self.rows for position in row), default=0)
         if min(lowest, self.start, self.stop) < 0:
             raise InputError(
@@ -146,6 +152,22 @@ class Positions:
         listed = self._listed[:, positions.start : positions.stop]
         mask[:, : listed.shape[1]] |= listed
         return mask
+
+    def values(self, positions: range) -> Float[Tensor, "row position"]:
+        """For each row of the set, the weight of each position of a range (on the CPU): 0 outside of the set."""
+        values = self.mask(positions).float()
+        if self.weights is not None:
+            listed = self._listed_weights[:, positions.start : positions.stop]
+            values[:, : listed.shape[1]] = listed
+        return values
+
+    @cached_property
+    def _listed_weights(self) -> Float[Tensor, "row position"]:
+        """The listed positions' weights, from 0 to the last of them."""
+        values = self._listed.float()
+        for row, listed, weights in zip(values, self.rows, self.weights or (), strict=True):
+            row[list(listed)] = torch.tensor(weights)
+        return values
 
     @cached_property
     def _listed(self) -> Bool[Tensor, "row position"]:

@@ -3,15 +3,18 @@
 Any other function on `hook_attn_scores` has the whole matrices built; these act beside the model's own kernel.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gaze_lens.attention.positions import Positions, QueryKeyPositions, forward_state_of
 from gaze_lens.errors import HookError, InputError, RegionError
-from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.regions.layout import Layout
 
 Edit = TypeVar("Edit", bound="ScoreEdit")
@@ -22,7 +25,8 @@ class ScoreEdit:
 
     heads: the heads; one object serves all their layers. queries: the rows that it acts on. layout: where given,
     running other inputs under it is a RegionError. rows: for each batch row, whether it acts there. required: an error
-    at the end of a run in which it never acted.
+    at the end of a run in which it never acted. head_weights: how strongly it acts in each of the heads, in their
+    order; None: in all of them fully.
     """
 
     heads: HeadSet
@@ -30,6 +34,17 @@ class ScoreEdit:
     layout: Layout | None
     rows: tuple[bool, ...] | None
     required: bool
+    head_weights: tuple[float, ...] | None = None
+
+    @cached_property
+    def _weight_of(self) -> dict[Head, float]:
+        """How strongly it acts in each head; empty where it acts fully in all."""
+        return dict(zip(self.heads, self.head_weights or (), strict=self.head_weights is not None))
+
+    def weights_in(self, layer: int) -> tuple[float, ...] | None:
+        """How strongly it acts in the chosen heads of a layer; None where it acts fully in all of them."""
+        weights = tuple(self._weight_of.get(Head(layer, head), 1.0) for head in self.heads_in(layer))
+        return None if set(weights) <= {1.0} else weights
 
     @cached_property
     def _by_layer(self) -> dict[int, tuple[int, ...]]:
@@ -89,6 +104,25 @@ class ScoreEdit:
     def gate(self, positions: QueryKeyPositions) -> Tensor:
         """Which queries it acts on: bool, `[row, query]`, on the CPU."""
         return self.queries.mask(positions.queries) & torch.tensor(self.rows or (True,))[:, None]
+
+
+def check_head_weights(owner: str, heads: HeadSet, weights: tuple[float, ...] | None) -> None:
+    """InputError unless there is a number above 0, at most 1, for each head, or None."""
+    if weights is None:
+        return
+    if len(weights) != len(heads):
+        raise InputError(f"{owner} got {len(weights)} weights for {len(heads)} heads; give one for each.")
+    for head, weight in zip(heads, weights, strict=True):
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 < float(weight) <= 1:
+            raise InputError(
+                f"The weight {weight!r} was given for head {head}; give a number above 0, at most 1. Leave out "
+                "heads that are not to be steered."
+            )
+
+
+def column(values: Sequence[float], like: Tensor) -> Float[Tensor, "head 1 1"]:
+    """A number for each head, to multiply scores with."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 
 def check_counts(owner: str, *groups: Positions, rows: tuple[bool, ...] | None) -> None:

@@ -209,6 +209,21 @@ class HeadScores:
             raise HeadError(f"The {k!r} best heads were asked for: expected 1 to {len(heads)}, {which}.")
         return self._set(heads[:k], {"rank_by": by, "top": k})
 
+    def weights(self, heads: Iterable[Any], by: str = "score") -> dict[Head, float]:
+        """`gl.steer(heads, region, weights=scores.weights(heads))`: each head's value over the largest of these heads.
+
+        heads: a HeadSet, or what makes one. Raises HeadError for a head whose value is 0 or less or not a number.
+        """
+        heads, values = HeadSet.of(heads), self.values(by)
+        heads.check(*values.shape)
+        own = {head: float(values[head]) for head in heads}
+        for head, value in own.items():
+            if not value > 0:  # NaN, too
+                raise HeadError(
+                    f"Head {head} has {by} {value:g}, 0 or less, and so no weight; leave it out of the set."
+                )
+        return {head: value / max(own.values()) for head, value in own.items()}
+
     def controls(
         self, k: int, *, seed: int, below: float | int = 50.0, by: str = "score", at_most: bool = False
     ) -> HeadSet:

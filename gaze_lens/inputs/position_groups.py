@@ -64,6 +64,7 @@ def group(inputs: VLMInputs, which: Any) -> Group:
         )
     region = inputs.region(which) if isinstance(which, str) else which
     region.check(inputs.layout)
+    region.refuse_weights("a group of positions")
     return Group(region.name, region.positions, inputs.layout, cross_attention=region.cross_attention)
 
 

@@ -20,6 +20,7 @@ from gaze_lens.errors import InputError, RegionError
 from gaze_lens.families import Features, TokenMap
 from gaze_lens.inputs.region_names import in_image, names_of
 from gaze_lens.inputs.token_ids import ActsAsTokenIds
+from gaze_lens.regions.heat_map import HeatMap
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
@@ -168,7 +169,7 @@ class VLMInputs(ActsAsTokenIds):
 
         where: the name of a picture's region or of a passage ("segment 1"), a shape, (x0, y0, x1, y1) or a point (x, y)
             in original pixels; or a list of these, one per row. Where a row has several images, "panel 3 of image 2",
-            and "image 2" for all of it, counted from 1.
+            and "image 2" for all of it, counted from 1. A `HeatMap`, or one per row, gives tokens weights, for `steer`.
         image: the zero-based index of an image in its row; needed for a shape where a row has several images.
         rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
         around: only for a span: what the region is a part of, whose other tokens are its `others`: "text" for all text
@@ -181,6 +182,8 @@ class VLMInputs(ActsAsTokenIds):
         wheres = where if per_row else [where] * self.n_rows
         if len(wheres) != self.n_rows:
             raise RegionError(f"{len(wheres)} regions were given for {self.n_rows} rows; give one, or one per row.")
+        if any(isinstance(single, HeatMap) for single in wheres):
+            return self._weighted_region(wheres, image)
         positions = tuple(
             self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
         )
@@ -191,6 +194,21 @@ class VLMInputs(ActsAsTokenIds):
             )
         around_all = self.layout.all_segments if any(of_text) else None
         return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout, around_all)
+
+    def _weighted_region(self, heat_maps: list[Any], image: int | None) -> Region:
+        """The region of one heat map per row: the tokens on which it is above 0, with its mean over each."""
+        if not all(isinstance(heat_map, HeatMap) for heat_map in heat_maps):
+            raise RegionError(
+                "Heat maps were given for some rows, and other regions for others; make a region of each."
+            )
+        rows = []
+        for row, heat_map in enumerate(heat_maps):
+            tokens = self._tokens_for(row, heat_map, image)
+            pairs = zip(tokens.positions.tolist(), tokens.weights(heat_map).tolist(), strict=True)
+            rows.append({position: weight for position, weight in pairs if weight > 0})
+        name = ", ".join(dict.fromkeys(heat_map.name for heat_map in heat_maps))
+        weights = tuple(tuple(row.values()) for row in rows)
+        return Region(name, tuple(map(tuple, rows)), self.layout, None, weights)
 
     def _region_of_text(self, where: Any, around: Group | str | None) -> Region:
         """The region of a Group of text."""
@@ -211,6 +229,8 @@ class VLMInputs(ActsAsTokenIds):
         self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
     ) -> tuple[int, ...]:
         """The positions of a region's tokens in one row; arguments and errors as for `region`."""
+        if isinstance(where, HeatMap):
+            raise RegionError("A heat map has no positions of its own; make a region of it: inputs.region(heat_map).")
         segment = self._segment(where, self._row(row)) if image is None else None
         if segment is not None:
             return self.layout.segments[row][segment]

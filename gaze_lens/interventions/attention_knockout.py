@@ -71,6 +71,7 @@ def _positions(where: Any) -> Positions:
     if isinstance(where, Positions):
         return where
     if isinstance(where, Region):
+        where.refuse_weights("a knockout")
         return Positions(where.positions, cross_attention=where.cross_attention)
     if isinstance(where, Group):
         return Positions(where.rows, cross_attention=where.cross_attention)

@@ -2,6 +2,7 @@
 
     hooks = gl.steer(heads, inputs.region("panel 4"))                  # the paper's: 10,000 logits
     hooks = gl.steer(heads, inputs.region("panel 4"), mass=0.8)        # by outcome: 80 % of each head's attention
+    hooks = gl.steer(heads, inputs.region(gl.HeatMap(saliency)), mass=0.8)      # a soft target
     model.generate(inputs, fwd_hooks=hooks)
     model.generate(inputs, fwd_hooks=gl.steer(heads, schedule=[(0, r4), (50, r2)], where=["decode"]))
 
@@ -9,7 +10,7 @@ Gandikota and Bau 2026, "Steering". The hooks are plain `(hook name, function)` 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from numbers import Integral
 from typing import Any
@@ -18,11 +19,12 @@ from gaze_lens.attention.attention_bias import AttentionBias, check_biases
 from gaze_lens.attention.mass_edit import MassEdit, check_mass
 from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.score_edit import ScoreEdit
-from gaze_lens.errors import InputError, RegionError
-from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.errors import HeadError, InputError, RegionError
+from gaze_lens.heads.head_set import Head, HeadSet
 from gaze_lens.regions.layout import Region
 
 WHERE = ("prefill", "after image", "decode")
+EPS = 1e-6  # added to a weight before the logarithm: a token of weight 0 gets -13.8 logits
 Schedule = Sequence[tuple[int, Region]]
 
 
@@ -78,9 +80,10 @@ MODES = (boost_and_suppress, suppress_image, suppress_all, max_suppress_all)
 
 
 def steer(
-    heads: HeadSet | Sequence[Any],
+    heads: HeadSet | Sequence[Any] | Mapping[Any, float],
     region: Region | None = None,
     *,
+    weights: Mapping[Any, float] | None = None,
     schedule: Schedule | None = None,
     mode: Mode | None = None,
     mass: float | None = None,
@@ -92,9 +95,13 @@ def steer(
 ) -> list[tuple[str, ScoreEdit]]:
     """Hooks that make heads look at a region, or at regions by a schedule: a list for `run_with_hooks` or `generate`.
 
-    heads: a HeadSet, or what makes one (["L3H5", (2, 1)]).
+    heads: a HeadSet, or what makes one (["L3H5", (2, 1)]); or how strongly to steer each, {"L3H5": 1.0, "L2H1": 0.02}:
+        above 0, at most 1. The bias is multiplied by it; of a mass m, a head whose share is p gets p + weight (m - p).
     region: `inputs.region("panel 4")`, of the inputs that will be run; `inputs.region(["panel 1", "panel 4"])` gives
         each batch row its own target. A region of text, `inputs.region(inputs.span("a cat"), around="text")`, too.
+        One with weights, `inputs.region(gl.HeatMap(saliency))`: log(weight + 1e-6) is added to the scores of all image
+        tokens, in place of the mode's numbers; a mass is spread in proportion to weight times the head's own attention.
+    weights: of the heads, beside them: `weights=scores.weights(heads)`, one for each.
     schedule: instead of region, [(step, region), ...] with ascending steps. Step t is the forward that produces
         generated token t: step 0 is the prefill, and a switch at step 50 shows from token 50 on. Every entry must
         have a forward to act in; those that the text ended before are listed in `generation.unreached`.
@@ -118,21 +125,24 @@ def steer(
     or with entries that `where` never lets act, unknown places, and modes without anything to act on. Heads outside
     the model, other inputs, and a steering of which not even the first entry acted are errors when the model runs.
     """
-    heads = HeadSet.of(heads)
+    heads, head_weights = _weighted(heads, weights)
     entries = _entries(region, schedule)
     _check(entries, where)
     share = _share(mass, at_least, keep, mode, as_published=as_published)
+    _refuse_mode_of_weights(entries, mode)
     mode = _mode(mode)
     acting = _acting(rows, entries[0][1].layout.n_rows)
     ends = [step for step, _ in entries[1:]] + [math.inf]
     hooks: list[tuple[str, ScoreEdit]] = []
     for index, ((start, target), end) in enumerate(zip(entries, ends, strict=True)):
-        common: dict[str, Any] = {"layout": target.layout, "rows": acting, "required": index == 0}
+        common: dict[str, Any] = {
+            "layout": target.layout, "rows": acting, "required": index == 0, "head_weights": head_weights
+        }  # fmt: skip
         queries = _queries(target, start, end, where)
         if share is not None:
             hooks += MassEdit(heads, queries, **_mass_keys(target, keep), **share, **common).hooks()
             continue
-        keys, values = _keys(target, mode)
+        keys, values = _keys(target, mode) if target.weights is None else _weighted_keys(target)
         hooks += AttentionBias(heads, queries, keys, values, relative=not as_published, **common).hooks()
     return hooks
 
@@ -155,7 +165,7 @@ def _share(mass: Any, at_least: Any, keep: Any, mode: Any, *, as_published: bool
 
 def _mass_keys(region: Region, keep: Any) -> dict[str, Any]:
     """The keys of the region, and those within which mass is a share, as `MassEdit` takes them."""
-    keys = Positions(region.positions, cross_attention=region.cross_attention)
+    keys = Positions(region.positions, cross_attention=region.cross_attention, weights=region.weights)
     expected = "image" if region.around is None else "text"
     if keep not in (None, expected):
         raise InputError(
@@ -167,6 +177,50 @@ def _mass_keys(region: Region, keep: Any) -> dict[str, Any]:
         )
     pool = Positions(region.surroundings, cross_attention=region.cross_attention) if keep else None
     return {"region": keys, "pool": pool}
+
+
+def _weighted(heads: Any, weights: Mapping[Any, float] | None) -> tuple[HeadSet, tuple[float, ...] | None]:
+    """The heads, and the weight of each in their order, or None."""
+    if isinstance(heads, Mapping):
+        if weights is not None:
+            raise InputError("Heads were given with their weights, and weights= beside them; give these once.")
+        weights = heads
+    heads = HeadSet.of(heads)
+    if weights is None:
+        return heads, None
+    by_head = {Head.parse(head): weight for head, weight in weights.items()}
+    missing, unknown = HeadSet(set(heads) - set(by_head)), HeadSet(set(by_head) - set(heads))
+    if missing or unknown:
+        raise HeadError(
+            f"weights= was given for other heads than are steered (too many: {unknown}; missing: {missing}); give one "
+            "for each head of the set."
+        )
+    return heads, tuple(by_head[head] for head in heads)
+
+
+def _refuse_mode_of_weights(entries: list[tuple[int, Region]], mode: Mode | None) -> None:
+    """InputError where a mode is given beside a region that brings the numbers itself."""
+    weighted = next((region for _, region in entries if region.weights is not None), None)
+    if weighted is not None and mode is not None:
+        raise InputError(
+            f"mode= was given for region {weighted.name!r}, whose weights say what is added, log(weight + {EPS:g}); "
+            "leave mode= out, steer by mass=, or weaken it by weights of the heads."
+        )
+
+
+def _weighted_keys(region: Region) -> tuple[tuple[Positions, ...], tuple[float, ...]]:
+    """All tokens of the image, with log(weight + EPS) as their weights, and the value by which these are multiplied."""
+    rows, weights = [], []
+    for weight_of, positions in zip(region.weight_of, region.surroundings, strict=True):
+        listed = {position: math.log(min(1.0, weight_of.get(position, 0.0) + EPS)) for position in positions}
+        rows.append(tuple(listed))
+        weights.append(tuple(listed.values()))
+    if not any(value for row in weights for value in row):
+        raise InputError(
+            f"The weights of region {region.name!r} are 1 on the whole image, so that steering by logits would do "
+            "nothing; give a map that differs, or steer by mass=."
+        )
+    return (Positions(tuple(rows), cross_attention=region.cross_attention, weights=tuple(weights)),), (1.0,)
 
 
 def _mode(mode: Any) -> Mode:

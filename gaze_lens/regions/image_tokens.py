@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
+from gaze_lens.regions.heat_map import HeatMap
 from gaze_lens.regions.shapes import Box, Mask, Number, Shape, as_shape, misses
 
 Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
@@ -137,6 +138,21 @@ class ImageTokens:
         if outside or not selected.any():
             raise RegionError(self._empty_message(description, outside=outside))
         return self.positions[torch.from_numpy(selected).to(self.positions.device)]
+
+    def weights(self, heat_map: HeatMap) -> Float[Tensor, " token"]:
+        """`tokens.weights(HeatMap(saliency))`: for each token, the mean of a map over its box, from 0 to 1.
+
+        Of a box that sticks out of the picture, the part inside counts; a token that covers nothing has 0.
+        Raises RegionError for a map of another size than the picture, and one that is 0 on every token.
+        """
+        means = torch.from_numpy(heat_map.means(self._boxes, self.size))
+        if not means.any():
+            raise RegionError(
+                f"The {heat_map.name} is 0 on all {len(self)} tokens of image {self.image}, which the model's "
+                "processor may have cropped; give a map that is above 0 where the model sees the picture, or prepare "
+                "with fit='whole'."
+            )
+        return means
 
     def _in_shape(self, shape: Shape, rule: str) -> Bool[np.ndarray, " token"]:
         """Which tokens a shape selects."""

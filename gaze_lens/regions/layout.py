@@ -89,7 +89,10 @@ class Region:
         converted to ascending order without duplicates.
     layout: of the batch that it belongs to; use with another layout raises an error.
     around: for each batch row, the positions that the region is a part of; None for those of the row's images.
-    `|`, `-` and `&` unite, subtract and intersect regions of one layout and kind. Raises RegionError where a row has no
+    weights: for each batch row, how much each of its positions is meant, above 0 and at most 1, where it was made from
+        a `HeatMap`; None where all are meant alike.
+    `|`, `-` and `&` unite, subtract and intersect regions of one layout and kind. Of weights a and b, of which one is 0
+    outside of its region, they take max(a, b), min(a, 1 - b) and min(a, b). Raises RegionError where a row has no
     token, a position is not one of `around`, or the numbers of rows differ.
     """
 
@@ -97,9 +100,13 @@ class Region:
     positions: Rows
     layout: Layout
     around: Rows | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positions", tuple(tuple(sorted(set(row))) for row in self.positions))
+        if self.weights is None:
+            object.__setattr__(self, "positions", tuple(tuple(sorted(set(row))) for row in self.positions))
+        else:
+            self._sort_weights()
         if len(self.positions) != self.layout.n_rows:
             raise RegionError(
                 f"Region '{self.name}' has positions for {len(self.positions)} rows, its layout has "
@@ -118,6 +125,40 @@ class Region:
                     f"Region '{self.name}' names positions {unknown} in batch row {i}, which are not {kind}s of what "
                     "it is a part of: expected positions out of inputs.image_tokens, or of around=."
                 )
+
+    def _sort_weights(self) -> None:
+        """Positions in ascending order with their weights; RegionError for too many, too few or wrong weights."""
+        weights = self.weights or ()
+        if list(map(len, weights)) != list(map(len, self.positions)) or any(
+            len(set(p)) < len(p) for p in self.positions
+        ):
+            raise RegionError(
+                f"Region '{self.name}' has {_count(self.positions)} positions and {sum(map(len, weights))} weights: expected "
+                "one weight for each position, and each position once."
+            )
+        wrong = [weight for row in weights for weight in row if not 0 < weight <= 1]
+        if wrong:
+            raise RegionError(
+                f"Region '{self.name}' has the weight {wrong[0]}: expected weights above 0, at most 1. Leave out "
+                "positions of weight 0."
+            )
+        pairs = [sorted(zip(*row, strict=True)) for row in zip(self.positions, weights, strict=True)]
+        object.__setattr__(self, "positions", tuple(tuple(position for position, _ in row) for row in pairs))
+        object.__setattr__(self, "weights", tuple(tuple(weight for _, weight in row) for row in pairs))
+
+    @property
+    def weight_of(self) -> tuple[dict[int, float], ...]:
+        """For each batch row, the weight of each of its positions: 1 where the region has no weights."""
+        weights = self.weights or tuple((1.0,) * len(row) for row in self.positions)
+        return tuple(dict(zip(*row, strict=True)) for row in zip(self.positions, weights, strict=True))
+
+    def refuse_weights(self, use: str) -> None:
+        """RegionError where the region has weights and something reads positions alone."""
+        if self.weights is not None:
+            raise RegionError(
+                f"Region '{self.name}' has weights, of a heat map, and {use} reads whole tokens only. Give a region "
+                "without weights, such as inputs.region(gl.Mask(array > 0.5))."
+            )
 
     @property
     def surroundings(self) -> Rows:
@@ -158,15 +199,16 @@ class Region:
         )
 
     def __or__(self, other: "Region") -> "Region":
-        return self._combine(other, "|", set.union)
+        return self._combine(other, "|", max)
 
     def __and__(self, other: "Region") -> "Region":
-        return self._combine(other, "&", set.intersection)
+        return self._combine(other, "&", min)
 
     def __sub__(self, other: "Region") -> "Region":
-        return self._combine(other, "-", set.difference)
+        return self._combine(other, "-", lambda mine, theirs: min(mine, 1 - theirs))
 
-    def _combine(self, other: "Region", sign: str, operation: Callable[[set[int], set[int]], set[int]]) -> "Region":
+    def _combine(self, other: "Region", sign: str, operation: Callable[[float, float], float]) -> "Region":
+        """The positions whose weight, of one made from those in both regions (0 where it is outside), is above 0."""
         if not isinstance(other, Region):
             return NotImplemented
         self.check(other.layout)
@@ -175,9 +217,15 @@ class Region:
                 f"Regions '{self.name}' and '{other.name}' are parts of different things (images, or other texts) and "
                 "cannot be combined. Make both with the same around=."
             )
-        rows = zip(self.positions, other.positions, strict=True)
-        positions = tuple(tuple(operation(set(mine), set(theirs))) for mine, theirs in rows)
-        return Region(f"{self.name} {sign} {other.name}", positions, self.layout, self.around)
+        rows = []
+        for mine, theirs in zip(self.weight_of, other.weight_of, strict=True):
+            weights = {p: operation(mine.get(p, 0.0), theirs.get(p, 0.0)) for p in (*mine, *theirs)}
+            rows.append({position: weight for position, weight in weights.items() if weight > 0})
+        weighted = self.weights is not None or other.weights is not None
+        return Region(
+            f"{self.name} {sign} {other.name}", tuple(map(tuple, rows)), self.layout, self.around,
+            tuple(tuple(row.values()) for row in rows) if weighted else None,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return _count(self.positions)
@@ -185,7 +233,8 @@ class Region:
     def __repr__(self) -> str:
         rows = f" in {self.layout.n_rows} rows" if self.layout.n_rows > 1 else ""
         kind = "image tokens" if self.around is None else "tokens"
-        return f"Region '{self.name}': {len(self)} of {_count(self.surroundings)} {kind}{rows}"
+        weights = "" if self.weights is None else f", weights adding up to {sum(map(sum, self.weights)):.4g}"
+        return f"Region '{self.name}': {len(self)} of {_count(self.surroundings)} {kind}{rows}{weights}"
 
 
 @renamed_fields(crossed="cross_attention")

@@ -36,13 +36,16 @@ def scan(
 
 
 def covered(
-    cells: Bool[np.ndarray, "row column"],
+    cells: Shaped[np.ndarray, "row column"],
     *,
     x: Float[np.ndarray, " vertical_edge"],
     y: Float[np.ndarray, " horizontal_edge"],
     boxes: Float[np.ndarray, "n 4"],
 ) -> Float[np.ndarray, " n"]:
-    """The area of the true cells within each box; cell (i, j) is x[j]..x[j+1] by y[i]..y[i+1]; 0 for a NaN box."""
+    """The area of the true cells within each box; cell (i, j) is x[j]..x[j+1] by y[i]..y[i+1]; 0 for a NaN box.
+
+    Of cells with numbers, each area is counted so many times.
+    """
     table = np.zeros((len(y), len(x)))
     table[1:, 1:] = (cells * np.diff(y)[:, None] * np.diff(x)).cumsum(0).cumsum(1)
 

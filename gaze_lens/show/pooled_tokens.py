@@ -86,6 +86,7 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list
     for where in [regions] if isinstance(regions, str | Region) else regions:
         if isinstance(where, Region):
             where.check(inputs.layout)
+            where.refuse_weights("a figure of attention")
             named.append((where.name, where.positions[row]))
         else:
             named.append((label_of(where), inputs.positions_of(where, row=row)))

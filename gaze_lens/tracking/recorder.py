@@ -86,6 +86,7 @@ def _regions(inputs: VLMInputs, regions: Sequence[Any] | None) -> list[Region]:
     tracked = [region if isinstance(region, Region) else inputs.region(region) for region in regions]
     for region in tracked:
         region.check(inputs.layout)
+        region.refuse_weights("tracking")
         if (region.surroundings, region.cross_attention) != (tracked[0].surroundings, tracked[0].cross_attention):
             raise InputError(
                 f"Regions '{tracked[0].name}' and '{region.name}' are parts of different things (images, segments, or "
