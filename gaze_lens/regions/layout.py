@@ -133,8 +133,8 @@ class Region:
             len(set(p)) < len(p) for p in self.positions
         ):
             raise RegionError(
-                f"Region '{self.name}' has {_count(self.positions)} positions and {sum(map(len, weights))} weights: expected "
-                "one weight for each position, and each position once."
+                f"Region '{self.name}' has {_count(self.positions)} positions and {sum(map(len, weights))} weights: "
+                "expected one weight for each position, and each position once."
             )
         wrong = [weight for row in weights for weight in row if not 0 < weight <= 1]
         if wrong:
