@@ -9,7 +9,7 @@ Indices are 0-based; the names of regions and the words of questions count from 
 """
 
 from gaze_lens.comics.generator import caption, scenes, synthetic
-from gaze_lens.comics.labels import labelled, letter, letter_reversed
+from gaze_lens.comics.labels import NARRATE_LABELS, WORDINGS, labelled, letter, letter_in_order, letter_reversed
 from gaze_lens.comics.questions import (
     LIST_THINGS,
     NARRATE,
@@ -26,7 +26,7 @@ from gaze_lens.comics.questions import (
 from gaze_lens.comics.strips import GAP, grid, paint_gaps, strip, with_panels
 
 __all__ = [
-    "GAP", "LIST_THINGS", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "ONE_THING", "OPEN", "ORDINALS", "THIS",
-    "ask", "ask_place", "caption", "grid", "labelled", "letter", "letter_reversed", "paint_gaps", "place", "scenes",
-    "strip", "synthetic", "with_panels",
+    "GAP", "LIST_THINGS", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "NARRATE_LABELS", "ONE_THING", "OPEN",
+    "ORDINALS", "THIS", "WORDINGS", "ask", "ask_place", "caption", "grid", "labelled", "letter", "letter_in_order",
+    "letter_reversed", "paint_gaps", "place", "scenes", "strip", "synthetic", "with_panels",
 ]  # fmt: skip

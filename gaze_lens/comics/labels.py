@@ -54,14 +54,41 @@ def _draw(image: Image.Image, bounds: Box, text: str, size: float) -> None:
     draw.text((box[0] + margin - left, box[1] + margin - top), text, fill="black", font=font)
 
 
-def letter(index: int) -> str:
-    """The question for the letter on a panel, by its 0-based index from the left; it ends in a colon."""
-    return f"A letter is drawn on every panel. Which letter is on the {_ordinal(index)} panel? Letter:"
+WORDINGS = (
+    "A {label} is drawn on every panel. Which {label} is on the {ordinal} panel? {Label}:",
+    "Every panel of this comic is marked with a {label}. Name the {label} of the {ordinal} panel. {Label}:",
+    "Look at the {ordinal} panel of this comic. The {label} that is drawn on it:",
+)  # each ends in a colon, and the answer is one token
+NARRATE_LABELS = "Describe what happens in this comic, panel by panel. Begin each panel with the letter drawn on it."
 
 
-def letter_reversed(index: int) -> str:
+def letter(index: int, *, label: str = "letter", wording: str = WORDINGS[0]) -> str:
+    """The question for the letter on a panel, by its 0-based index from the left; it ends in a colon.
+
+    label: what is drawn, in a word: "digit" for `labelled(strip, labels="0123456789")`. wording: the question, with
+    {label}, {Label} and {ordinal}.
+    """
+    return wording.format(label=label, Label=label.capitalize(), ordinal=_ordinal(index))
+
+
+def letter_reversed(index: int, *, label: str = "letter", wording: str = WORDINGS[0]) -> str:
     """The same question after the request to read the comic in reverse order."""
-    return f"Read this comic in reverse order, from right to left. {letter(index)}"
+    return f"Read this comic in reverse order, from right to left. {letter(index, label=label, wording=wording)}"
+
+
+def letter_in_order(index: int, order: Sequence[int], *, label: str = "letter", wording: str = WORDINGS[0]) -> str:
+    """The same question after the request to read the panels in an order: `letter_in_order(0, [2, 0, 1])`.
+
+    index: a place in that order, from 0. order: 0-based indices of panels from the left, each once.
+    """
+    if sorted(order) != list(range(len(order))) or not 0 <= index < len(order):
+        raise InputError(
+            f"order={list(order)} was given, and place {index} of it; give every panel from 0 on once, and a place of "
+            "the order."
+        )
+    places = ", ".join(map(_ordinal, order))
+    question = letter(index, label=label, wording=wording)
+    return f"Read the panels of this comic, counted from the left, in this order: {places}. {question}"
 
 
 def _ordinal(index: int) -> str:

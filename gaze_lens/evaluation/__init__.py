@@ -8,6 +8,7 @@ from gaze_lens.evaluation import judges
 from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judging import rejudge
+from gaze_lens.evaluation.narration_order import NarrationOrders, narrate_in_order
 from gaze_lens.evaluation.protocols import (
     Protocol,
     asking,
@@ -33,8 +34,9 @@ from gaze_lens.evaluation.runner import evaluate
 from gaze_lens.evaluation.shifts import ScoreShift, score_shift
 
 __all__ = [
-    "Accuracy", "Answer", "Condition", "Generations", "Protocol", "Record", "Results", "ScoreShift", "accuracy",
-    "answer", "ask_every_panel", "asking", "conditions", "dynamic_narration", "evaluate", "generate_answers",
-    "head_counts", "judge_pieces", "judges", "question", "random_order", "regions", "rejudge", "score_shift",
-    "static_narration", "steer_to_every_panel", "strengths", "switch_at_panel_ends",
+    "Accuracy", "Answer", "Condition", "Generations", "NarrationOrders", "Protocol", "Record", "Results",
+    "ScoreShift", "accuracy", "answer", "ask_every_panel", "asking", "conditions", "dynamic_narration", "evaluate",
+    "generate_answers", "head_counts", "judge_pieces", "judges", "narrate_in_order", "question", "random_order",
+    "regions", "rejudge", "score_shift", "static_narration", "steer_to_every_panel", "strengths",
+    "switch_at_panel_ends",
 ]  # fmt: skip

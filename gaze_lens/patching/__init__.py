@@ -17,11 +17,15 @@ from gaze_lens.patching.band_sweep import sweep_bands
 from gaze_lens.patching.layer_flips import flip_rates
 from gaze_lens.patching.path_sweep import path_patch
 from gaze_lens.patching.paths import path_hooks
+from gaze_lens.patching.question_clusters import QuestionStates, question_states
+from gaze_lens.patching.reading_orders import order_rates, sample_orders
 from gaze_lens.patching.result import PatchResult
 from gaze_lens.patching.sweep import patch
+from gaze_lens.patching.two_orders import OrderPrompts, order_prompts
 
 __all__ = [
-    "Direction", "Group", "Pair", "PatchResult", "agreement", "aligned_groups", "attribute", "attribute_edges",
-    "changes", "check_aligned", "counterfactual", "flip_rates", "group", "groups", "knockout", "mean_ablate",
-    "mean_difference", "metrics", "patch", "path_hooks", "path_patch", "resample_ablate", "sweep_bands", "zero_ablate",
+    "Direction", "Group", "OrderPrompts", "Pair", "PatchResult", "QuestionStates", "agreement", "aligned_groups",
+    "attribute", "attribute_edges", "changes", "check_aligned", "counterfactual", "flip_rates", "group", "groups",
+    "knockout", "mean_ablate", "mean_difference", "metrics", "order_prompts", "order_rates", "patch", "path_hooks",
+    "path_patch", "question_states", "resample_ablate", "sample_orders", "sweep_bands", "zero_ablate",
 ]  # fmt: skip

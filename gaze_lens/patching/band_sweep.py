@@ -96,7 +96,7 @@ class _BandEdits:
     def patch(self, model: Model, cells: Sequence[Band]) -> AbstractContextManager:
         return model.hooks(
             [
-                (name, partial(_on_copy, add=add, copy=copy, n_copies=len(cells)))
+                (name, partial(on_copy, add=add, copy=copy, n_copies=len(cells)))
                 for copy, band in enumerate(cells)
                 for name, add in self.direction.hooks(range(*band), scale=self.scale, positions=self.where)
             ]
@@ -112,7 +112,7 @@ class _BandEdits:
         return {"direction": digest(repr(self.direction.layers), vectors), "scale": self.scale, "positions": positions}
 
 
-def _on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:
+def on_copy(stream: Tensor, hook: Any, *, add: Any, copy: int, n_copies: int) -> Tensor:
     """The hook function: add the direction to one copy of every row. The copies of a row lie side by side."""
     edited = stream.clone()
     edited[copy::n_copies] = add(stream[copy::n_copies], hook)
