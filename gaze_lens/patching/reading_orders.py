@@ -30,7 +30,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.patching.band_sweep import on_copy
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.sweep import Sweep
-from gaze_lens.patching.two_orders import Ask, OrderPrompts, order_prompts, states, tokens_of, top_tokens
+from gaze_lens.patching.two_orders import Ask, OrderPrompts, mean_states, order_prompts, tokens_of, top_tokens
 from gaze_lens.regions.picture import Picture
 from gaze_lens.whole_numbers import is_count
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Order = tuple[int, ...]
-AskInOrder = Callable[[int, Order], str]
+AskInOrder = Callable[[int, Sequence[int]], str]
 Answers = Int[np.ndarray, "order strip place"]  # token ids
 
 
@@ -99,22 +99,17 @@ def order_rates(
     options: dict[str, Any] = {"places": None, "batch_size": batch_size}
     source = order_prompts(discovery, natural, natural, **options)
     plain = order_prompts(strips, natural, natural, **options)
-    base = _mean_states(model, source, "natural", band)
+    base = mean_states(model, source.batches(model, "natural"), band)
     words, directions = [], []
     for order in tqdm(orders, "asking for orders", disable=not progress, unit="order"):
         asked = [order_prompts(some, natural, partial(in_order, order=order), order=order, **options)
                  for some in (discovery, strips)]  # fmt: skip
-        vectors = _mean_states(model, asked[0], "other", band) - base
+        vectors = mean_states(model, asked[0].batches(model, "other"), band) - base
         directions.append(Direction(vectors, tuple(band), model.fingerprint))
         words.append([token for inputs in asked[1].batches(model, "other") for token in top_tokens(model, inputs)])
     steered = _steered(model, plain, directions, scale, progress=progress)
     labels = np.array(tokens_of(model, [one.before for one in plain.questions])).reshape(len(strips), -1)
     return _table(orders, labels, np.array(words).reshape(len(orders), *labels.shape), steered)
-
-
-def _mean_states(model: Model, prompts: OrderPrompts, kind: str, band: range) -> Float[Tensor, "layer d_model"]:
-    """The mean residual stream at the last prompt token, by layer of the band."""
-    return sum(states(model, inputs, band).sum(1) for inputs in prompts.batches(model, kind)) / len(prompts)
 
 
 class _Cell(NamedTuple):

@@ -8,7 +8,7 @@ order_prompts(others, comics.letter, comics.letter_reversed).flips(model, direct
 Gandikota and Bau 2026, section 4: the letter on the first panel, and the same behind "read the comic in reverse".
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,10 @@ class OrderPrompts:
     def __len__(self) -> int:
         return len(self.questions)
 
+    def _bar(self, batches: Iterator[VLMInputs], title: str, *, progress: bool) -> Iterator[VLMInputs]:
+        total = -(-len(self) // self.batch_size)
+        yield from tqdm(batches, title, total=total, disable=not progress, unit="batch")
+
     def batches(self, model: Model, kind: str, questions: Sequence[Question] | None = None) -> Iterator[VLMInputs]:
         """The prompts, `batch_size` at a time. kind: "natural" or "other". questions: some of them."""
         asked = self.questions if questions is None else questions
@@ -84,8 +88,7 @@ class OrderPrompts:
         )
         for kind, expected in (("natural", "before"), ("other", "after")):
             right: list[bool] = []
-            batches = self.batches(model, kind)
-            for inputs in tqdm(batches, f"asking, {kind} order", disable=not progress, unit="batch"):
+            for inputs in self._bar(self.batches(model, kind), f"asking, {kind} order", progress=progress):
                 words = [getattr(one, expected) for one in self.questions[len(right) :][: inputs.n_rows]]
                 right += [a == b for a, b in zip(top_tokens(model, inputs), tokens_of(model, words), strict=True)]
             table[kind] = right
@@ -99,11 +102,10 @@ class OrderPrompts:
         layers = range(model.cfg.n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
         means = []
         for kind in ("other", "natural"):
-            batches = tqdm(self.batches(model, kind), f"reading, {kind} order", disable=not progress, unit="batch")
-            total = sum(states(model, inputs, layers, self.positions).sum(1) for inputs in batches)
-            means.append(total / len(self))
+            batches = self._bar(self.batches(model, kind), f"reading, {kind} order", progress=progress)
+            means.append(mean_states(model, batches, layers, self.positions))
         provenance = {"method": "mean difference of reading orders", "questions": len(self)}
-        return Direction((means[0] - means[1]).float(), tuple(layers), model.fingerprint, provenance)
+        return Direction(means[0] - means[1], tuple(layers), model.fingerprint, provenance)
 
     def flips(
         self, model: Model, direction: Direction, *, bands: int | Sequence[range] = 1, scale: float = 1.0,
@@ -201,3 +203,14 @@ def states(
     hooks = [(f"blocks.{layer}.hook_resid_pre", keep) for layer in layers]
     model.run_with_hooks(inputs, fwd_hooks=hooks, return_type=None, logits_to_keep=inputs.last_logits, use_cache=False)
     return torch.stack([by_layer[layer] for layer in layers])
+
+
+def mean_states(
+    model: Model, batches: Iterable[VLMInputs], layers: Sequence[int], positions: Any = "last"
+) -> Float[Tensor, "layer d_model"]:
+    """The mean of `states` over the rows of all batches."""
+    sums, n_rows = torch.zeros(0), 0
+    for inputs in batches:
+        of_batch = states(model, inputs, layers, positions).sum(1)
+        sums, n_rows = of_batch if n_rows == 0 else sums + of_batch, n_rows + inputs.n_rows
+    return sums / n_rows
