@@ -36,6 +36,7 @@ from gaze_lens.heads.head_set import Head, HeadSet, refuse_other, size_in
 from gaze_lens.heads.selectors import SELECTORS
 from gaze_lens.heads.statistics import STATISTICS, Statistic, chance, resampled
 from gaze_lens.heads.verdict import Verdict, judge_samples
+from gaze_lens.html_tables import html_table
 from gaze_lens.runs.files import to_json, write_whole
 from gaze_lens.runs.tensor_files import TensorFile
 from gaze_lens.whole_numbers import is_count
@@ -356,6 +357,11 @@ class HeadScores:
         best = self.ranked()[0]
         size = f"{n_layers} layers x {n_heads} heads, {n_strips} strips of up to {n_panels} panels"
         return f"HeadScores of {size}; best {best} with score {self.score[best]:.3f}"
+
+    def _repr_html_(self) -> str:
+        numbers = (self.score, self.contrast, self.correlation)
+        rows = ([str(head), *(float(values[head]) for values in numbers)] for head in self.ranked()[:10])
+        return html_table(repr(self), ["head", "score", "contrast", "correlation"], rows)
 
     def __str__(self) -> str:
         lines = [repr(self), f"{'head':>8} {'score':>8} {'contrast':>9} {'correlation':>12}"]

@@ -28,6 +28,7 @@ from gaze_lens.deprecation import renamed_fields
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.hub_files import local_file
 from gaze_lens.heads.published import ranking_in
+from gaze_lens.html_tables import html_table
 from gaze_lens.model_protocol import ModelShape
 from gaze_lens.runs.files import read_json, to_json, write_whole
 
@@ -217,6 +218,10 @@ class HeadSet:
     def __repr__(self) -> str:
         owner = f" of {self.model}" if self.model else ""
         return f"HeadSet of {len(self)} heads{owner}: {_names(self.heads) or 'none'}"
+
+    def _repr_html_(self) -> str:
+        rows = ([f"L{layer}", ", ".join(f"H{head}" for head in heads)] for layer, heads in self.by_layer().items())
+        return html_table(repr(self), ["layer", "heads"], rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """`heads.save("heads.json")`: JSON that people can read and edit; the file is complete or not there at all.

@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import Slice
 
 from gaze_lens.errors import InputError
+from gaze_lens.html_tables import html_table
 from gaze_lens.model.gradient_cache import (
     check_gradients,
     head_gradients,
@@ -53,6 +54,12 @@ class VLMActivationCache(ActivationCache):
     def __init__(self, cache_dict: dict[str, Tensor], model: Any, has_batch_dim: bool = True) -> None:
         super().__init__(cache_dict, model, has_batch_dim)
         self.has_embed = self.has_embed or "embed.hook_out" in cache_dict
+
+    def _repr_html_(self) -> str:
+        rows = ([name, list(values.shape), str(values.dtype)] for name, values in self.cache_dict.items())
+        size = sum(values.nbytes for values in self.cache_dict.values()) / 1e6
+        title = f"Cache of {len(self.cache_dict)} activations, {size:,.1f} MB"
+        return html_table(title, ["hook point", "shape", "precision"], rows)
 
     def __getitem__(self, key: Any) -> Tensor:
         """As in TransformerLens; KeyError where the hook point was cached under none of its names."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import HookError, InputError
+from gaze_lens.html_tables import html_table
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
@@ -42,6 +43,9 @@ class Generation:
 
     def __str__(self) -> str:
         return "\n".join(self.texts)
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Generation of {self.n_steps} tokens", ["sequence", "text"], enumerate(self.texts))
 
     @property
     def n_steps(self) -> int:

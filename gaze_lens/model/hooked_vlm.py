@@ -130,6 +130,12 @@ class HookedVLM(TokenMethods):
         kv_heads = cfg.n_key_value_heads or cfg.n_heads
         return f"{cfg.architecture}-{cfg.n_layers}x{cfg.n_heads}x{kv_heads}x{cfg.d_head}"
 
+    def __repr__(self) -> str:
+        """One line; `print(model)` lists all parts."""
+        cfg = self.cfg
+        size = f"{cfg.n_layers} layers x {cfg.n_heads} heads, {cfg.d_model} wide"
+        return f"HookedVLM of {cfg.model_name} ({self.family.name}): {size}, {cfg.dtype} on {cfg.device}"
+
     def prepare(
         self, images: Any, prompts: Any, *, answers: Answers | None = None, fit: Fit | None = None
     ) -> VLMInputs:

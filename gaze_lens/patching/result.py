@@ -18,6 +18,7 @@ from transformer_lens.patching import PatchingResult
 
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.html_tables import html_table
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.runs.files import write_whole
@@ -50,6 +51,11 @@ class PatchResult(PatchingResult):
             self, values=single.values, metric_names=[metric_name], baseline=single.baseline,
             clean=self.clean[index], has_metric_axis=False,
         )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        frame = self.table()
+        title = f"{len(frame)} patched runs of {self.what}"
+        return html_table(title, list(map(str, frame.columns)), frame.itertuples(index=False))
 
     def recovery(self) -> Float[Tensor, "*metric cell"]:
         """How far each cell moves the metric from the corrupted to the clean run: 0 not at all, 1 all the way.

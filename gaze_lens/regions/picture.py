@@ -13,17 +13,21 @@ positions of a shape's tokens in one batch of prompts; it is bound to that batch
 with another.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal
 
 from PIL import Image
 
 from gaze_lens.errors import InputError, RegionError
+from gaze_lens.html_tables import html_table
 from gaze_lens.regions.reading import read_image
 from gaze_lens.regions.shapes import Box, Shape, as_shape, misses
 from gaze_lens.utf8 import is_utf8
 
+LARGEST, SHOWN = 1000, 600  # pixels: the longest side, and the smallest width, of a picture in a notebook
 Fit = Literal["whole"] | tuple[int, int]
 
 
@@ -104,6 +108,21 @@ class Picture:
     def _names(self) -> str:
         return f"Its regions: {', '.join(map(repr, self.regions))}." if self.regions else "It has no named regions."
 
+    def _repr_html_(self) -> str:
+        rows = ([name, str(shape.bounds), self.captions.get(name, "")] for name, shape in self.regions.items())
+        return _as_html(self.image) + html_table(repr(self), ["region", "bounds", "caption"], rows)
+
     def __repr__(self) -> str:
         width, height = self.image.size
         return f"Picture of {width} x {height} pixels, {len(self.regions)} regions: {', '.join(self.regions) or 'none'}"
+
+
+def _as_html(image: Image.Image) -> str:
+    """The image for a notebook: small ones enlarged, large ones made small enough to be kept in it."""
+    small = image.copy()
+    small.thumbnail((LARGEST, LARGEST))
+    file = BytesIO()
+    small.save(file, format="PNG")
+    data = b64encode(file.getvalue()).decode()
+    width = max(small.width, SHOWN) if small.height * SHOWN <= small.width * LARGEST else small.width
+    return f'<img alt="the picture" width="{width}" src="data:image/png;base64,{data}" style="image-rendering: auto">'

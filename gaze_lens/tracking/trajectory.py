@@ -19,6 +19,7 @@ from torch import Tensor
 from gaze_lens.deprecation import renamed_attribute, renamed_keyword
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.html_tables import html_table
 from gaze_lens.model.generation import Generation
 from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.tensor_files import TensorFile
@@ -216,6 +217,13 @@ class Trajectory:
 
     def __str__(self) -> str:
         return str(self.generation)
+
+    def _repr_html_(self) -> str:
+        rows = (
+            [step, token, *map(float, mass)]
+            for step, (token, mass) in enumerate(zip(self.tokens, self.mean, strict=True))
+        )
+        return html_table(f"{self!r}; mean over heads", ["step", "token", *self.regions], rows, tint=True)
 
     def __repr__(self) -> str:
         kind = "weighted " * self.weighted
