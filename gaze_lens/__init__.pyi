@@ -13,9 +13,11 @@ from .heads.comparison import compare_heads, compare_rankings
 from .heads.head_scores import HeadScores
 from .heads.head_set import Head, HeadSet
 from .inputs.vlm_inputs import VLMInputs
+from .interventions import when
 from .interventions.attention_knockout import knockout
 from .interventions.steering import Mode, boost_and_suppress, max_suppress_all, steer, suppress_all, suppress_image
 from .model.hooked_vlm import HookedVLM
+from .model.steered_block import steering
 from .patching import (
     Direction,
     Group,
@@ -103,10 +105,12 @@ __all__ = [
     "score_heads",
     "show",
     "steer",
+    "steering",
     "suppress_all",
     "suppress_image",
     "sweep_bands",
     "testing",
     "track",
+    "when",
     "zero_ablate",
 ]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gaze_lens.attention.positions import Positions, QueryKeyPositions
 from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_weights, column
+from gaze_lens.attention.step_condition import check_when
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
@@ -46,6 +47,7 @@ class AttentionBias(ScoreEdit):
         equal in bfloat16. False adds plainly, on the materialised scores in the model's precision, as the paper's own
         runs did.
     required: an error at the end of the run if it never acted.
+    when: a condition on the newest token, as for `gl.steer`.
     head_weights: for each head, in their order, a factor above 0, at most 1; None for 1.
 
     What the model masks (future, padding, outside the window) stays masked. A bias never changes: where it acted is
@@ -61,9 +63,11 @@ class AttentionBias(ScoreEdit):
     relative: bool = True
     required: bool = True
     head_weights: tuple[float, ...] | None = None
+    when: Any = None
 
     def __post_init__(self) -> None:
         check_head_weights("AttentionBias", self.heads, self.head_weights)
+        check_when(self.when)
         for name in ("keys", "value"):
             argument = getattr(self, name)
             several = isinstance(argument, Sequence) and not isinstance(argument, str)

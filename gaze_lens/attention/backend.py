@@ -5,7 +5,7 @@ backend.layout = inputs.layout            # what `HookedVLM` does around every f
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,9 @@ from torch import nn
 from transformer_lens.hook_points import HookPoint
 
 from gaze_lens.attention.forward_context import run_in_context
-from gaze_lens.attention.forward_state import STATE, Acted, ForwardState, add_up
+from gaze_lens.attention.forward_state import STATE, Acted, ForwardState, add_up, settle
 from gaze_lens.attention.model_lock import ModelLock
+from gaze_lens.attention.step_condition import NewestTokens, TokenWatch
 from gaze_lens.errors import InputError, ModelError
 from gaze_lens.families.cache_argument import cache_argument, cache_in
 from gaze_lens.regions.layout import Layout
@@ -37,6 +38,7 @@ class AttentionBackend:
     layout: that of the inputs being run, set by the caller around a forward; None for raw tokens.
     records: what acted in forwards is added to each of them, for as long as it is listed here.
     lock: held by the thread that runs the model.
+    watch: keeps the logits of each forward for the conditions of the next one, while a run has edits.
     """
 
     config: Any
@@ -47,6 +49,7 @@ class AttentionBackend:
     layout: Layout | None = None
     records: list[Acted] = field(default_factory=list)
     lock: ModelLock = field(default_factory=ModelLock)
+    watch: TokenWatch | None = None
 
     @classmethod
     def attach(cls, text_model: Any, bridges: Mapping[Any, Any], *, upcast: bool = True) -> "AttentionBackend":
@@ -76,17 +79,42 @@ class AttentionBackend:
             before = 0 if cache is None else int(cache.get_seq_length(self.first))
             tokens = next(kwargs[name] for name in ("inputs_embeds", "input_ids") if kwargs.get(name) is not None)
             state = kwargs[STATE] = ForwardState(self.layout, before + tokens.shape[1])
+            state.newest = self._newest(before, state.n_seen, len(tokens))
             try:
                 yield
             finally:
                 self.report(state)
                 state.clear()
 
+    def _newest(self, before: int, n_seen: int, n_rows: int) -> NewestTokens | None:
+        """What the conditions of a forward are asked about. A prompt may come in parts, and partly from a cache."""
+        prefill = before == 0 or (self.layout is not None and n_seen <= self.layout.length)
+        return self.watch and self.watch.newest(n_rows, n_seen - before, prefill=prefill)
+
     @contextmanager
     def run(self, _kwargs: dict[str, Any]) -> Iterator[None]:
-        """Around the whole model, and its `generate`: no other thread's run comes between."""
+        """Around the whole model: no other thread's run comes between."""
         with self.lock.hold():
             yield
+
+    @contextmanager
+    def generate(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Around the model's `generate`, as `run`."""
+        with self.lock.hold(), self.watch.generating(kwargs) if self.watch else nullcontext():
+            yield
+
+    @contextmanager
+    def watching(self, hf_model: Any) -> Iterator[None]:
+        """Keep the logits of each forward inside for the conditions of the next one."""
+        if self.watch is not None:  # a run inside a block
+            yield
+            return
+        self.watch = TokenWatch()
+        try:
+            with self.watch.attached(hf_model):
+                yield
+        finally:
+            self.watch = None
 
     def check_in_use(self) -> None:
         """ModelError where the model was switched to another attention implementation: every hook would be dead."""
@@ -119,6 +147,7 @@ class AttentionBackend:
             yield record
         finally:
             self.records[:] = [other for other in self.records if other is not record]
+            settle(record)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

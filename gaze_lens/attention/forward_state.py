@@ -9,7 +9,7 @@ that travels with them is the right one there, too, and two forwards at one time
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,11 +21,14 @@ from gaze_lens.attention.call import Call, Rows
 from gaze_lens.attention.mass_edit import MassEdit, Share, refuse_conflicts
 from gaze_lens.attention.positions import QueryKeyPositions
 from gaze_lens.attention.score_edit import ScoreEdit
+from gaze_lens.attention.step_condition import NewestTokens
 from gaze_lens.errors import HookError
 from gaze_lens.regions.layout import Layout
 
 STATE = "gaze_lens_forward"  # the keyword argument
-Acted = dict[ScoreEdit, dict[int, int]]  # for each edit and each layer, in how many forwards it changed scores
+# For each edit and each layer, in how many forwards it changed scores. Under a condition, numbers on the device until
+# `settle`: to look at them would wait for it.
+Acted = dict[ScoreEdit, dict[int, Any]]
 
 
 @dataclass(eq=False)
@@ -35,6 +38,7 @@ class SharedMask:
     mask: as Hugging Face made it, or None. Layers with the same mask have the same object, so that it is compared with
         `is`; it is kept here for as long as what was derived from it.
     rows: for some query rows (None: all), what they see and the same as a number to add.
+    active: the rows in which the condition of an edit holds; see `ForwardState.active`.
     bias_matrices: what each bias adds, in one precision. sums: the mask plus some of these.
     """
 
@@ -42,6 +46,7 @@ class SharedMask:
     positions: QueryKeyPositions
     causal: bool
     device: torch.device  # layers may be spread over several
+    active: Callable[[ScoreEdit, int, torch.device], Tensor | None]
     rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
     bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
     sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
@@ -65,7 +70,9 @@ class SharedMask:
         """What a bias adds to the scores of its heads; None where it has nothing to act on."""
         key = bias, call.query.dtype
         if key not in self.bias_matrices:
-            self.bias_matrices[key] = bias.bias_matrix(call.positions, self.of_rows(call)[0], call.query.dtype)
+            matrix = bias.bias_matrix(call.positions, self.of_rows(call)[0], call.query.dtype)
+            active = self._active(bias, call) if matrix is not None else None
+            self.bias_matrices[key] = matrix if active is None else torch.where(active, matrix, 0.0)
         return self.bias_matrices[key]
 
     def with_biases(self, biases: Sequence[AttentionBias], call: Call) -> Float[Tensor, " batch #head query key"]:
@@ -82,8 +89,14 @@ class SharedMask:
         key = edit, tuple(every[rows] if isinstance(rows, slice) else rows)
         if key not in self.shares:
             visible = call.visible(rows).expand(call.query.shape[0], -1, -1, -1)
-            self.shares[key] = edit.share(call.positions, visible, rows, has_sink=call.sinks is not None)
+            share = edit.share(call.positions, visible, rows, has_sink=call.sinks is not None)
+            active = self._active(edit, call) if share is not None else None
+            self.shares[key] = share if active is None else replace(share, gate=share.gate & active)
         return self.shares[key]
+
+    def _active(self, edit: ScoreEdit, call: Call) -> Bool[Tensor, "batch 1 1 1"] | None:
+        active = self.active(edit, call.query.shape[0], call.query.device)
+        return None if active is None else active[:, None, None, None]
 
 
 @dataclass(eq=False)
@@ -94,12 +107,15 @@ class ForwardState:
     n_seen: tokens that the model has seen when the forward ends: what its cache held, and its input.
     acted: where each edit changed scores.
     hooks: for each layer that has run, what was attached to its attention.
+    newest: what conditions on the newest token are asked about; None where no run keeps it.
     """
 
     layout: Layout | None
     n_seen: int
     acted: Acted = field(default_factory=dict)
     hooks: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    newest: NewestTokens | None = None
+    _active: dict[ScoreEdit, Tensor] = field(default_factory=dict)
     _positions: dict[tuple[int, int, bool], QueryKeyPositions] = field(default_factory=dict)
     _masks: list[SharedMask] = field(default_factory=list)
     _triangles: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict)
@@ -150,13 +166,30 @@ class ForwardState:
         """The mask of a call; a forward has two or three, for full, sliding and cross-attention."""
         shared = next((mask for mask in self._masks if mask.fits(call)), None)
         if shared is None:
-            shared = SharedMask(call.mask, call.positions, call.causal, call.query.device)
+            shared = SharedMask(call.mask, call.positions, call.causal, call.query.device, self.active)
             self._masks.append(shared)
         return shared
 
     def note(self, edit: ScoreEdit, layer: int) -> None:
         """Remember that an edit changed the scores of a layer."""
-        self.acted.setdefault(edit, {})[layer] = 1
+        self.acted.setdefault(edit, {})[layer] = 1 if edit.when is None else self._active[edit].any().long()
+
+    def active(self, edit: ScoreEdit, n_rows: int, device: torch.device) -> Bool[Tensor, " row"] | None:
+        """The rows of the batch in which an edit's condition holds; None where it has none.
+
+        HookError where nobody keeps what the condition is asked about.
+        """
+        if edit.when is None:
+            return None
+        if self.newest is None:
+            raise HookError(
+                "An edit with when= is attached by itself; hand it to run_with_hooks, generate or gl.steering, which "
+                "keep the logits that it decides by."
+            )
+        gate = self.newest.gate(edit.when, n_rows, device)
+        meant = torch.tensor(edit.rows or (True,)).repeat_interleave(n_rows // len(edit.rows or (True,)))
+        self._active[edit] = gate & meant.to(device, non_blocking=True)
+        return gate
 
     def check_hooks(self, layer: int, hooks: tuple[Any, ...]) -> None:
         """HookError where a layer is recomputed under other hooks than it had in the forward: its gradients would be
@@ -179,7 +212,9 @@ class ForwardState:
     def joined(self, n_rows: int, length: int) -> "ForwardState":
         """The same forward, with `n_rows` rows of `length` queries put side by side; see `shared_keys.py`."""
         if self._joined is None:
-            self._joined = ForwardState(self.layout, self.n_seen + (n_rows - 1) * length, self.acted, self.hooks)
+            newest = NewestTokens(missing="prompts that share a beginning are run in one row; run them apart")
+            n_seen = self.n_seen + (n_rows - 1) * length
+            self._joined = ForwardState(self.layout, n_seen, self.acted, self.hooks, self.newest and newest)
         return self._joined
 
     def joined_mask(self, mask: Tensor | None, n_keys: int, make: Callable[[], Tensor]) -> Tensor:
@@ -197,3 +232,12 @@ def add_up(acted: Acted, more: Acted) -> None:
         counts = acted.setdefault(bias, {})
         for layer, n in layers.items():
             counts[layer] = counts.get(layer, 0) + n
+
+
+def settle(acted: Acted) -> None:
+    """When a run has ended: look up the numbers on the device, and forget the edits whose condition never held."""
+    for edit in [edit for edit in acted if edit.when is not None]:
+        counts = {layer: int(n) for layer, n in acted[edit].items()}
+        acted[edit] = {layer: n for layer, n in counts.items() if n}
+        if not acted[edit]:
+            del acted[edit]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gaze_lens.attention.positions import SINKS_KEY, Positions, QueryKeyPositions
 from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_weights, column
+from gaze_lens.attention.step_condition import check_when
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.regions.layout import Layout
@@ -39,7 +40,7 @@ class MassEdit(ScoreEdit):
     pool: where given, keys within which mass is a share: these together keep the attention that they had, and all
         others keep theirs. Else it is a share of all attention, that of an attention sink included.
     floor: act only on rows whose share is smaller.
-    layout, rows, required: as for `AttentionBias`.
+    layout, rows, required, when: as for `AttentionBias`.
     head_weights: for each head, in their order, a weight w above 0, at most 1: the pattern is w times that with the
         mass set, plus 1 - w times its own. So its share is p + w (mass - p). None for 1.
 
@@ -59,10 +60,12 @@ class MassEdit(ScoreEdit):
     rows: tuple[bool, ...] | None = None
     required: bool = True
     head_weights: tuple[float, ...] | None = None
+    when: Any = None
 
     def __post_init__(self) -> None:
         check_mass(self.mass)
         check_head_weights("MassEdit", self.heads, self.head_weights)
+        check_when(self.when)
         if min((weight for row in self.region.weights or () for weight in row), default=1.0) <= 0:
             raise InputError("MassEdit got keys of weight 0 or less; leave them out of its region.")
         groups = [self.queries, self.region, *([] if self.pool is None else [self.pool])]

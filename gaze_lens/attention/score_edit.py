@@ -26,7 +26,7 @@ class ScoreEdit:
     heads: the heads; one object serves all their layers. queries: the rows that it acts on. layout: where given,
     running other inputs under it is a RegionError. rows: for each batch row, whether it acts there. required: an error
     at the end of a run in which it never acted. head_weights: how strongly it acts in each of the heads, in their
-    order; None: in all of them fully.
+    order; None: in all of them fully. when: the steps and rows in which it acts; see `step_condition.py`.
     """
 
     heads: HeadSet
@@ -35,6 +35,7 @@ class ScoreEdit:
     rows: tuple[bool, ...] | None
     required: bool
     head_weights: tuple[float, ...] | None = None
+    when: Any = None
 
     @cached_property
     def _weight_of(self) -> dict[Head, float]:
@@ -78,8 +79,12 @@ class ScoreEdit:
         if edited is None:
             return scores
         state = forward_state_of(hook)
+        if state is None and self.when is not None:
+            raise HookError("An edit with when= needs a HookedVLM, which knows what chose the newest token.")
         if state is not None:
+            active = state.active(self, *batched.shape[:1], batched.device)
             state.note(self, hook.layer())
+            edited = edited if active is None else torch.where(active[:, None, None, None], edited, selected)
         result = batched.clone()
         result[:, heads] = edited
         return result if scores.ndim == 4 else result[0]

@@ -91,6 +91,7 @@ def steer(
     keep: str | None = None,
     where: Sequence[str] = ("prefill", "decode"),
     rows: Sequence[int] | None = None,
+    when: Any = None,
     as_published: bool = False,
 ) -> list[tuple[str, ScoreEdit]]:
     """Hooks that make heads look at a region, or at regions by a schedule: a list for `run_with_hooks` or `generate`.
@@ -116,6 +117,9 @@ def steer(
         "decode"; one or several.
         An answer given to `prepare` (teacher forcing) counts as prompt, in queries and in keys.
     rows: the batch rows to steer, from 0; all unless given. So one batch holds steered rows and their controls.
+    when: steer only in rows and steps in which this holds: a function of the logits `[row, token]` that chose the
+        newest token (None in the prefill) that returns a bool for each row. `gl.when` has some, such as
+        `gl.when.entropy_above(1.0)`. No step of a run in which it holds is an error when the run has ended.
     as_published: add the bias plainly in the model's precision on materialised scores, as the paper's runs did,
         instead of relative to the largest bias that a row sees. In bfloat16 that flattens the attention inside the
         target; in float32 the two differ by about 7e-4 relative.
@@ -136,7 +140,8 @@ def steer(
     hooks: list[tuple[str, ScoreEdit]] = []
     for index, ((start, target), end) in enumerate(zip(entries, ends, strict=True)):
         common: dict[str, Any] = {
-            "layout": target.layout, "rows": acting, "required": index == 0, "head_weights": head_weights
+            "layout": target.layout, "rows": acting, "required": index == 0, "head_weights": head_weights,
+            "when": when,
         }  # fmt: skip
         queries = _queries(target, start, end, where)
         if share is not None:

@@ -1,7 +1,7 @@
 """An edit that does nothing is an error: what every `ScoreEdit` did is checked when its run ends."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,13 +75,20 @@ def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Ed
             function.heads.refuse_ranking(model)
             refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
             attached.setdefault(function, set()).update(_layers(name, function))
-    with model.attention_backend.recording() as acted:
+    conditional = any(isinstance(edit, SwitchableBias) or edit.when is not None for edit in attached)
+    watching = model.attention_backend.watching(model.original_model) if conditional else nullcontext()
+    with watching, model.attention_backend.recording() as acted:
         edits = Edits(acted)
         yield edits
     for bias, layers in attached.items():
         if not isinstance(bias, ScoreEdit):
             continue  # a switch may leave its heads alone
         idle = sorted(layers - set(acted.get(bias, ())))
+        if idle and bias.required and bias.when is not None:
+            raise HookError(
+                f"An attention edit of {bias.heads} did nothing in layers {idle}: its when= held in no step that the "
+                f"edit is for ({bias.queries}; keys: {bias.acts_on}). Lower the threshold, or generate more tokens."
+            )
         if idle and bias.required:
             raise HookError(
                 f"An attention edit of {bias.heads} did nothing in layers {idle}: no forward had both its queries "

@@ -124,7 +124,7 @@ def make_live(bridge: Any, *, upcast: bool = True) -> AttentionBackend:
     keep_with_caches(bridge.original_model)
     run_in_context(bridge.original_model, WeightCheck(bridge.original_model).before)
     run_in_context(bridge.original_model, backend.run)
-    run_in_context(bridge.original_model, backend.run, "generate")
+    run_in_context(bridge.original_model, backend.generate, "generate")
     return backend
 
 

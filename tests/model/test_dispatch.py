@@ -5,6 +5,7 @@ import torch
 from reference import at_real, full, padded
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+import gaze_lens as gl
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, RowReader, testing
 from gaze_lens.errors import HookError
 from gaze_lens.model.weights_digest import weights_digest
@@ -116,3 +117,40 @@ def test_weights_in_few_bits_run_as_in_hugging_face(family, bits, tmp_path):
         with pytest.raises(HookError, match=f"set_use_{switch}.*packed in few bits; load it without"):
             getattr(model, f"set_use_{switch}")(True)
     assert not model.cfg.use_attn_result
+
+
+def steered(model, reference):
+    """What Hugging Face's own generate writes under a bias, a mass and a condition; it is not what it writes alone."""
+    inputs = padded(model)
+    region = inputs.region([(0, 0, 32, 64)] * 2, image=0)
+    options = {**inputs.arguments(), "input_ids": inputs.input_ids, "max_new_tokens": 5, "do_sample": False}
+    plain = reference.generate(**options)
+    with gl.steering(model, gl.steer(["L1H2", "L2H0"], region)):
+        assert not torch.equal(model.original_model.generate(**options), plain)
+    masses, reader = [], RowReader(Positions.since(45), lambda weights, *_: masses.append(weights))
+    hooks = gl.steer(["L1H2", "L2H0"], region, mass=0.9, when=lambda logits: True)
+    with gl.steering(model, [*hooks, ("blocks.1.attn.hook_pattern", reader)]):
+        model.original_model.generate(**options)
+    assert len(masses) == 5
+    for weights in masses:
+        for row, positions in enumerate(region.positions):
+            mass = weights[row, 2, -1, list(positions)].sum()
+            torch.testing.assert_close(mass, torch.tensor(0.9), atol=1e-5, rtol=0)
+    assert torch.equal(model.original_model.generate(**options), plain)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@torch.no_grad()
+def test_steering_hugging_faces_generate_with_weights_in_few_bits(bits, tmp_path):
+    layouts("Qwen3-VL", tmp_path, intermediate_size=128)
+    packing = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4, llm_int8_skip_modules=UNPACKED)
+    options = {"quantization_config": packing, "device_map": "cpu", "dtype": torch.float32}
+    reference = AutoModelForImageTextToText.from_pretrained(tmp_path, **options).eval()
+    steered(HookedVLM.from_pretrained(str(tmp_path), **options), reference)
+
+
+@torch.no_grad()
+def test_steering_hugging_faces_generate_with_layers_on_the_disk(tmp_path):
+    untouched = layouts("Qwen3-VL", tmp_path / "model")
+    options = {"device_map": spread(untouched), "offload_folder": tmp_path / "off", "dtype": "float32"}
+    steered(HookedVLM.from_pretrained(str(tmp_path / "model"), **options), untouched)
