@@ -17,9 +17,10 @@ from gaze_lens.evaluation.judges import CaptionMatch, Description, ExactDescript
 from gaze_lens.evaluation.statistics import Estimate
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
+from gaze_lens.model.generation import Generation
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
-from gaze_lens.runs.files import writing
+from gaze_lens.runs.files import write_whole, writing
 from gaze_lens.show.report import Report
 from gaze_lens.tiny import HEADS
 
@@ -69,6 +70,7 @@ def find(model: Model, strips: Sequence[Picture], report: Report, out: Path) -> 
         "For every panel the model is asked what happens in it. The gaze score of a head is the attention that the "
         "last prompt token pays to the panel asked about, averaged over panels; a head that looks everywhere evenly "
         f"scores at most {1 / len(strips[0].regions):.2f}. {len(strips)} strips that the model was not trained on. "
+        f"The {len(heads)} best heads, which are steered below: {heads}. "
         "Training penalised attention to the image; that is why so few heads do it.",
     )
     report.figure(map_plot, "Gaze score of every head.")
@@ -95,14 +97,17 @@ def example(model: Model, strip: Picture, heads: HeadSet, report: Report, out: P
     attention = show.attention_map(model, inputs, heads)
     attention.save(out / "attention.png")
     viewer = show.attention(model, inputs, heads, max_new_tokens=15)
-    viewer.save(out / "attention.html", steered=list(strip.regions))
+    page = viewer.to_html(steered=list(strip.regions))
+    write_whole(out / "attention.html", page.encode())
     report.section(
         "Steering one strip",
         f"The question is always {OPEN!r}. The attention scores of {heads} are raised on one panel and lowered on the "
         "rest of the picture, before the softmax, in the prompt and at every new word. Nothing else is touched.",
     )
     report.figure(plot, f"Unsteered, the model says: {baseline}")
-    report.figure(attention, "Where the heads look, unsteered, when the first word is about to come.")
+    report.figure(attention, f"Where {heads} look, unsteered, when the first word is about to come.")
+    caption = "Hover over a word to see where the heads looked; click a panel to read the answer steered to it."
+    report.page(page, caption, file="attention.html")
 
 
 def measure(
@@ -147,7 +152,7 @@ def schedule(model: Model, strip: Picture, heads: HeadSet, report: Report, out: 
     inputs = model.encode(model.prepare(strip, NARRATE_FREELY))
     targets = list(zip(switches, order, strict=False))
     steering = gl.steer(heads, schedule=[(step, inputs.region(name)) for step, name in targets])
-    steered = gl.track(model, inputs, heads, fwd_hooks=steering, max_new_tokens=generation.n_steps)
+    steered = gl.track(model, inputs, heads, fwd_hooks=steering, max_new_tokens=_length(model, generation, switches))
     free = gl.track(model, inputs, heads, max_new_tokens=100)
     typer.echo(f"unsteered: {free}")
     report.section(
@@ -156,12 +161,24 @@ def schedule(model: Model, strip: Picture, heads: HeadSet, report: Report, out: 
         "order. The last column says which panel each sentence describes.",
     )
     report.table(("step", "target", "text", "describes"), rows, [judgement.correct for judgement in judgements])
-    for name, plot, caption in (
+    figures = (
         ("staircase_free.png", show.staircase(free), f"Unsteered, the model says: {free}"),
-        ("staircase_steered.png", show.staircase(steered, schedule=targets), f"Steered, it says: {steered}"),
-    ):
+        (
+            "staircase_steered.png", show.staircase(steered, schedule=targets),
+            f"Steered, up to the end of the last sentence that has a target, it says: {steered} Frames: the panel that "
+            "the heads are steered to; dashed lines: where the target changes.",
+        ),
+    )  # fmt: skip
+    for name, plot, caption in figures:
         plot.save(out / name)
         report.figure(plot, caption)
+
+
+def _length(model: Model, generation: Generation, switches: Sequence[int]) -> int:
+    """The number of tokens up to the end of the last sentence that has a target."""
+    ids = generation.tokens[0].tolist()
+    ends = (n for n in range(switches[-1] + 1, len(ids)) if "." in model.processor.decode(ids[switches[-1] : n]))
+    return next(ends, len(ids))
 
 
 def _rows(results: Results) -> list[tuple[str, str, str]]:

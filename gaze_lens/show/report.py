@@ -44,6 +44,10 @@ class Report:
         png, size = plot._repr_png_()
         return self._add("figure", png=base64.b64encode(png).decode(), width=size["width"], caption=caption)
 
+    def page(self, html: str, caption: str, *, file: str) -> "Report":
+        """A whole page inside this one, such as the viewer's. file: where it is written by itself, for a link."""
+        return self._add("page", html=html, caption=caption, file=file)
+
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], good: Sequence[bool | None] | None = None
     ) -> "Report":

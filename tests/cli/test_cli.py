@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses, and how a run that was broken off goes on."""
 
+import html
 import json
 import os
 import re
@@ -340,7 +341,10 @@ def test_demo_writes_a_report_that_needs_nothing_else(run, tmp_path, monkeypatch
     assert page.count("data:image/png;base64,") >= 5
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]*|http-equiv", "", page)
     heads = json.loads((tmp_path / "demo" / "heads.json").read_text())
-    assert str(HeadSet.load(tmp_path / "demo" / "heads.json")[0]) in page, heads
+    assert str(HeadSet.load(tmp_path / "demo" / "heads.json")) in page, heads
+    assert 'href="attention.html"' in page
+    inside = html.unescape(re.search('srcdoc="([^"]*)"', page)[1])
+    assert inside == (tmp_path / "demo" / "attention.html").read_text()
 
 
 def test_help_has_examples():
