@@ -155,6 +155,7 @@ def main(
     workers: Annotated[int, typer.Option(help="How many runs at a time.")] = 2,
     strips: Annotated[int, typer.Option(help="New strips to measure on.")] = plan.STRIPS,
     report: Annotated[bool, typer.Option(help="Only write the report, on the runs that have figures.")] = False,
+    page: Annotated[Path | None, typer.Option(help="A page whose tables are replaced by the report's.")] = None,
 ) -> None:
     """Train and measure the study's runs, and write the report."""
     from training.study_report import write_report  # here, as only the report needs scipy
@@ -172,7 +173,7 @@ def main(
             process.join()
         if any(process.exitcode for process in processes):
             raise typer.Exit(1)
-    for path in write_report(out):
+    for path in write_report(out, page):
         typer.echo(f"Written: {path}")
 
 

@@ -16,6 +16,7 @@ from training.study_statistics import comparison, formed_at, holm, interval
 
 Figures = Mapping[str, Any]
 NINE_PERCENT = 0.09
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 PAIRS = (("a", "c"), ("a", "b"), ("a", "d"), ("b", "c"))
 CURVES = {
     "answering": lambda seen: seen["answered"],
@@ -222,11 +223,12 @@ def formation_plot(out: Path, found: Mapping[Run, Figures]) -> Plot:
 
 def outcomes_plot(found: Mapping[Run, Figures]) -> Plot:
     """A dot for each seed, for the primary outcomes and answering."""
-    names = (*PRIMARY, "largest contrast at the answer", "k-th panel, word for word")
+    further = {"contrast at the answer": "largest contrast at the answer", "answering": "k-th panel, word for word"}
+    names = {name: name for name in PRIMARY} | further  # titles -> outcomes
     with figure_style():
         figure = new_figure(3.0, width=9.0)
         data = {}
-        for one, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
+        for one, (title, name) in zip(figure.subplots(1, len(names), sharey=True), names.items(), strict=True):
             values = by_treatment(found, name)
             for place, (treatment, each) in enumerate(values.items()):
                 one.plot([place] * len(each), each, "o", color=COLOURS[treatment], markersize=5, alpha=0.7)
@@ -234,7 +236,7 @@ def outcomes_plot(found: Mapping[Run, Figures]) -> Plot:
                 data[f"{name}, {treatment}"] = np.array(each)
             one.set_xticks(range(len(values)), list(values))
             one.set(ylim=(-0.03, 1.03), xlim=(-0.5, len(values) - 0.5))
-            set_title(one, name, "")
+            set_title(one, title, "")
     lines = [f"{name}: {', '.join(number(value) for value in values)}" for name, values in data.items()]
     return Plot(figure, data, "\n".join(["Outcomes by treatment", *lines]))
 
@@ -260,7 +262,9 @@ def on_those_that_answer(found: Mapping[Run, Figures]) -> list[str]:
     seeing = {run: figures for run, figures in found.items() if answers(figures)}
     if len(seeing) == len(found):
         return []
-    return ["### Treatments compared, on runs that answer", comparisons_table(seeing)]
+    pairs = [pair for pair in PAIRS if set(pair) <= by_treatment(seeing, "peak steering").keys()]
+    table = comparisons_table(seeing) if pairs else f"No two treatments have one; {len(seeing)} runs answer."
+    return ["### Treatments compared, on runs that answer", table]
 
 
 def results(out: Path) -> str:
@@ -283,9 +287,21 @@ def results(out: Path) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def write_report(out: Path) -> list[Path]:
+def filled(page: str, tables: str) -> str:
+    """A page with these tables in the place of those that it has.
+
+    Raises InputError where the page does not have the two lines between which they stand, once each.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
+        raise InputError(f"The page is to have the lines {BEGIN} and {END}, once each, around its tables.")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables.strip()}\n\n{END}{after}"
+
+
+def write_report(out: Path, page: Path | None = None) -> list[Path]:
     """Write results.md, outcomes.png and formation.png into `out`, on all runs that have figures; returns the paths.
 
+    page: a Markdown file whose tables are replaced, too (see `filled`).
     While only the pilot is measured, there are no pictures.
     """
     found = read_runs(out)
@@ -294,4 +310,6 @@ def write_report(out: Path) -> list[Path]:
         files |= {"outcomes.png": outcomes_plot(found).render(), "formation.png": formation_plot(out, found).render()}
     for name, content in files.items():
         write_whole(out / name, content)
-    return [out / name for name in files]
+    if page is not None:
+        write_whole(page, filled(page.read_text(encoding="utf-8"), results(out)).encode())
+    return [out / name for name in files] + ([] if page is None else [page])

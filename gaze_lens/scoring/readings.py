@@ -109,7 +109,8 @@ def _columns(
         whole[row, list(positions)] = 1.0
     cells, of_rows = torch.zeros(member.shape[:2]), dict[int, tuple[int, int] | None]()
     for tokens in inputs.image_tokens:
-        grid = of_rows[tokens.row] = _grid(tokens)
+        alone = len(inputs.pictures[tokens.row]) == 1  # several pictures have no grid in common
+        grid = of_rows[tokens.row] = _grid(tokens) if alone else None
         if grid is not None:
             has_cell = tokens.cells[:, 0] >= 0
             index = tokens.cells[has_cell] @ torch.tensor([grid[1], 1])
@@ -171,13 +172,13 @@ def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
     """1 where a key of the prompt is a token of a region of the row's picture, or of a segment of its text; else 0."""
     if inputs.passages:
         return _segment_membership(inputs)
-    names = [[name for picture in pictures for name in picture.regions] for pictures in inputs.pictures]
-    member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(len, names)))
+    n_regions = [[len(picture.regions) for picture in pictures] for pictures in inputs.pictures]
+    member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(sum, n_regions)))
     for tokens in inputs.image_tokens:
-        picture = inputs.pictures[tokens.row][tokens.image]
-        for name in picture.regions:
+        first = sum(n_regions[tokens.row][: tokens.image])  # pictures of one prompt may have regions of the same name
+        for index, name in enumerate(inputs.pictures[tokens.row][tokens.image].regions, first):
             positions = list(inputs.positions_of(name, row=tokens.row, image=tokens.image))
-            member[tokens.row, positions, names[tokens.row].index(name)] = 1.0
+            member[tokens.row, positions, index] = 1.0
     return member
 
 

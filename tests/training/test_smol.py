@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import gaze_lens as gl
 from gaze_lens import comics
+from gaze_lens.scoring.readings import membership, read_attention
 from training import smol, smol_measure
 from training.batches import IGNORE
 from training.packed_forward import packed_forward, use_packed_attention, use_plain_attention
@@ -119,6 +120,15 @@ def test_scores_of_several_pictures_are_sums_of_the_pattern_over_each(hooked):
             for tokens in inputs.image_tokens:
                 expected = last[:, tokens.positions].sum(-1)
                 assert torch.allclose(scores.samples[0, layer, :, asked, tokens.image], expected, atol=1e-6)
+        assert read_attention(hooked, inputs, "prompt", None, [1], [1])[0].mean_map is None
+
+
+def test_regions_of_one_name_in_several_pictures_are_read_apart(hooked):
+    panels = smol_measure.panel_pictures(smol_measure.draw_strips(1, seed=3)[0])
+    named = [gl.Picture(picture.image, {"all": next(iter(picture.regions.values()))}) for picture in panels]
+    first, second = (hooked.prepare([each], comics.OPEN) for each in (panels, named))
+    assert torch.equal(membership(first), membership(second))
+    assert membership(second)[0].sum(0).tolist() == [4.0] * 6
 
 
 def test_heads_are_steered_to_one_of_several_pictures(hooked):

@@ -1,6 +1,7 @@
 """The study: runs are trained and measured once, continue where they stopped, and are reported from their files."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -216,3 +217,19 @@ def test_the_primary_outcomes_are_corrected_and_called_evidence_with_four_seeds_
     if seeds == 4:
         assert "| 53.88 | 0.014 | 0.014 |" in row
         assert "| largest contrast | 0.92 [0.89, 0.94] | 0.12 [0.09, 0.14] |" in text
+
+
+def test_every_number_on_the_page_is_of_a_file_that_the_study_wrote():
+    pytest.importorskip("scipy")
+    from training.study_report import BEGIN, END, filled, results
+
+    page = (PAGE.parent.parent / "study.md").read_text(encoding="utf-8")
+    tables = results(PAGE.parent)
+    assert filled(page, tables) == page
+    own = re.sub(rf"{BEGIN}.*{END}|## In the paper.*?(?=\n## )", "", page, flags=re.DOTALL)
+    assert set(re.findall(r"\d+\.\d+", own)) - set(re.findall(r"\d+\.\d+", tables)) == set()
+    for name in re.findall(r"\]\(study/([^)#]+)\)", page):
+        assert (PAGE.parent / name).exists(), name
+    for without in ("", f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"):
+        with pytest.raises(InputError, match="once each"):
+            filled(without, tables)
