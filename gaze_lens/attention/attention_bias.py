@@ -12,7 +12,7 @@ positions: they are counted on their own, and `cross_attention=True` says that t
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -26,7 +26,7 @@ from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_w
 from gaze_lens.attention.step_condition import check_when
 from gaze_lens.errors import InputError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.layout import Layout, Region
 
 LARGEST = 1e30  # of a bias; more, and sums of biases, would not fit into float32
 
@@ -49,6 +49,7 @@ class AttentionBias(ScoreEdit):
     required: an error at the end of the run if it never acted.
     when: a condition on the newest token, as for `gl.steer`.
     head_weights: for each head, in their order, a factor above 0, at most 1; None for 1.
+    steered_to: the region that the bias is for, as `generation.exposure` reports it; None: its keys.
 
     What the model masks (future, padding, outside the window) stays masked. A bias never changes: where it acted is
     recorded in the run (`generation.acted`).
@@ -64,6 +65,7 @@ class AttentionBias(ScoreEdit):
     required: bool = True
     head_weights: tuple[float, ...] | None = None
     when: Any = None
+    steered_to: Region | None = None
 
     def __post_init__(self) -> None:
         check_head_weights("AttentionBias", self.heads, self.head_weights)
@@ -91,6 +93,12 @@ class AttentionBias(ScoreEdit):
     def values(self) -> tuple[float, ...]:
         """`value`, for each group of keys."""
         return self.value  # type: ignore[return-value] # a tuple since __post_init__
+
+    @property
+    def targets(self) -> tuple[Positions, ...]:
+        """The keys that it is for: the region's, else all that it changes."""
+        own = tuple(replace(keys, weights=None) for keys in self.key_groups)  # of which weights are logits
+        return own if self.steered_to is None else super().targets
 
     @property
     def acts_on(self) -> str:

@@ -4,8 +4,8 @@
 after rotary embedding, norms and cache. This is that function. It fires the bridge's `hook_rot_q`, `hook_rot_k`,
 `hook_attn_scores` (pre-softmax, masked) and `hook_pattern` (post-softmax), all editable, in prefill and decoding.
 A layer where nothing is attached runs the model's own kernel, and so does one that carries only `AttentionBias`,
-`MassEdit` and `RowReader` hooks (`kernels.py`). This is the only file that knows the attention registry; it knows no
-model by name.
+`MassEdit`, `RowReader` and `EditReader` hooks (`kernels.py`). This is the only file that knows the attention registry;
+it knows no model by name.
 
 What the layers of one forward share is in its `ForwardState`, which comes as a keyword argument. It is missing only
 where a layer is called by itself, by a user: then the shapes tell the positions.
@@ -24,12 +24,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gaze_lens.attention.attention_bias import AttentionBias
 from gaze_lens.attention.backend import CACHES, NAME, AttentionLayer, n_hooks
 from gaze_lens.attention.call import Call
+from gaze_lens.attention.edit_reader import EditMark
 from gaze_lens.attention.forward_state import STATE, ForwardState
-from gaze_lens.attention.kernels import served
+from gaze_lens.attention.kernels import Known, served
 from gaze_lens.attention.mass_edit import MassEdit
 from gaze_lens.attention.positions import CONTEXT_KEY, SINKS_KEY, STATE_KEY, QueryKeyPositions
 from gaze_lens.attention.row_reader import RowReader
-from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.shared_keys import in_one_row
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError
@@ -97,8 +97,8 @@ def _attend(
     )  # fmt: skip
     if any(layer.hooks):
         state.check_masses([handle.user_hook for handle in layer.points[0].fwd_hooks], positions)
-    edits = _edits_and_readers(layer)
-    return _with_matrices(call, layer, state) if edits is None else served(call, layer, state, simple, *edits)
+    attached = _edits_and_readers(layer)
+    return _with_matrices(call, layer, state) if attached is None else served(call, layer, state, simple, *attached)
 
 
 def _check_mask(layer: AttentionLayer, key: Tensor, mask: Tensor | None) -> None:
@@ -162,24 +162,20 @@ def _store(cache: Any, key: Tensor, changed: bool) -> None:
         )
 
 
-def _edits_and_readers(
-    layer: AttentionLayer,
-) -> tuple[list[AttentionBias], list[MassEdit], list[RowReader]] | None:
-    """The edits and readers on a layer, or None where any other hook needs the full, editable matrix."""
+def _edits_and_readers(layer: AttentionLayer) -> tuple[list[Known], list[RowReader]] | None:
+    """What is attached to a layer's scores, in order, and the readers of its pattern; None where any other hook needs
+    the full, editable matrix."""
     edits, readers = ([handle.user_hook for handle in point.fwd_hooks] for point in layer.points)
     if len(edits) + len(readers) < sum(map(len, layer.hooks)):
         return None  # PyTorch's own hooks, or backward hooks
     if not all(isinstance(reader, RowReader) for reader in readers):
         return None
-    if not all(isinstance(edit, ScoreEdit | SwitchableBias) for edit in edits):
-        return None
-    currents = [edit.current for edit in edits if isinstance(edit, ScoreEdit | SwitchableBias)]
-    if not all(isinstance(edit, AttentionBias | MassEdit | None) for edit in currents):
+    currents = [edit.current if isinstance(edit, SwitchableBias) else edit for edit in edits]
+    known = [edit for edit in currents if isinstance(edit, AttentionBias | MassEdit | EditMark)]
+    if len(known) < sum(edit is not None for edit in currents):
         return None  # an edit of the user's own
-    biases = [edit for edit in currents if isinstance(edit, AttentionBias)]
     rows = [reader for reader in readers if isinstance(reader, RowReader)]
-    masses = [edit for edit in currents if isinstance(edit, MassEdit)]
-    return (biases, masses, rows) if all(bias.relative for bias in biases) else None
+    return (known, rows) if all(edit.relative for edit in known if isinstance(edit, AttentionBias)) else None
 
 
 def _with_matrices(call: Call, layer: AttentionLayer, state: ForwardState) -> Tensor:

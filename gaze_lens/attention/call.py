@@ -88,6 +88,13 @@ class Call:
         scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
         return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
 
+    def scores_of_rows(self, rows: Rows) -> Float[Tensor, "batch head query key"]:
+        """Scaled scores of some queries, not masked, without repeating KV heads."""
+        query = self.query[:, :, rows]
+        batch, n_heads, n_rows, d_head = query.shape
+        grouped = query.reshape(batch, -1, self.groups * n_rows, d_head)
+        return self.scores(grouped, self.key).reshape(batch, n_heads, n_rows, -1)
+
     def masked_scores(self, mask: Float[Tensor, "#batch #head query key"]) -> Float[Tensor, "batch head query key"]:
         """Scores with an additive mask; what is masked holds the dtype's lowest value, in half precision too."""
         scores = self.scores(self.query, repeat_kv(self.key, self.groups)) + mask

@@ -13,22 +13,31 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gaze_lens.attention.attention_bias import AttentionBias, head_gate
 from gaze_lens.attention.backend import AttentionLayer
 from gaze_lens.attention.call import Call, Rows
+from gaze_lens.attention.edit_reader import EditMark
+from gaze_lens.attention.edited_rows import read_edits
 from gaze_lens.attention.forward_state import ForwardState
 from gaze_lens.attention.mass_edit import MassEdit, Share
 from gaze_lens.attention.row_reader import RowReader
 
+Known = AttentionBias | MassEdit | EditMark  # what the attention function knows on scores
 FEWEST_ROWS, MOST_BLOCKS = 128, 8  # queries under a biased mask at a time; more blocks save little
 
 
 def served(
-    call: Call, layer: AttentionLayer, state: ForwardState, simple: bool, biases: list[AttentionBias],
-    masses: list[MassEdit], readers: list[RowReader],
-) -> Float[Tensor, "batch query head d_head"]:  # fmt: skip
+    call: Call,
+    layer: AttentionLayer,
+    state: ForwardState,
+    simple: bool,
+    attached: list[Known],
+    readers: list[RowReader],
+) -> Float[Tensor, "batch query head d_head"]:
     """The model's own attention with biases in its masks, and masses set; readers get their rows beside it.
 
-    simple: the model's kernel is SDPA, without soft cap and sinks.
+    simple: the model's kernel is SDPA, without soft cap and sinks. attached: to the scores, in order.
     """
-    acting = _acting(call, layer, state, biases)
+    masses = [edit for edit in attached if isinstance(edit, MassEdit)]
+    acting = _acting(call, layer, state, [edit for edit in attached if isinstance(edit, AttentionBias)])
+    read_edits(attached, call, layer.index, state)
     for reader in readers:
         _read_rows(reader, call, layer, state, acting, masses)
     if simple and acting and call.positions.n_queries > 1:
@@ -183,13 +192,8 @@ def _read_rows(
     queries, positions = reader.queries.within(call.positions.queries), call.positions
     if not queries:
         return
-    every = len(queries) == positions.n_queries
-    rows = slice(None) if every else [query - positions.query_start for query in queries]
-    query = call.query[:, :, rows]
-    batch, n_heads, n_rows, d_head = query.shape
-    grouped = query.reshape(batch, -1, call.groups * n_rows, d_head)
-    scores = call.scores(grouped, call.key).reshape(batch, n_heads, n_rows, -1)
-    scores = scores + _biased_mask(call, layer, state, acting, rows)
+    rows = positions.rows_at(queries)
+    scores = call.scores_of_rows(rows) + _biased_mask(call, layer, state, acting, rows)
     weights = call.softmax(scores)
     for edit in masses:
         heads = list(edit.heads_in(layer.index))

@@ -24,7 +24,7 @@ from gaze_lens.attention.score_edit import ScoreEdit, check_counts, check_head_w
 from gaze_lens.attention.step_condition import check_when
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.heads.head_set import HeadSet
-from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.layout import Layout, Region
 
 Scores = Float[Tensor, "batch head query key"]
 Sees = Bool[Tensor, "batch #head query key"]
@@ -44,6 +44,8 @@ class MassEdit(ScoreEdit):
     head_weights: for each head, in their order, a weight w above 0, at most 1: the pattern is w times that with the
         mass set, plus 1 - w times its own. So its share is p + w (mass - p). None for 1.
 
+    steered_to: the region as it was given, with its name; None: what `region` says.
+
     Where the region's keys have weights (`Positions.weights`), the mass is spread among them in proportion to their
     weight times the row's own attention.
     A row that sees no key of the region, or nothing else, stays as it is, bit for bit. What the model masks (future,
@@ -61,6 +63,7 @@ class MassEdit(ScoreEdit):
     required: bool = True
     head_weights: tuple[float, ...] | None = None
     when: Any = None
+    steered_to: Region | None = None
 
     def __post_init__(self) -> None:
         check_mass(self.mass)
@@ -74,6 +77,11 @@ class MassEdit(ScoreEdit):
             raise InputError(
                 "MassEdit got a region and a pool of which one is of cross-attention; give keys of one kind."
             )
+
+    @property
+    def targets(self) -> tuple[Positions, ...]:
+        """The keys that it is for."""
+        return (self.region,)
 
     @property
     def acts_on(self) -> str:

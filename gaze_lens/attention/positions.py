@@ -67,6 +67,11 @@ class QueryKeyPositions:
         """The index of the token that this forward produces: 0 in the prefill, then 1, 2, ... None without layout."""
         return None if self.layout is None else max(0, self.queries.stop - self.layout.length)
 
+    def rows_at(self, positions: list[int]) -> slice | list[int]:
+        """The indices of some queries by their positions, in order; a slice of all where they are all."""
+        every = len(positions) == self.n_queries
+        return slice(None) if every else [position - self.query_start for position in positions]
+
     def rows_of(self, batch: int, n_rows: int) -> list[int]:
         """For each row of the batch, the prompt row it continues (beams and return sequences repeat prompts)."""
         if batch % n_rows:

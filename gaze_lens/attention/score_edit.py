@@ -15,7 +15,7 @@ from torch import Tensor
 from gaze_lens.attention.positions import Positions, QueryKeyPositions, forward_state_of
 from gaze_lens.errors import HookError, InputError, RegionError
 from gaze_lens.heads.head_set import Head, HeadSet
-from gaze_lens.regions.layout import Layout
+from gaze_lens.regions.layout import Layout, Region
 
 Edit = TypeVar("Edit", bound="ScoreEdit")
 
@@ -26,7 +26,8 @@ class ScoreEdit:
     heads: the heads; one object serves all their layers. queries: the rows that it acts on. layout: where given,
     running other inputs under it is a RegionError. rows: for each batch row, whether it acts there. required: an error
     at the end of a run in which it never acted. head_weights: how strongly it acts in each of the heads, in their
-    order; None: in all of them fully. when: the steps and rows in which it acts; see `step_condition.py`.
+    order; None: in all of them fully. when: the steps and rows in which it acts; see `step_condition.py`. steered_to:
+    the region that it is for, where it is known.
     """
 
     heads: HeadSet
@@ -36,6 +37,7 @@ class ScoreEdit:
     required: bool
     head_weights: tuple[float, ...] | None = None
     when: Any = None
+    steered_to: Region | None = None
 
     @cached_property
     def _weight_of(self) -> dict[Head, float]:
@@ -92,6 +94,14 @@ class ScoreEdit:
     def edited(self, scores: Tensor, visible: Tensor, positions: QueryKeyPositions, hook: Any) -> Tensor | None:
         """The scores of this edit's heads in one layer, edited; None where it has nothing to act on."""
         raise NotImplementedError
+
+    @property
+    def targets(self) -> tuple[Positions, ...]:
+        """The keys whose attention it is meant to change, for reports."""
+        region = self.steered_to
+        if region is None:
+            return ()
+        return (Positions(region.positions, cross_attention=region.cross_attention, weights=region.weights),)
 
     @property
     def acts_on(self) -> str:

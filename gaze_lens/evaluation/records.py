@@ -37,6 +37,8 @@ class Record:
         were steered to, if these are not the targets.
     pieces: the text, cut where the target changes: one piece for each target that was reached. steps: the token at
         which each piece begins.
+    exposure: where scores were edited, what that did to attention, as means over heads and steps: the fields that
+        `generation.exposure.mean()` has. Numbers that rounding changes do not make two answers different.
     skipped: why there is no answer, or None. failed: why its generation failed (logits that are no numbers), or None;
         a resumed run tries again.
     """
@@ -55,6 +57,7 @@ class Record:
     steps: tuple[int, ...] = ()
     skipped: str | None = None
     failed: str | None = None
+    exposure: Mapping[str, float] | None = field(default=None, compare=False)
 
     aims = renamed_attribute("aims", "steered_to")
 

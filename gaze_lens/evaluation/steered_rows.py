@@ -4,8 +4,8 @@ inputs = model.encode(model.prepare([picture] * len(rows), [row.prompt for row i
 for row, answer in zip(rows, answers(model, protocol, inputs, rows)): ...
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.switchable_bias import SwitchableBias
 from gaze_lens.errors import HookError, InputError, NotFiniteError
 from gaze_lens.evaluation.ablated_rows import Ablations
@@ -46,13 +47,14 @@ class Row:
 class Text:
     """An answer. pieces: the text, cut where the target changes. steps: the tokens, from 0, at which pieces begin.
 
-    failed: why there is none, where the logits were no numbers.
+    failed: why there is none, where the logits were no numbers. exposure: its means, where heads were steered.
     """
 
     text: str
     pieces: tuple[str, ...]
     steps: tuple[int, ...]
     failed: str | None = None
+    exposure: Mapping[str, float] | None = field(default=None, compare=False)
 
 
 def answers(
@@ -78,6 +80,8 @@ def answers(
         generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
     reasons = {} if error is None else error.reasons
+    if generation.exposure is not None:
+        texts = [replace(text, exposure=generation.exposure.mean(n)) for n, text in enumerate(texts)]
     return [Text("", (), (), reasons[n]) if n in reasons else text for n, text in enumerate(texts)]
 
 
@@ -89,8 +93,9 @@ def _given(ablations: Ablations | None) -> Ablations:
 
 def _generated(model: Model, inputs: VLMInputs, **options: Any) -> tuple[Generation, NotFiniteError | None]:
     """A generation, and the error of its rows whose logits were no numbers, if there are any."""
+    exposure = any(isinstance(function, ScoreEdit | SwitchableBias) for _, function in options["fwd_hooks"])
     try:
-        return model.generate(inputs, **options), None
+        return model.generate(inputs, exposure=exposure, **options), None
     except NotFiniteError as error:
         return error.generation, error
 

@@ -142,6 +142,7 @@ def steer(
         common: dict[str, Any] = {
             "layout": target.layout, "rows": acting, "required": index == 0, "head_weights": head_weights,
             "when": when,
+            "steered_to": target,
         }  # fmt: skip
         queries = _queries(target, start, end, where)
         if share is not None:

@@ -34,7 +34,7 @@ def hook_list(fwd_hooks: Any) -> list:
     return hooks
 
 
-def _layers(name: str | Callable[[str], bool], bias: ScoreEdit | SwitchableBias) -> set[int]:
+def edited_layers(name: str | Callable[[str], bool], bias: ScoreEdit | SwitchableBias) -> set[int]:
     """The layers on which a bias is attached by a hook name, or those of its own that a name filter takes."""
     if not isinstance(name, str):
         return {layer for layer in bias.heads.by_layer() if name(f"blocks.{layer}.attn.hook_attn_scores")}
@@ -74,7 +74,7 @@ def checked_edits(model: Model, hooks: Sequence[tuple[Any, Any]]) -> Iterator[Ed
             function.heads.check(model.cfg.n_layers, model.cfg.n_heads)
             function.heads.refuse_ranking(model)
             refuse_other("the hook list", function.heads, model=None, fingerprint=model.fingerprint)
-            attached.setdefault(function, set()).update(_layers(name, function))
+            attached.setdefault(function, set()).update(edited_layers(name, function))
     conditional = any(isinstance(edit, SwitchableBias) or edit.when is not None for edit in attached)
     watching = model.attention_backend.watching(model.original_model) if conditional else nullcontext()
     with watching, model.attention_backend.recording() as acted:

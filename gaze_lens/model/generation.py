@@ -10,6 +10,7 @@ from torch import Tensor
 from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.errors import HookError, InputError
 from gaze_lens.html_tables import html_table
+from gaze_lens.model.exposure import Exposure
 from gaze_lens.model.live_hooks import filter_function
 from gaze_lens.model.memory_limit import check_memory
 from gaze_lens.model_protocol import Model
@@ -31,6 +32,7 @@ class Generation:
     unreached: the edits of a schedule that the text ended before.
     acted: for each `ScoreEdit` that acted, in how many forwards it changed the scores of each layer.
     logits: with `output_logits=True`, for each step, the model's logits as Hugging Face returns them.
+    exposure: with `exposure=True`, the attention of every edited head with and without the edits, at every step.
     """
 
     texts: tuple[str, ...]
@@ -40,6 +42,7 @@ class Generation:
     unreached: tuple[ScoreEdit, ...] = ()
     acted: dict[ScoreEdit, dict[int, int]] = field(default_factory=dict, repr=False)
     logits: tuple[Tensor, ...] | None = field(default=None, repr=False)
+    exposure: Exposure | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return "\n".join(self.texts)
@@ -79,7 +82,7 @@ def refuse_assisted(model: Model, options: dict[str, Any]) -> None:
     """InputError for draft tokens where the image is read by cross-attention: Hugging Face cuts the image's keys when
     it takes drafts back."""
     configs = options.get("generation_config"), model.original_model.generation_config
-    asked = [name for name in ASSISTED if _option(name, options, *configs) not in (None, False)]
+    asked = [name for name in ASSISTED if option(name, options, *configs) not in (None, False)]
     if asked and model.family.cross_attention and model.family.brings_images(options):
         raise InputError(
             f"{asked[0]} was given, and {model.family.name} reads the image by cross-attention: when Hugging Face "
@@ -88,7 +91,7 @@ def refuse_assisted(model: Model, options: dict[str, Any]) -> None:
         )
 
 
-def _option(name: str, options: dict[str, Any], *configs: Any) -> Any:
+def option(name: str, options: dict[str, Any], *configs: Any) -> Any:
     """An option of `generate` as it is given, or as the first config has it."""
     values = [options.get(name), *(getattr(config, name, None) for config in configs)]
     return next((value for value in values if value is not None), None)

@@ -33,6 +33,7 @@ from gaze_lens.model.capabilities import Capabilities, capabilities
 from gaze_lens.model.continuation import held_tokens, remember, without_held_images
 from gaze_lens.model.edit_checks import checked_edits, hook_list, refuse_bound
 from gaze_lens.model.encoding import encoded
+from gaze_lens.model.exposure_reader import ExposureReader, exposure_reader
 from gaze_lens.model.finite_logits import FiniteLogits
 from gaze_lens.model.generation import Generation, capturing, copies_of, generation_options, refuse_assisted
 from gaze_lens.model.generation_arguments import (
@@ -282,6 +283,7 @@ class HookedVLM(TokenMethods):
         fwd_hooks: Hooks = (),
         names_filter: Any = None,
         max_bytes: float | None = None,
+        exposure: bool = False,
         chat_template: bool = False,
         prepend_bos: bool | None = None,
         return_type: str | None = None,
@@ -294,6 +296,7 @@ class HookedVLM(TokenMethods):
         fwd_hooks: `(hook name, function)` pairs, as for `run_with_hooks`.
         names_filter: activations to keep, as for `run_with_cache`; one tensor per forward in `.activations`.
         max_bytes: the limit on attention matrices to be kept of the prompt, as for `run_with_cache`.
+        exposure: keep what the edits of scores among `fwd_hooks` did to attention in every step, in `.exposure`.
         chat_template: of text, whether it is a user's turn in a conversation; if not, the model continues it, as in
             TransformerLens. prepend_bos: of text that is continued, whether it begins with BOS, as in TransformerLens.
         return_type: "tokens", "str" or "input": prompt and answer in one, as `TransformerBridge` returns them.
@@ -314,18 +317,22 @@ class HookedVLM(TokenMethods):
         options = generation_options(hugging_face_options(self, options), max_new_tokens)
         refuse_assisted(self, {**prompt.arguments, **options})
         prompt = without_held_images(self, prompt, options)
-        generation = self._generate(prompt, hook_list(fwd_hooks), names_filter, max_bytes, options)
+        hooks = hook_list(fwd_hooks)
+        reader = exposure_reader(self, hooks, prompt.inputs, options) if exposure else None
+        generation = self._generate(prompt, hooks, names_filter, max_bytes, options, reader)
         return as_asked(generation, return_type, prompt, self.tokenizer)
 
     def _generate(
-        self, prompt: Prompt, hooks: list, names_filter: Any, max_bytes: float | None, options: dict[str, Any]
-    ) -> Generation:
+        self, prompt: Prompt, hooks: list, names_filter: Any, max_bytes: float | None, options: dict[str, Any],
+        reader: ExposureReader | None,
+    ) -> Generation:  # fmt: skip
         """Hugging Face's `generate` under hooks, and its record."""
         given = prompt.ids if prompt.inputs is None else prompt.inputs
         captured, capture = capturing(self, given, names_filter, max_bytes, copies_of(options))
         n_rows, start = prompt.ids.shape
         watch = FiniteLogits(self, rows=n_rows, start=start, options=options)
-        with self._running(prompt.inputs), checked_edits(self, hooks) as edits, super().hooks(hooks + capture):
+        attached = (hooks if reader is None else reader.around(hooks)) + capture
+        with self._running(prompt.inputs), checked_edits(self, hooks) as edits, super().hooks(attached):
             if prompt.inputs is None:
                 refuse_bound(self, cache_in(options))
             with watch.attached():
@@ -334,10 +341,11 @@ class HookedVLM(TokenMethods):
             remember(options, sequences)
             tokens = sequences[:, start:]
             texts = tuple(self.processor.batch_decode(tokens, skip_special_tokens=True))
+            read = None if reader is None else reader.result(tokens, watch.ends, self.tokenizer.pad_token_id)
             if watch.steps:  # before the edits are checked: a generation that failed may not have come to them
-                failed = Generation(texts, tokens, sequences, captured, (), edits.acted, logits)
+                failed = Generation(texts, tokens, sequences, captured, (), edits.acted, logits, read)
                 raise NotFiniteError(watch.steps, failed)
-        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted, logits)
+        return Generation(texts, tokens, sequences, captured, tuple(edits.unreached), edits.acted, logits, read)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write weights, config and processor as Hugging Face would have before wrapping; `from_pretrained` reads them.

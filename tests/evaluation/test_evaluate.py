@@ -66,6 +66,28 @@ def test_answers_of_a_batch_are_those_of_single_runs(tiny_model, strips, answers
     assert [record.text for record in small.records] == [record.text for record in answers.records]
 
 
+def test_every_steered_answer_has_its_mean_exposure(tiny_model, strips, answers, tmp_path):
+    heads = {condition.key: condition for condition in CONDITIONS}
+    for record in answers.records[1::4]:
+        condition = heads[record.condition, record.draw]
+        if condition.heads is None:
+            assert record.exposure is None
+            continue
+        inputs = tiny_model.prepare(strips[int(record.picture)], comics.OPEN)
+        hooks = gl.steer(condition.heads, inputs.region(record.targets[0]), mode=condition.mode)
+        alone = tiny_model.generate(inputs, fwd_hooks=hooks, exposure=True, max_new_tokens=64).exposure.mean()
+        assert record.exposure == pytest.approx(alone, abs=1e-4)
+        assert record.exposure["mass"] > record.exposure["mass_without"]
+    path = tmp_path / "generations.jsonl"
+    generate_answers(tiny_model, strips[:1], CONDITIONS[-2:], protocol=question(), path=path, progress=False)
+    read = Generations.read(path).records
+    assert [record.exposure is None for record in read] == [record.condition == "none" for record in read]
+    assert [record.exposure for record in read if record.exposure] == [
+        pytest.approx(record.exposure, abs=1e-4) for record in answers.records
+        if (record.picture, record.condition, record.draw) == ("0", "random", 1)
+    ]  # fmt: skip
+
+
 def test_an_image_is_encoded_once_for_everything(tiny_model, strips):
     tower, runs = tiny_model.original_model.model.visual, []
     handle = tower.register_forward_pre_hook(lambda module, args, kwargs: runs.append(1), with_kwargs=True)
