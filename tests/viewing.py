@@ -7,16 +7,17 @@ import torch
 from PIL import Image
 
 from gaze_lens import HeadSet
-from gaze_lens.show.interactive.page import _data_address, packed, page
-from gaze_lens.show.interactive.recording import LEVELS, Recording, quantised
+from gaze_lens.show.interactive.page import _data_address, arrays_of, packing_of, page
+from gaze_lens.show.interactive.recording import Recording, quantised
 
 CELL = 16  # pixels
 
 
 @contextmanager
-def opened(browser, path, *, theme="light", **options):
+def opened(browser, path, *, theme="light", size=(1000, 1000), **options):
     """A page from a file with the network cut off; a request to another address or an error fails the test."""
-    context = browser.new_context(color_scheme=theme, offline=True, viewport={"width": 1000, "height": 1000}, **options)
+    viewport = {"width": size[0], "height": size[1]}
+    context = browser.new_context(color_scheme=theme, offline=True, viewport=viewport, **options)
     tab = context.new_page()
     requests, failed = [], []
     tab.on("request", lambda request: requests.append(request.url))
@@ -40,12 +41,13 @@ def header_for(n_heads, n_words, grid, *, regions=()):
     return {
         "heads": [(i // 8, i % 8) for i in range(n_heads)],
         "shape": (n_heads, n_words, rows * columns),
-        "top": LEVELS,
         "weighted": True,
         "unweighted": "",
         "grid": (max(1, -(-n_heads // 8)), 8),
         "scores": None,
         "words": [{"text": f" w{i}", "kind": "answer", "row": i, "special": False} for i in range(n_words)],
+        "text": [],
+        "subject": {"name": "the image", "measured": list(range(len(boxes))), "scaled": list(range(len(boxes)))},
         "tokens": {"keys": list(range(10, 10 + len(boxes))), "boxes": boxes, "image": [0] * len(boxes)},
         "images": [{"size": image.size, "alt": "Grey.", "src": _data_address(image)}],
         "regions": list(regions),
@@ -74,4 +76,10 @@ def recording_for(n_heads, n_words, grid, *, kind="attention", seed=0):
 def page_of(n_heads, n_words, grid, *, kind="attention", seed=0, **changes):
     """The HTML of a page with made-up attention."""
     recording = recording_for(n_heads, n_words, grid, kind=kind, seed=seed)
-    return page({**header_for(n_heads, n_words, grid), **changes}, packed(recording), title="made up")
+    return made_page({**header_for(n_heads, n_words, grid), **changes}, recording)
+
+
+def made_page(header, recording, *, title="made up"):
+    """The HTML of a page with a made-up header and recording."""
+    header = {**header, **packing_of(recording)}
+    return page(header, arrays_of(header, recording), title=title)

@@ -127,6 +127,13 @@ print(tracked.generation)
 gl.show.staircase(tracked, schedule=schedule)
 
 # %% [markdown]
+# What do the heads look at when the answer is about to begin? The words are tinted by it (`gl.show.attention` shows the
+# same for every word, in a viewer that can be clicked).
+
+# %%
+gl.show.attention_map(model, inputs, heads[:2])
+
+# %% [markdown]
 # The same calls take any language model that Hugging Face loads
 # (`gl.HookedVLM.from_pretrained("meta-llama/Llama-3.2-1B-Instruct")`), and any part of a text:
 # `inputs.region(inputs.span("the red car"), around="text")`.

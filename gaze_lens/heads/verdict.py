@@ -87,7 +87,7 @@ class Verdict:
             text = f"{NONE_FOUND}: no head of {self.n_heads} tracks the region asked about ({rate}); {self._spread()}"
             few = f" Fewer than {self.fewest} could not be found." if self.fewest > 1 else ""
             return f"{text}. The largest contrast is {self.largest:.2g}.{few}"
-        verb = "head tracks" if len(self.heads) == 1 else "heads track"
+        verb = "heads tracks" if len(self.heads) == 1 else "heads track"
         text = f"{len(self.heads)} of {self.n_heads} {verb} the region asked about ({rate}); {self._spread()}"
         return f"{text}. The largest contrast is {self.largest:.2g}, of {self.heads[0]}."
 

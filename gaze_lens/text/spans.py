@@ -3,11 +3,14 @@
 span_of(tokenizer, ids, "fourth")     # range(17, 18): indices into ids
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
 from gaze_lens.errors import RegionError
+
+LETTER = r"[^\W\u2e80-\U0003ffff]"  # of scripts that put spaces between words
 
 
 def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | None = None) -> range:
@@ -30,7 +33,26 @@ def span_of(tokenizer: Any, ids: Sequence[int], text: str, *, occurrence: int | 
         )
     if occurrence is not None and not -len(starts) <= occurrence < len(starts):
         raise RegionError(f"{text!r} is {len(starts)} times in the prompt; there is no occurrence={occurrence}.")
-    start = starts[occurrence or 0]
+    return _tokens_of(tokenizer, ids, whole, starts[occurrence or 0], text)
+
+
+def word_spans(tokenizer: Any, ids: Sequence[int], word: str) -> list[range]:
+    """The indices of the tokens of every occurrence of a word, or of several words; none inside a longer word.
+
+    Raises RegionError where there is none, and where one begins or ends inside a token.
+    """
+    if not word.strip():
+        raise RegionError(f"The word {word!r} was asked for; give a text that is not blank, such as 'dog'.")
+    whole = _text(tokenizer, ids)
+    matches = re.finditer(f"(?<!{LETTER}){re.escape(word)}(?!{LETTER})", whole)
+    starts = [match.start() for match in matches]
+    if not starts:
+        raise RegionError(f"The word {word!r} is not in the text, which reads {_shortened(whole)!r}.")
+    return [_tokens_of(tokenizer, ids, whole, start, word) for start in starts]
+
+
+def _tokens_of(tokenizer: Any, ids: Sequence[int], whole: str, start: int, text: str) -> range:
+    """The indices of the tokens of a text that begins at a character of the whole."""
 
     def n_begun(token: int) -> int:  # characters of the tokens up to this one, with one that it only begins
         return len(_text(tokenizer, ids[: token + 1]))

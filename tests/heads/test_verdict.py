@@ -1,5 +1,6 @@
 """The verdict against slow versions, on made-up null and planted heads, on random weights and on the embedded model."""
 
+import dataclasses
 import itertools
 import json
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save
 from typer.testing import CliRunner
 
-from gaze_lens import HookedVLM, comics, score_heads, testing
+from gaze_lens import HeadSet, HookedVLM, comics, score_heads, testing
 from gaze_lens.cli import commands, running
 from gaze_lens.errors import HeadError
 from gaze_lens.heads.head_scores import HeadScores
@@ -98,6 +99,14 @@ def test_planted_heads_are_found_and_few_others():
     assert (verdict.n_heads, verdict.n_strips, verdict.n_regions) == (60, 4, 6)
     assert str(verdict).startswith(f"{len(verdict.heads)} of 60 heads track the region asked about (5 % false")
     assert str(verdict).endswith("The largest contrast is 0.6, of L2H1.")
+
+
+def test_one_head_and_several_are_said_in_good_grammar():
+    verdict = HeadScores(planted({(2, 1): 0.6})).verdict()
+    one = dataclasses.replace(verdict, heads=HeadSet([(2, 1)]))
+    assert str(one).startswith("1 of 60 heads tracks the region asked about (")
+    many = dataclasses.replace(verdict, heads=HeadSet([(2, 1), (0, 0)]))
+    assert str(many).startswith("2 of 60 heads track the region asked about (")
 
 
 def test_a_contrast_that_is_too_small_does_not_count():

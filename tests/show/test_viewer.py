@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from viewing import CELL, header_for, opened, page_of, recording_for
+from viewing import CELL, header_for, made_page, opened, page_of, recording_for
 
 from gaze_lens import Box, show, steer, suppress_image
 from gaze_lens.comics.generator import scenes, synthetic
 from gaze_lens.comics.questions import OPEN
-from gaze_lens.show.interactive.page import SCRIPT, STYLE, packed, page
+from gaze_lens.show.interactive.page import SCRIPT, STYLE
 
 GRID = (4, 6)
 CORNERS = [
@@ -248,7 +248,7 @@ def test_views_that_overlap_are_averaged(browser, tmp_path):
     header = header_for(2, 3, (1, 3))
     header["tokens"]["boxes"], header["images"][0]["size"] = boxes, (32, 16)
     path = tmp_path / "views.html"
-    path.write_text(page(header, packed(recording), title="views"), encoding="utf-8")
+    path.write_text(made_page(header, recording), encoding="utf-8")
     with opened(browser, path) as tab:
         tab.select_option("label:has-text('Colours') select", "word")
         for word, (a, b, c) in enumerate(mean(recording).tolist()):
@@ -423,7 +423,7 @@ def test_what_a_model_writes_is_text(browser, tmp_path):
     steering = {"heads": "L0H0", "n": 1, "baseline": ["<b>bold</b>"], "live": False, "answers": [], "given": script}
     header["steering"] = steering
     path = tmp_path / "evil.html"
-    path.write_text(page(header, packed(recording_for(1, 3, (2, 2))), title="</title><script>1"), encoding="utf-8")
+    path.write_text(made_page(header, recording_for(1, 3, (2, 2)), title="</title><script>1"), encoding="utf-8")
     with opened(browser, path) as tab:
         assert tab.evaluate("window.caught") is None
         assert tab.inner_text(".baseline") == "<b>bold</b>"

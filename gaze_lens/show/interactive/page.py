@@ -1,12 +1,11 @@
 """The data of the viewer's JavaScript, and the HTML file that holds both.
 
-header, arrays = header_of(...), packed(recording)
-page(header, arrays)
+header = header_of(...)
+page(header, arrays_of(header, recording))
 """
 
 import base64
 import io
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +19,15 @@ from gaze_lens.inputs.region_names import names_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
+from gaze_lens.regions.layout import Region
 from gaze_lens.regions.outlines import outlines
 from gaze_lens.regions.picture import Picture
-from gaze_lens.show.interactive.recording import LEVELS, Recording
-from gaze_lens.show.interactive.words import words_of
+from gaze_lens.show.interactive.keys import Keys
+from gaze_lens.show.interactive.packing import HALF, levels_for, packed, packed_rows
+from gaze_lens.show.interactive.recording import Recording
+from gaze_lens.show.interactive.words import special_ids, words_of
 from gaze_lens.show.pages.templates import render
+from gaze_lens.text.token_texts import pieces
 
 FOLDER = Path(__file__).parent
 SCRIPT, STYLE = FOLDER / "viewer.js", FOLDER / "viewer.css"
@@ -32,32 +35,41 @@ MAX_SIDE = 1400  # pixels of a picture in the page
 MAX_PNG = 400_000  # bytes: a larger PNG becomes a JPEG
 
 
-def packed(recording: Recording) -> bytes:
-    """Scales, norms (if there are any) and levels, one after the other, compressed."""
-    parts = [recording.scales.astype("<f4")]
-    parts += [] if recording.norms is None else [recording.norms.astype("<f4")]
-    return zlib.compress(b"".join(part.tobytes() for part in (*parts, recording.levels)), 6)
-
-
-def header_of(model: Model, inputs: VLMInputs, recording: Recording, scores: Any) -> dict[str, Any]:
+def header_of(model: Model, inputs: VLMInputs, recording: Recording, scores: Any, keys: Keys) -> dict[str, Any]:
     """Everything except the arrays, in types that JSON has."""
     words = [asdict(word) for word in words_of(inputs, recording.answer, recording.queries)]
     pictures, tokens = inputs.pictures[0], inputs.image_tokens
     return {
         "heads": [tuple(head) for head in recording.heads],
         "shape": recording.levels.shape,
-        "top": LEVELS,
+        **packing_of(recording),
         "weighted": recording.norms is not None,
         "unweighted": recording.unweighted,
         "grid": (model.cfg.n_layers, model.cfg.n_heads),
         "scores": _scores(model, scores),
         "words": words,
-        "tokens": {"keys": recording.keys, **_tokens(tokens)},
+        "tokens": {"keys": recording.keys, **_tokens(tokens, keys)},
+        "text": _text(inputs, keys),
+        "subject": {"name": keys.subject, "measured": keys.measured.tolist(), "scaled": keys.scaled.tolist()},
         "images": [_image(picture, i, len(pictures)) for i, picture in enumerate(pictures)],
-        "regions": [_region(label, name, i, inputs) for label, (i, name) in names_of(pictures).items()],
+        "regions": [
+            *(_region(label, name, i, inputs) for label, (i, name) in names_of(pictures).items()),
+            *(_region_of_text(name, region, keys, len(pictures)) for name, region in keys.regions.items()),
+        ],
         "cross_attention": inputs.layout.cross_attention,
         "steering": None,
     }
+
+
+def packing_of(recording: Recording) -> dict[str, Any]:
+    """How single heads are packed, and the mean over all, which is shown before they are there."""
+    levels = levels_for(recording)
+    return {"levels": levels, "halves": levels <= HALF, "mean": packed_rows(recording.mean())}
+
+
+def arrays_of(header: Mapping[str, Any], recording: Recording) -> bytes:
+    """The heads one by one, as bytes."""
+    return packed(recording, [region["tokens"] for region in header["regions"]], header["levels"])
 
 
 def _scores(model: Model, scores: Any) -> list[list[float | None]] | None:
@@ -73,12 +85,28 @@ def _scores(model: Model, scores: Any) -> list[list[float | None]] | None:
     return [[round(value, 4) if np.isfinite(value) else None for value in row] for row in values.tolist()]
 
 
-def _tokens(images: Sequence[ImageTokens]) -> dict[str, list[Any]]:
-    boxes = np.concatenate([tokens.boxes.cpu().numpy() for tokens in images]).round(2).tolist()
+def _tokens(images: Sequence[ImageTokens], keys: Keys) -> dict[str, list[Any]]:
+    """The box of every key, None where it has none, and the picture that it is in; the text is after the pictures."""
+    boxes = [box for tokens in images for box in tokens.boxes.cpu().numpy().round(2).tolist()]
+    n_text = len(keys.text)
     return {
-        "boxes": [None if box[0] != box[0] else box for box in boxes],
-        "image": [tokens.image for tokens in images for _ in range(len(tokens))],
+        "boxes": [None if box[0] != box[0] else box for box in boxes] + [None] * n_text,
+        "image": [tokens.image for tokens in images for _ in range(len(tokens))] + [len(images)] * n_text,
     }
+
+
+def _text(inputs: VLMInputs, keys: Keys) -> list[dict[str, Any]]:
+    """The words of the prompt's text among the keys."""
+    ids = inputs.input_ids[0, list(keys.text)].tolist()
+    special = special_ids(inputs.tokenizer)
+    return [
+        {"text": text, "special": token in special}
+        for token, text in zip(ids, pieces(inputs.tokenizer, ids), strict=True)
+    ]
+
+
+def _region_of_text(name: str, region: Region, keys: Keys, index: int) -> dict[str, Any]:
+    return {"name": name, "image": index, "tokens": keys.indices(region), "outline": []}
 
 
 def _image(picture: Picture, index: int, n_images: int) -> dict[str, Any]:

@@ -4,15 +4,18 @@
 const HEAT = [[0, 255, 209, 102, 0], [0.15, 255, 184, 77, 0.5], [0.5, 240, 100, 40, 0.68], [1, 165, 10, 0, 0.86]];
 const SVG = "http://www.w3.org/2000/svg";
 const VALUES = {
-  raw: { label: "attention", unit: "attention mass on an image token, 0–1" },
-  weighted: { label: "attention × value norm", unit: "attention × norm of the token's value vector" },
-  share: { label: "share of the word's attention to images", unit: "share of what the word pays to all image tokens" },
+  raw: { label: () => "attention", unit: () => "attention mass on a token, 0–1" },
+  weighted: { label: () => "attention × value norm", unit: () => "attention × norm of the token's value vector" },
+  share: {
+    label: (subject) => `share of the word's attention to ${subject}`,
+    unit: (subject) => `share of what the word pays to ${subject}`,
+  },
 };
 const MODES = {
-  boost_and_suppress: "boost the region, suppress the rest of the image",
-  suppress_image: "suppress the rest of the image",
-  suppress_all: "suppress the rest of the image and the prompt",
-  max_suppress_all: "suppress everything else",
+  boost_and_suppress: (subject) => `boost the region, suppress the rest of ${subject}`,
+  suppress_image: (subject) => `suppress the rest of ${subject}`,
+  suppress_all: (subject) => `suppress the rest of ${subject} and all other text`,
+  max_suppress_all: () => "suppress everything else",
 };
 
 function make(tag, properties = {}, ...children) {
@@ -41,6 +44,8 @@ function choice(label, options, value, change) {
 const number = (value) => (value >= 0.0995 || value === 0 ? value.toFixed(2) : value.toPrecision(2));
 // At most six characters, the width of .chip: with a wider text for some words, everything below would jump.
 const brief = (value) => (value > 0 && value < 0.001 ? "<0.001" : number(value));
+/** A text in quotes, on one line, and not long. */
+const quoted = (text) => `“${text.length > 40 ? `${visible(text.slice(0, 39))}…` : visible(text)}”`;
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const visible = (text) => text.replace(/\n/g, "↵").replace(/\t/g, "⇥").trim() || "␣";
 
@@ -55,56 +60,100 @@ const heat = (share) => PALETTE[clamp(Math.round(share * 255), 0, 255)];
 
 // --- data ------------------------------------------------------------------------------------------------------------
 
-async function unpack(bytes, header) {
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text.trim());
+  const characters = atob(text.trim());
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return bytes;
+}
+
+async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
+  return new Response(stream).arrayBuffer();
+}
+
+/** Rows of some words as `packed_rows` wrote them: the scale of each row, then levels whose squares they scale. */
+async function unpackRows(text, nTokens) {
+  const buffer = await inflate(bytesOf(text));
+  const nWords = buffer.byteLength / (4 + 2 * nTokens);
+  const [scales, levels] = [new Float32Array(buffer, 0, nWords), new Uint16Array(buffer, 4 * nWords)];
+  return Float32Array.from(levels, (level, i) => scales[Math.floor(i / nTokens)] * level * level);
+}
+
+/** What `packed` wrote: for every head, scales, norms, attention to regions, and levels, two in a byte if few. */
+async function unpack(bytes, header) {
+  const buffer = await inflate(bytes);
   const [nHeads, nWords, nTokens] = header.shape;
-  const nNorms = header.weighted ? nHeads * nTokens : 0;
-  return {
-    scales: new Float32Array(buffer, 0, nHeads * nWords),
-    norms: nNorms ? new Float32Array(buffer, 4 * nHeads * nWords, nNorms) : null,
-    levels: new Uint8Array(buffer, 4 * (nHeads * nWords + nNorms)),
+  let at = 0;
+  const take = (Type, length) => {
+    const part = new Type(buffer, at, length);
+    at += part.byteLength;
+    return part;
   };
+  const scales = take(Float32Array, nHeads * nWords);
+  const [most, norms] = header.weighted ? [take(Float32Array, nHeads), take(Uint16Array, nHeads * nTokens)] : [];
+  const shares = header.halves ? take(Uint16Array, nHeads * nWords * header.regions.length) : null;
+  return { scales, most, norms, shares, levels: take(Uint8Array) };
 }
 
 /** The mean over the selected heads, [word, token], as one array. Everything on the page is drawn from it. */
 class MeanAttention {
-  constructor(header, arrays) {
-    Object.assign(this, arrays);
+  /** overall: the mean over all heads, which is there before the heads are. */
+  constructor(header, overall) {
+    this.header = header;
+    this.overall = overall;
     [this.nHeads, this.nWords, this.nTokens] = header.shape;
+    const { measured, scaled } = header.subject;
+    [this.measured, this.scaled] = [measured, scaled].map((some) => (some.length < this.nTokens ? some : null));
+  }
+
+  load(arrays) {
+    Object.assign(this, arrays);
+    this.loaded = true;
+  }
+
+  /** Whether these heads can be shown yet. */
+  has(heads, kind) {
+    return this.loaded || (heads.length === this.nHeads && kind !== "weighted");
   }
 
   select(heads, kind) {
     const { nWords, nTokens } = this;
-    this.mean = new Float32Array(nWords * nTokens);
-    for (const head of heads) this.add(head, heads.length, kind === "weighted" ? this.norms : null);
+    [this.heads, this.kind] = [heads, kind];
+    if (heads.length === this.nHeads && kind !== "weighted") this.mean = this.overall.slice();
+    else {
+      this.mean = new Float32Array(nWords * nTokens);
+      for (const head of heads) this.add(head, heads.length, kind === "weighted");
+    }
     this.totals = new Float32Array(nWords);
+    this.shown = new Float32Array(nWords);
     this.tops = new Float32Array(nWords);
     for (let word = 0; word < nWords; word++) this.finish(this.row(word), word, kind === "share");
     this.top = this.tops.reduce((a, b) => Math.max(a, b), 0);
   }
 
-  add(head, nSelected, norms) {
-    const { nWords, nTokens, levels, mean } = this;
+  add(head, nSelected, weighted) {
+    const { nWords, nTokens, levels, norms, mean } = this;
+    const { halves } = this.header;
     for (let word = 0; word < nWords; word++) {
-      const scale = this.scales[head * nWords + word] / nSelected;
+      const scale = (this.scales[head * nWords + word] / nSelected) * (weighted ? this.most[head] : 1);
       const [from, to, norm] = [(head * nWords + word) * nTokens, word * nTokens, head * nTokens];
       if (scale === 0) continue;
       for (let token = 0; token < nTokens; token++) {
-        const level = levels[from + token];
-        mean[to + token] += scale * level * level * (norms ? norms[norm + token] : 1);
+        const at = from + token;
+        const level = halves ? (at & 1 ? levels[at >> 1] & 15 : levels[at >> 1] >> 4) : levels[at];
+        mean[to + token] += scale * level * level * (weighted ? norms[norm + token] : 1);
       }
     }
   }
 
   finish(row, word, share) {
-    let total = row.reduce((a, b) => a + b, 0);
-    if (share && total > 0) {
-      for (let token = 0; token < row.length; token++) row[token] /= total;
-      total = 1;
-    }
+    const total = sumOf(row, this.measured);
+    if (share && total > 0) for (let token = 0; token < row.length; token++) row[token] /= total;
     this.totals[word] = total;
-    this.tops[word] = row.reduce((a, b) => Math.max(a, b), 0);
+    this.shown[word] = share ? Number(total > 0) : total;
+    this.tops[word] = topOf(row, this.scaled);
   }
 
   row(word) {
@@ -112,11 +161,34 @@ class MeanAttention {
   }
 
   on(word, tokens) {
-    const row = this.row(word);
-    let sum = 0;
-    for (const token of tokens) sum += row[token];
-    return sum;
+    return sumOf(this.row(word), tokens);
   }
+
+  /** On a named region: exactly, where levels are few and the sum over tokens would not be. */
+  onRegion(word, index) {
+    const { regions } = this.header;
+    if (!this.shares || this.kind === "weighted" || this.heads.length === this.nHeads) {
+      return this.on(word, regions[index].tokens);
+    }
+    let sum = 0;
+    for (const head of this.heads) sum += this.shares[(head * this.nWords + word) * regions.length + index];
+    return sum / 65535 / this.heads.length / (this.kind === "share" ? this.totals[word] || 1 : 1);
+  }
+}
+
+/** The sum over some tokens of a row; over all without `tokens`. */
+function sumOf(row, tokens) {
+  let sum = 0;
+  if (tokens) for (const token of tokens) sum += row[token];
+  else for (const value of row) sum += value;
+  return sum;
+}
+
+function topOf(row, tokens) {
+  let top = 0;
+  if (tokens) for (const token of tokens) top = Math.max(top, row[token]);
+  else for (const value of row) top = Math.max(top, value);
+  return top;
 }
 
 // --- pictures --------------------------------------------------------------------------------------------------------
@@ -201,7 +273,7 @@ class Picture {
   }
 
   move(to) {
-    if (this.from && !this.isClick(to)) this.actions.drag(this, this.box(to));
+    if (this.from && !this.isClick(to)) this.actions.drag(this, this.inside(this.box(to)), this.box(to));
     else this.actions.hover(this, this.under(to));
   }
 
@@ -211,6 +283,11 @@ class Picture {
     this.from = null;
     if (click) this.actions.click(this, this.under(to));
     else this.actions.select(this, box);
+  }
+
+  /** Forget a drag that has begun. */
+  cancel() {
+    this.from = null;
   }
 
   key(event) {
@@ -239,6 +316,12 @@ class Picture {
 
   under([x, y]) {
     return this.boxes.filter(([, b]) => b && b[0] <= x && x < b[2] && b[1] <= y && y < b[3]).map(([token]) => token);
+  }
+
+  /** What a selection of the token under the mouse is, for the page and for Python. */
+  chosen(tokens) {
+    const box = this.boxes.find(([token]) => token === tokens[0])[1];
+    return { tokens: this.inside(box), box };
   }
 
   /** Tokens whose centre lies in a box: the same rule as `inputs.region`. */
@@ -280,6 +363,127 @@ class Picture {
   }
 }
 
+// --- text ------------------------------------------------------------------------------------------------------------
+
+/** Share of a word's attention, as a tint under a word of the prompt. */
+const tintOf = (value, top) => `${Math.round(60 * clamp(value / Math.max(top, 1e-9), 0, 1))}%`;
+
+/** The prompt's text under tints: what `Picture` is for an image. Segments and spans are outlined, with their names. */
+class PromptText {
+  constructor(header, index, actions) {
+    Object.assign(this, { header, index, actions, first: header.tokens.image.indexOf(index) });
+    this.nodes = header.text.map((word, i) => make("span", { class: `key${word.special ? " special" : ""}`,
+      "data-key": this.first + i }, word.text));
+    const regions = header.regions.filter((region) => region.image === index && region.tokens.length);
+    regions.sort((a, b) => b.tokens.length - a.tokens.length);
+    this.frame = make("div", { class: "text", tabindex: "0", role: "application", "data-image": index,
+      "aria-label": "The prompt's text. Arrow keys move over it, Enter selects." },
+      ...this.outlined(0, this.nodes.length, regions));
+    this.listen();
+  }
+
+  /** The words from one to another; a region among them that is one run of words is in a frame with its name. */
+  outlined(from, to, regions) {
+    const nodes = [];
+    for (let at = from; at < to;) {
+      const begins = (region) => region.tokens[0] === this.first + at && region.tokens.at(-1) < this.first + to &&
+        region.tokens.at(-1) - region.tokens[0] === region.tokens.length - 1;
+      const region = regions.find(begins);
+      if (region) {
+        const end = at + region.tokens.length;
+        const name = make("span", { class: "name", "aria-hidden": "true" }, region.name);
+        const rest = regions.filter((one) => one !== region);
+        nodes.push(make("span", { class: "framed", "data-framed": region.name }, name,
+          ...this.outlined(at, end, rest)));
+        at = end;
+      } else nodes.push(this.nodes[at++]);
+    }
+    return nodes;
+  }
+
+  listen() {
+    const { frame } = this;
+    frame.addEventListener("pointermove", (event) => this.move(this.under(event)));
+    frame.addEventListener("pointerleave", () => this.from === undefined && this.actions.leave());
+    frame.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || event.pointerType === "touch") return; // a finger scrolls, and taps
+      frame.setPointerCapture(event.pointerId);
+      this.from = this.under(event);
+      this.skip = false;
+    });
+    frame.addEventListener("pointerup", (event) => this.drop(this.under(event)));
+    frame.addEventListener("pointercancel", () => this.cancel());
+    frame.addEventListener("click", (event) => this.clicked(event));
+    frame.addEventListener("keydown", (event) => this.key(event));
+    frame.addEventListener("blur", () => this.actions.leave());
+  }
+
+  under(event) {
+    const key = document.elementFromPoint(event.clientX, event.clientY)?.closest?.("[data-key]")?.dataset.key;
+    return key === undefined || !this.frame.contains(event.target) ? undefined : Number(key);
+  }
+
+  run(to) {
+    const [a, b] = [Math.min(this.from, to), Math.max(this.from, to)];
+    return Array.from({ length: b - a + 1 }, (_, i) => a + i);
+  }
+
+  move(to) {
+    if (this.from !== undefined && to !== undefined && to !== this.from) this.dragged = true;
+    if (this.dragged && to !== undefined) this.actions.drag(this, this.run(to), null);
+    else if (!this.dragged) this.actions.hover(this, to === undefined ? [] : [to]);
+  }
+
+  drop(to) {
+    if (this.from === undefined) return;
+    const { dragged } = this;
+    if (dragged && to !== undefined) this.actions.select(this, null, this.chosen(this.run(to)));
+    else if (dragged) this.actions.leave();
+    this.cancel();
+    this.skip = dragged; // the click that comes with it
+  }
+
+  /** Forget a drag that has begun. */
+  cancel() {
+    this.skip = this.from !== undefined;
+    this.from = undefined;
+    this.dragged = false;
+  }
+
+  clicked(event) {
+    const at = this.under(event);
+    if (!this.skip && at !== undefined) this.actions.click(this, [at]);
+    this.skip = false;
+  }
+
+  key(event) {
+    const last = this.first + this.nodes.length - 1;
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (step) {
+      event.preventDefault();
+      this.cursor = this.cursor === undefined ? this.first : clamp(this.cursor + step, this.first, last);
+      this.actions.hover(this, [this.cursor]);
+    } else if (event.key === "Enter" && this.cursor !== undefined) this.actions.click(this, [this.cursor]);
+  }
+
+  textOf(tokens) {
+    return tokens.map((token) => this.header.text[token - this.first].text).join("");
+  }
+
+  chosen(tokens) {
+    return { tokens, positions: tokens.map((token) => this.header.tokens.keys[token]) };
+  }
+
+  paint(row, top) {
+    this.nodes.forEach((node, i) => node.style.setProperty("--tint", tintOf(row ? row[this.first + i] : 0, top)));
+  }
+
+  mark(tokens) {
+    const mine = new Set(tokens);
+    this.nodes.forEach((node, i) => node.classList.toggle("marked", mine.has(this.first + i)));
+  }
+}
+
 // --- words, heads, colours -------------------------------------------------------------------------------------------
 
 /** Whether a word begins with a space. The space goes between words, where lines may break and there is no tint. */
@@ -293,8 +497,8 @@ class Strip {
     this.nodes = this.words.map((word, i) => {
       const kind = `word ${word.kind}${word.special ? " special" : ""}${word.row == null ? " silent" : ""}`;
       const text = (spaced(word) ? word.text.slice(1) : word.text) || (word.kind === "image" ? "" : "·");
-      return make("span", { class: kind, "data-word": i, id: `gaze-${header.id}-${i}`,
-        role: word.row == null ? "presentation" : "option", "aria-selected": "false" }, text);
+      const option = word.row == null ? {} : { role: "option", "aria-selected": "false", "aria-label": visible(text) };
+      return make("span", { class: kind, "data-word": i, id: `gaze-${header.id}-${i}`, ...option }, text);
     });
     this.node = make("div", { class: "strip", role: "listbox", tabindex: "0",
       "aria-label": "Words of prompt and answer. Arrow keys move from word to word." });
@@ -358,6 +562,10 @@ class HeadGrid {
     this.top = Math.max(0, ...scores);
     this.cells = [];
     this.node = make("div", { class: "grid", role: "grid", "aria-multiselectable": "true", "aria-label": "Heads" });
+    const columns = Array.from({ length: nHeads }, (_, head) =>
+      make("span", { role: "columnheader", "aria-label": `H${head}` }, nHeads > 9 && head % 2 ? "" : `H${head}`));
+    this.node.append(make("div", { role: "row" }, make("span", { role: "columnheader", class: "corner",
+      "aria-label": "layer" }), ...columns));
     for (let layer = 0; layer < nLayers; layer++) {
       const cells = Array.from({ length: nHeads }, (_, head) =>
         this.cell(`L${layer}H${head}`, recorded.get(`${layer} ${head}`), header.scores?.[layer][head]));
@@ -426,43 +634,110 @@ class HeadGrid {
   }
 }
 
-/** The colours of the heat map with their numbers. */
-function legendBar() {
+/** The colours of the heat map, or of the tints of text, with their numbers. */
+function legendBar(ofText) {
   const stops = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((level) => PALETTE[level]).join(",");
   const marks = [0, 1, 2].map(() => make("span"));
   const unit = make("span", { class: "unit" });
-  const bar = make("div", { class: "bar", style: `background-image: linear-gradient(to right, ${stops})` });
+  const bar = make("div", ofText ? { class: "bar tints" } :
+    { class: "bar", style: `background-image: linear-gradient(to right, ${stops})` });
   const node = make("div", { class: "legend" }, make("div", {}, bar, make("div", { class: "ticks" }, ...marks)), unit);
-  return { node, show: (top, text) => {
-    marks.forEach((mark, i) => { mark.textContent = number((top * i) / 2); });
+  return { node, show: (top, text, more) => {
+    marks.forEach((mark, i) => { mark.textContent = number((top * i) / 2) + (more && i === 2 ? " or more" : ""); });
     unit.textContent = text;
   } };
 }
 
+/** How strong the heat map is, and a button (or the key o) to see the original as long as it is held. */
+class HeatControl {
+  constructor(root) {
+    this.root = root;
+    this.slider = make("input", { type: "range", min: 0, max: 100, value: 100, "aria-label": "Opacity of the heat map",
+      oninput: () => this.show() });
+    const button = make("button", { type: "button", class: "original", title: "or hold the key o" },
+      "hold: the original");
+    for (const kind of ["pointerdown", "keydown"]) button.addEventListener(kind, (event) => this.hold(event, true));
+    for (const kind of ["pointerup", "pointerleave", "pointercancel", "keyup", "blur"]) {
+      button.addEventListener(kind, (event) => this.hold(event, false));
+    }
+    this.node = make("div", { class: "controls heat" }, make("label", {}, "Heat map ", this.slider), button);
+    this.show();
+  }
+
+  hold(event, held) {
+    if (!event.key || event.key === " " || event.key === "Enter") this.original(held);
+  }
+
+  original(held) {
+    this.held = held;
+    this.show();
+  }
+
+  show() {
+    this.root.style.setProperty("--heat", this.held ? 0 : this.slider.value / 100);
+  }
+}
+
 // --- steering --------------------------------------------------------------------------------------------------------
+
+/** The words of an answer, tinted by attention; the one under the mouse is reported. */
+class AnswerWords {
+  constructor(name, look) {
+    this.node = make("p", { class: name });
+    this.look = look;
+    this.node.addEventListener("pointerover", (event) => this.over(event));
+    this.node.addEventListener("pointerleave", () => this.rows && look(null));
+  }
+
+  over(event) {
+    const at = event.target.dataset?.said;
+    if (at !== undefined && this.rows) this.look(this.rows[at], this.texts[at]);
+  }
+
+  /** rows: for each word its attention to every token, or null where that is not known. */
+  write(texts, rows) {
+    Object.assign(this, { texts, rows });
+    this.nodes = texts.map((text, i) => make("span", { class: "word", "data-said": i }, text));
+    this.node.replaceChildren(...this.nodes);
+  }
+
+  /** The attention of each word to some tokens. */
+  on(tokens) {
+    return this.rows?.map((row) => sumOf(row, tokens)) ?? [];
+  }
+
+  tint(values, top) {
+    this.nodes.forEach((node, i) => node.style.setProperty("--tint", tintOf(values[i] ?? 0, top)));
+  }
+}
 
 /** Baseline and steered answer side by side. `ask` reaches Python; without it, the answers in the page are shown. */
 class Steering {
-  constructor(about, ask) {
-    this.about = about;
-    this.ask = ask;
+  /** baseline: for each word of the unsteered answer, the mean attention over all heads. look: paints such a row. */
+  constructor(about, ask, baseline, nTokens, subject, look) {
+    Object.assign(this, { about, ask, nTokens, subject });
     this.mode = about.modes?.[0];
     this.strength = about.strengths?.at(-1);
-    this.said = make("p", { class: "said" }, "Click a named region" + (ask ? " or drag a box." : "."));
+    this.invitation = "Click a named region" + (ask ? ", or select another." : ".");
+    const reported = (what) => (row, text) => look(row, text, what);
+    this.baseline = new AnswerWords("baseline", reported("baseline"));
+    this.baseline.write(about.baseline, baseline);
+    this.said = new AnswerWords("said", reported("steered"));
+    this.said.write([this.invitation], null);
     this.heading = make("h3", {}, "Steered");
     this.state = make("p", { class: "state", role: "status" });
-    const unsteered = make("p", { class: "baseline" }, about.baseline.join(""));
-    const baseline = make("div", {}, make("h3", {}, "Baseline"), unsteered);
-    const steered = make("div", {}, this.heading, this.said);
+    this.sums = [make("p", { class: "sum" }), make("p", { class: "sum" })];
+    const unsteered = make("div", {}, make("h3", {}, "Baseline"), this.baseline.node, this.sums[0]);
+    const steered = make("div", {}, this.heading, this.said.node, this.sums[1]);
     this.node = make("section", { class: "steering", "aria-label": "Steering" },
       make("h2", {}, `Steer ${about.n > 1 ? `these ${about.n} heads` : about.heads}`), this.controls(),
-      make("div", { class: "sides" }, baseline, steered), this.state);
+      make("div", { class: "sides" }, unsteered, steered), this.state);
   }
 
   controls() {
     if (!this.ask) return make("p", { class: "note" }, `Steered when this page was saved: ${this.about.given}.`);
     const again = () => this.target && this.to(this.target);
-    const modes = this.about.modes.map((name) => [name, MODES[name] ?? name]);
+    const modes = this.about.modes.map((name) => [name, MODES[name]?.(this.subject) ?? name]);
     const strengths = this.about.strengths.map((s) => [String(s), s >= 1000 ? `${s} (saturated)` : String(s)]);
     const strengthen = (value) => { this.strength = Number(value); again(); };
     return make("div", { class: "controls" },
@@ -470,7 +745,8 @@ class Steering {
       choice("Strength, logits", strengths, String(this.strength), strengthen));
   }
 
-  /** target: {image, label, region or box}. There is one request at a time; of further ones, only the last is sent. */
+  /** target: {image, label, tokens, and region, box or positions}. There is one request at a time; of further ones,
+   * only the last is sent. */
   to(target) {
     this.target = target;
     if (!this.ask) {
@@ -485,15 +761,17 @@ class Steering {
     this.last = this.waiting;
     this.state.textContent = `Steering to ${target.label} …`;
     this.node.setAttribute("aria-busy", "true");
-    const { image, region, box } = target;
-    this.ask({ kind: "steer", id: this.waiting, image, region, box, mode: this.mode, strength: this.strength });
+    const { image, region, box, positions } = target;
+    const how = { mode: this.mode, strength: this.strength };
+    this.ask({ kind: "steer", id: this.waiting, image, region, box, positions, ...how });
   }
 
   answer(message) {
     if (message.id !== this.waiting) return;
     this.waiting = null;
     this.node.removeAttribute("aria-busy");
-    if (message.kind === "steered") {
+    if (!this.target) this.state.textContent = ""; // cleared in the meantime
+    else if (message.kind === "steered") {
       this.node.dataset.positions = message.positions.join(" ");
       this.show(message, "");
     } else this.show(null, message.message);
@@ -503,11 +781,39 @@ class Steering {
     }
   }
 
-  show(answer, note) {
+  async show(answer, note) {
+    const { target } = this;
     this.state.textContent = note;
     if (!answer) return;
     this.heading.textContent = `Steered to ${answer.region}`;
-    this.said.textContent = answer.words.join("") || "(no text)";
+    const words = answer.words.length ? answer.words : ["(no text)"];
+    this.said.write(words, null);
+    const flat = answer.words.length ? await unpackRows(answer.attention, this.nTokens) : null;
+    if (!flat || this.target !== target) return;
+    this.said.write(words, words.map((_, i) => flat.subarray(i * this.nTokens, (i + 1) * this.nTokens)));
+    this.compare(target);
+  }
+
+  /** Tint both answers by how much of the heads' attention was on the target, on one scale. */
+  compare(target) {
+    const both = [this.baseline, this.said].map((answer) => answer.on(target.tokens));
+    const top = Math.max(1e-9, ...both.flat());
+    [this.baseline, this.said].forEach((answer, i) => answer.tint(both[i], top));
+    this.sums.forEach((node, i) => {
+      const mean = both[i].reduce((a, b) => a + b, 0) / Math.max(1, both[i].length);
+      node.textContent = `${number(mean)} on ${target.label}, mean over words`;
+    });
+  }
+
+  clear() {
+    this.target = undefined;
+    this.next = false;
+    delete this.node.dataset.positions;
+    this.heading.textContent = "Steered";
+    this.state.textContent = "";
+    this.said.write([this.invitation], null);
+    this.baseline.tint([], 1);
+    for (const node of this.sums) node.textContent = "";
   }
 }
 
@@ -515,30 +821,66 @@ class Steering {
 
 /** The whole page, and the messages between its parts. */
 class Viewer {
-  constructor(root, header, arrays, ask) {
+  /** overall: the mean over all heads, [word, token]. The heads one by one come with `load`. */
+  constructor(root, header, overall, ask) {
     header.id = Math.random().toString(36).slice(2);
     Object.assign(this, { root, header, kind: "raw", scale: "all", unit: header.regions.length ? "region" : "token" });
-    this.attention = new MeanAttention(header, arrays);
+    this.attention = new MeanAttention(header, overall);
     const names = ["hover", "leave", "drag", "select", "click"];
     const actions = Object.fromEntries(names.map((name) => [name, this[name].bind(this)]));
     this.pictures = header.images.map((about, i) => new Picture(about, i, header, actions));
+    if (header.text.length) this.pictures.push(new PromptText(header, header.images.length, actions));
     this.strip = new Strip(header, (word) => this.look(word));
     this.grid = new HeadGrid(header, () => this.recompute());
-    this.legend = legendBar();
+    this.legends = [header.images.length && legendBar(false), header.text.length && legendBar(true)].filter(Boolean);
     this.readout = make("p", { class: "readout", role: "status", "aria-live": "polite" });
     this.pointed = make("p", { class: "pointed" });
-    this.steering = header.steering ? new Steering(header.steering, ask) : null;
     const answers = header.words.map((word, i) => ({ ...word, i }));
     this.answers = answers.filter((word) => word.kind === "answer" && word.row != null).map(({ i }) => i);
+    this.steering = header.steering ? this.steered(ask) : null;
     this.build();
     const first = this.answers[0] ?? header.words.findLastIndex((word) => word.row != null);
     this.strip.show(first);
     this.recompute();
+    this.listen();
     new ResizeObserver(() => this.paint()).observe(this.pictures[0].frame);
   }
 
+  /** Keys that act wherever the focus is: in the viewer, or nowhere. */
+  listen() {
+    this.ended = new AbortController();
+    const { signal } = this.ended;
+    const hear = (event) => {
+      if (event.key === "o") this.opacity.original(event.type === "keydown");
+      else if (event.key === "Escape" && event.type === "keydown") this.reset();
+    };
+    for (const kind of ["keydown", "keyup"]) {
+      this.root.addEventListener(kind, hear, { signal });
+      document.addEventListener(kind, (event) => event.target === document.body && hear(event), { signal });
+    }
+  }
+
+  /** No longer on the page. */
+  end() {
+    this.stop();
+    this.ended.abort();
+  }
+
+  load(arrays) {
+    this.attention.load(arrays);
+    if (this.waiting) this.recompute();
+  }
+
+  steered(ask) {
+    const { nTokens, overall } = this.attention;
+    const written = this.answers.map((i) => this.header.words[i]).filter((word) => !word.special);
+    const rows = written.map(({ row }) => overall.subarray(row * nTokens, (row + 1) * nTokens));
+    const look = (row, text, what) => this.watch(row, text, what);
+    return new Steering(this.header.steering, ask, rows, nTokens, this.header.subject.name, look);
+  }
+
   build() {
-    this.chips = this.header.regions.map((region) => {
+    this.chips = this.header.regions.map((region, index) => {
       const value = make("b", {});
       const empty = region.tokens.length === 0;
       const node = make("button", { type: "button", class: "chip", disabled: empty, "data-region": region.name,
@@ -548,15 +890,20 @@ class Viewer {
       node.addEventListener("pointerleave", () => this.leave());
       node.addEventListener("blur", () => this.leave());
       node.addEventListener("click", () => this.choose(region));
-      return { node, value, region };
+      return { node, value, region, index };
     });
     const clear = make("button", { type: "button", class: "clear", onclick: () => this.clear() }, "clear selection");
     this.clearing = clear;
     const pictures = make("div", { class: "pictures" }, ...this.pictures.map((picture) => picture.frame));
     const chips = make("div", { class: "chips", role: "group", "aria-label": "Named regions" },
       ...this.chips.map((chip) => chip.node), clear);
-    this.root.replaceChildren(make("h2", {}, "Where the heads looked"), this.readout, pictures, this.legend.node, chips,
-      this.pointed, this.strip.node, this.player(), this.settings(), this.heads(), this.steering?.node ?? "");
+    this.opacity = new HeatControl(this.root);
+    const legends = this.legends.map(({ node }) => node);
+    const seen = make("div", { class: "seen" }, pictures, ...legends, this.opacity.node, chips, this.pointed);
+    const told = make("div", { class: "told" }, this.readout, this.strip.node, this.player(),
+      this.steering?.node ?? "");
+    this.root.replaceChildren(make("h2", {}, "Where the heads looked"), make("div", { class: "beside" }, seen, told),
+      this.settings(), this.heads());
   }
 
   player() {
@@ -567,15 +914,16 @@ class Viewer {
     this.pace = 3;
     const paces = [["1", "1 word a second"], ["3", "3 words a second"], ["10", "10 words a second"]];
     return make("div", { class: "controls player", hidden: !this.answers.length }, this.play, this.slider,
-      choice("", paces, "3", (value) => { this.pace = Number(value); }));
+      choice("Pace", paces, "3", (value) => { this.pace = Number(value); }));
   }
 
   settings() {
     const values = Object.entries(VALUES).filter(([name]) => name !== "weighted" || this.header.weighted);
     const units = [["region", "named region"], ["token", "token"]].slice(this.header.regions.length ? 0 : 1);
+    const subject = this.header.subject.name;
     const note = this.header.weighted ? "" : make("p", { class: "note" }, `No value norms: ${this.header.unweighted}.`);
     return make("div", { class: "controls" },
-      choice("Show", values.map(([name, { label }]) => [name, label]), this.kind,
+      choice("Show", values.map(([name, { label }]) => [name, label(subject)]), this.kind,
         (value) => { this.kind = value; this.recompute(); }),
       choice("Colours", [["all", "one scale for all words"], ["word", "each word its own scale"]], this.scale,
         (value) => { this.scale = value; this.paint(); }),
@@ -593,9 +941,13 @@ class Viewer {
   }
 
   recompute() {
-    this.attention.select([...this.grid.selected], this.kind);
+    const heads = [...this.grid.selected];
     this.grid.show();
     this.who.textContent = this.grid.label;
+    this.waiting = !this.attention.has(heads, this.kind);
+    this.root.toggleAttribute("data-waiting", this.waiting);
+    if (this.waiting) return;
+    this.attention.select(heads, this.kind);
     this.paint();
     this.tint();
   }
@@ -608,32 +960,47 @@ class Viewer {
   }
 
   paint() {
-    const row = this.header.words[this.strip.current].row;
-    const top = this.scale === "word" ? this.attention.tops[row] : this.attention.top;
-    for (const picture of this.pictures) picture.paint(this.attention.row(row), top);
-    for (const { value, region } of this.chips) value.textContent = brief(this.attention.on(row, region.tokens));
-    this.legend.show(top, VALUES[this.kind].unit);
-    this.read(row);
+    const word = this.header.words[this.strip.current];
+    const top = this.scale === "word" ? this.attention.tops[word.row] : this.attention.top;
+    for (const picture of this.pictures) picture.paint(this.attention.row(word.row), top);
+    for (const { value, index } of this.chips) value.textContent = brief(this.attention.onRegion(word.row, index));
+    const more = topOf(this.attention.row(word.row), null) > top * 1.001;
+    for (const legend of this.legends) legend.show(top, VALUES[this.kind].unit(this.header.subject.name), more);
+    this.read(word, this.attention.totals[word.row]);
   }
 
-  read(row) {
-    const word = this.header.words[this.strip.current];
+  /** Paint the row of a word of the steered answer, or of the baseline beside it: the mean over all heads. */
+  watch(row, text, what) {
+    if (!row) return void this.paint();
+    const top = topOf(row, this.attention.scaled);
+    for (const picture of this.pictures) picture.paint(row, top);
+    for (const { value, region } of this.chips) value.textContent = brief(sumOf(row, region.tokens));
+    const more = topOf(row, null) > top * 1.001;
+    for (const legend of this.legends) legend.show(top, VALUES.raw.unit(), more);
+    const { nHeads, measured } = this.attention;
+    const who = nHeads > 1 ? `mean of ${nHeads} heads` : this.grid.label;
+    const total = `; ${number(sumOf(row, measured))} on ${this.header.subject.name}`;
+    this.readout.replaceChildren(`${who}, in the ${what} answer, when it wrote `, make("b", {}, quoted(text)), total);
+    return undefined;
+  }
+
+  read(word, total) {
     const said = word.kind === "answer" ? "when it wrote" : "at the prompt's";
-    const total = number(this.attention.totals[row]);
-    const sum = this.kind === "share" ? "" : `; ${total} on ${this.pictures.length > 1 ? "all images" : "the image"}`;
+    const sum = this.kind === "share" ? "" : `; ${number(total)} on ${this.header.subject.name}`;
     this.readout.replaceChildren(`${this.grid.label}, ${said} `, make("b", {}, `“${visible(word.text)}”`), sum);
   }
 
   /** Tint the words by their attention to the tokens under the mouse, else to the selection, else to all images. */
   tint() {
     const tokens = this.tokens ?? this.selection?.tokens;
-    const { totals } = this.attention;
-    const values = tokens ? totals.map((_, word) => this.attention.on(word, tokens)) : totals;
+    const { shown } = this.attention;
+    const values = tokens ? shown.map((_, word) => this.attention.on(word, tokens)) : shown;
     this.strip.tint(values);
     const label = this.tokens ? this.label : this.selection?.label;
     const looking = this.header.words.filter((word) => word.row != null);
     const best = looking.reduce((a, b) => (values[b.row] > values[a.row] ? b : a));
-    this.pointed.textContent = `Words are tinted by how much they looked at ${label ?? "the image"}; most: ` +
+    const where = label ?? this.header.subject.name;
+    this.pointed.textContent = `Words are tinted by how much they looked at ${where}; most: ` +
       `“${visible(best.text)}”, ${number(values[best.row])}.`;
     for (const picture of this.pictures) {
       const box = this.dragged?.picture === picture ? this.dragged.box : null;
@@ -648,39 +1015,53 @@ class Viewer {
     if (!unchanged) this.tint();
   }
 
-  /** The named region that contains some of the tokens, where the mouse selects regions. */
+  /** The named region that contains some of the tokens, where the mouse selects regions; the smallest of several. */
   regionOf(picture, tokens) {
     const holds = (region) => region.image === picture.index && tokens.some((token) => region.tokens.includes(token));
-    return this.unit === "region" ? this.header.regions.find(holds) : undefined;
+    if (this.unit !== "region") return undefined;
+    const holding = this.header.regions.filter(holds);
+    if (picture instanceof PromptText) holding.sort((a, b) => a.tokens.length - b.tokens.length);
+    return holding[0];
   }
 
   hover(picture, tokens) {
     const region = this.regionOf(picture, tokens);
     if (region) this.point(region.tokens, region.name);
-    else if (tokens.length) this.point(tokens, this.name(tokens));
+    else if (tokens.length) this.point(tokens, this.name(picture, tokens));
     else this.leave();
   }
 
-  name(tokens) {
+  name(picture, tokens) {
+    const key = this.header.tokens.keys[tokens[0]];
+    if (picture instanceof PromptText) {
+      const text = quoted(picture.textOf(tokens));
+      return tokens.length > 1 ? `${text} (${tokens.length} tokens)` : `${text} at position ${key}`;
+    }
     const what = this.header.cross_attention ? "image key" : "position";
     if (tokens.length > 1) return `${tokens.length} image tokens`;
-    return `the image token at ${what} ${this.header.tokens.keys[tokens[0]]}`;
+    return `the image token at ${what} ${key}`;
   }
 
   leave() {
     if (!this.tokens) return;
+    this.dragged = null;
     this.tokens = undefined;
     this.tint();
   }
 
-  drag(picture, box) {
+  drag(picture, tokens, box) {
     this.dragged = { picture, box };
-    this.point(picture.inside(box), "the box");
+    this.point(tokens, box ? "the box" : this.name(picture, tokens));
   }
 
-  select(picture, box) {
+  /** box: in pixels of a picture; chosen: words of the text. */
+  select(picture, box, chosen) {
     this.dragged = null;
     this.tokens = undefined;
+    if (chosen) {
+      this.settle({ ...chosen, label: this.name(picture, chosen.tokens), image: picture.index });
+      return;
+    }
     const exact = box.map((side) => Math.round(side * 100) / 100);
     const tokens = picture.inside(exact);
     const label = `box ${exact.map((side) => Math.round(side)).join(" ")} (${tokens.length} image tokens)`;
@@ -695,8 +1076,8 @@ class Viewer {
     const region = this.regionOf(picture, tokens);
     if (region) this.choose(region);
     else if (tokens.length) {
-      const box = this.header.tokens.boxes[tokens[0]];
-      this.settle({ tokens: picture.inside(box), label: this.name(tokens), image: picture.index, box });
+      const label = this.name(picture, tokens);
+      this.settle({ ...picture.chosen(tokens), label, image: picture.index });
     }
   }
 
@@ -715,7 +1096,18 @@ class Viewer {
     this.selection = undefined;
     this.dragged = null;
     delete this.root.dataset.selected;
+    this.steering?.clear();
     this.tint();
+  }
+
+  /** Everything as at the beginning: no selection, no drag, no steered answer, all heads, nothing playing. */
+  reset() {
+    for (const picture of this.pictures) picture.cancel();
+    this.tokens = undefined;
+    this.stop();
+    this.clear();
+    if (this.grid.selected.size < this.header.heads.length) this.grid.all();
+    this.paint();
   }
 
   toggle() {
@@ -766,13 +1158,15 @@ export async function mount(root, header, bytes, ask) {
   root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab, arrow keys and Enter are otherwise the notebook's
   root.addEventListener("keydown", (event) => event.stopPropagation());
   follow(root);
-  return new Viewer(root, header, await unpack(bytes, header), ask);
+  const viewer = new Viewer(root, header, await unpackRows(header.mean, header.shape[2]), ask);
+  await new Promise((resume) => { setTimeout(resume); }); // what is there is painted first
+  viewer.load(await unpack(bytes(), header));
+  return viewer;
 }
 
 export async function mountPage(page) {
-  const text = page.getElementById("arrays").textContent;
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const header = JSON.parse(page.getElementById("header").textContent);
+  const bytes = () => bytesOf(page.getElementById("arrays").textContent);
   await mount(page.getElementById("viewer"), header, bytes, null);
 }
 
@@ -781,12 +1175,12 @@ export default {
     const root = make("div");
     el.append(root);
     const view = model.get("arrays");
-    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    const bytes = () => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     const viewer = await mount(root, { ...model.get("header") }, bytes, (message) => model.send(message));
     const receive = (message) => viewer.steering?.answer(message);
     model.on("msg:custom", receive);
     return () => {
-      viewer.stop();
+      viewer.end();
       model.off("msg:custom", receive);
     };
   },

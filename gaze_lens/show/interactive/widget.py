@@ -10,6 +10,8 @@ import traitlets
 
 from gaze_lens.errors import GazeLensError, InputError
 from gaze_lens.interventions.steering import MODES
+from gaze_lens.regions.layout import Group
+from gaze_lens.show.interactive.attention_viewer import message
 from gaze_lens.show.interactive.page import SCRIPT, STYLE
 
 MODES_BY_NAME = {mode.__name__: mode for mode in MODES}
@@ -18,8 +20,9 @@ MODES_BY_NAME = {mode.__name__: mode for mode in MODES}
 class AttentionWidget(anywidget.AnyWidget):
     """`viewer.widget`. header: as JSON. arrays: compressed. Messages request and answer steering.
 
-    A request is `{"kind": "steer", "id", "region" or "box", "image", "mode", "strength"}`, a box in original pixels;
-    its answer `{"kind": "steered", "id", "region", "positions", "words"}` or `{"kind": "refused", "id", "message"}`.
+    A request is `{"kind": "steer", "id", "region", "box" or "positions", "image", "mode", "strength"}`, a box in
+    original pixels, positions of text. Its answer is `{"kind": "steered", "id", "region", "positions", "words",
+    "attention"}` or `{"kind": "refused", "id", "message"}`.
     """
 
     _esm = SCRIPT
@@ -49,6 +52,15 @@ class AttentionWidget(anywidget.AnyWidget):
         mode = MODES_BY_NAME.get(str(content.get("mode")))
         if mode is None:
             raise InputError(f"There is no mode {content.get('mode')!r}: expected one of {', '.join(MODES_BY_NAME)}.")
-        where = content.get("region") or tuple(content["box"])
+        where = content.get("region") or self._selected(content)
         steered = self._viewer.steer(where, image=content.get("image"), mode=mode(content["strength"]))
-        return {"kind": "steered", "region": steered.region, "positions": steered.positions, "words": steered.words}
+        return {"kind": "steered", "region": steered.region, "positions": steered.positions, **message(steered)}
+
+    def _selected(self, content: dict[str, Any]) -> Any:
+        """A box, or some words of the prompt."""
+        if content.get("positions"):
+            positions = tuple(int(position) for position in content["positions"])
+            inputs = self._viewer.inputs
+            ids = inputs.input_ids[0, list(positions)].tolist()
+            return Group(f"“{inputs.tokenizer.decode(ids).strip()}”", (positions,), inputs.layout)
+        return tuple(content["box"])
