@@ -42,6 +42,7 @@ from .regions.layout import Region
 from .regions.picture import Picture, panels
 from .regions.segments import Passages, passages
 from .regions.shapes import Box, Mask, Polygon, Union
+from .regions.video import Seconds, Video
 from .scoring.gaze_score import score_heads
 from .tiny import load_tiny
 from .tiny.smollm2 import load_smollm2
@@ -73,9 +74,11 @@ __all__ = [
     "Region",
     "RowReader",
     "ScoreEdit",
+    "Seconds",
     "Trajectory",
     "Union",
     "VLMInputs",
+    "Video",
     "attribute",
     "attribute_edges",
     "boost_and_suppress",

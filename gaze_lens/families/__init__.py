@@ -33,10 +33,12 @@ from gaze_lens.families import (
 from gaze_lens.families.adapters import register_adapters
 from gaze_lens.families.family_suggestion import UNPLACED, nearest_architecture, sees_pictures
 from gaze_lens.families.features import EncodedImage, Features, encode_each, image_by_image
-from gaze_lens.families.geometry import Processed, TokenMap
+from gaze_lens.families.geometry import FramesMap, Processed, TokenMap
 
-__all__ = ["FAMILIES", "Family", "Features", "Processed", "TokenMap", "family_of", "register"]
+__all__ = ["FAMILIES", "Family", "Features", "FramesMap", "Processed", "TokenMap", "family_of", "register"]
 
+PER_IMAGE = "image_"  # names of tensors with a value for each image begin so; of those with one for each video:
+PER_VIDEO = ("video_", "second_per_grid_ts")
 INSTEAD_OF_PIXELS = ("inputs_embeds", "encoder_outputs", "mm_encoder_outputs", "cross_attention_states")
 
 
@@ -55,7 +57,7 @@ class Family:
     to_forward_kwargs: encoded images, in the order of the inputs -> the keyword arguments of the model's forward that
         replace the pixels.
     pixel_names: the tensors that are dropped from the inputs once their images are encoded. What stays has a value for
-        each row, or a name that begins with "image_" and a value for each image.
+        each row; or a name that begins with "image_" and a value for each image, or with "video_" for each video.
     deepstack: image features are added again between the first blocks.
     cross_attention: the model reads the image by cross-attention. Token maps then describe the keys of the
         cross-attention layers, an image has a single placeholder in the text, and `to_forward_kwargs` also gets
@@ -68,6 +70,8 @@ class Family:
     text_only: the model sees no pictures; `prepare(None, prompt)` makes its inputs.
     prefix_sharing_blocker: why several questions about a picture cannot share one run of the prompt's beginning; empty
         where they can. Sharing is exact if no token reads a later one, in Hugging Face's cached forward too.
+    video_maps: the processor's output -> for each video, one `FramesMap` for each group of frames that share tokens;
+        None where the model takes no video, or its tokens' places are not known.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Family:
     text_only: bool = False
     upcast: bool = True
     prefix_sharing_blocker: str = "it is not known of this family whether a token may read later ones"
+    video_maps: Callable[[Processed], list[list[FramesMap]]] | None = None
 
     def brings_images(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the arguments of a forward hold images: their pixels, or what stands in their place."""
@@ -95,7 +100,7 @@ class Family:
         """
         staying = {name: tensor for name, tensor in tensors.items() if name not in self.pixel_names}
         for name, tensor in staying.items():
-            if not name.startswith("image_") and len(tensor) != n_rows:
+            if not name.startswith((PER_IMAGE, *PER_VIDEO)) and len(tensor) != n_rows:
                 raise ModelError(
                     f"{name} has {len(tensor)} rows for {n_rows} prompts. In the description of {self.name}, put it "
                     "into `pixel_names`, and return it from `to_forward_kwargs` where the model's forward needs it."
@@ -104,6 +109,9 @@ class Family:
 
 
 GRID = (grid.token_maps, grid.encode, grid.to_forward_kwargs)
+WITH_VIDEO: dict[str, Any] = {
+    "video_maps": grid.video_maps, "pixel_names": ("pixel_values", "pixel_values_videos")
+}  # fmt: skip
 FIXED = (single_view.fixed_maps, single_view.fixed_encode, single_view.fixed_to_forward_kwargs)
 SHAPED = (single_view.shaped_maps, single_view.shaped_encode, image_by_image)
 VIEWS = (tiles.encode, tiles.to_forward_kwargs)
@@ -125,15 +133,15 @@ READS_QUESTION = "image tokens read the question after them"
 NOT_IN_PROMPT = "the image is reached by cross-attention and is no part of the prompt"
 FAMILIES: tuple[Family, ...] = (
     # grids that the processor reports
-    causal("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID),
-    causal("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID),
-    causal("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, deepstack=True),
-    causal("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, deepstack=True),
-    causal("Qwen3.5", ("Qwen3_5ForConditionalGeneration",), *GRID),
-    causal("Qwen3.5-MoE", ("Qwen3_5MoeForConditionalGeneration",), *GRID),
-    causal("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID),
-    causal("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID),
-    causal("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID),
+    causal("Qwen2-VL", ("Qwen2VLForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("Qwen2.5-VL", ("Qwen2_5_VLForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("Qwen3-VL", ("Qwen3VLForConditionalGeneration",), *GRID, **WITH_VIDEO, deepstack=True),
+    causal("Qwen3-VL-MoE", ("Qwen3VLMoeForConditionalGeneration",), *GRID, **WITH_VIDEO, deepstack=True),
+    causal("Qwen3.5", ("Qwen3_5ForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("Qwen3.5-MoE", ("Qwen3_5MoeForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("GLM-4V", ("Glm4vForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("GLM-4.6V", ("Glm46VForConditionalGeneration",), *GRID, **WITH_VIDEO),
+    causal("GLM-4V-MoE", ("Glm4vMoeForConditionalGeneration",), *GRID, **WITH_VIDEO),
     causal("Qwen2.5-Omni", ("Qwen2_5OmniThinkerForConditionalGeneration",), *GRID),
     causal("Qwen3-Omni", ("Qwen3OmniMoeThinkerForConditionalGeneration",), *GRID, deepstack=True),
     causal("GLM-OCR", ("GlmOcrForConditionalGeneration",), *GRID),

@@ -21,12 +21,14 @@ class Processed:
 
     sizes: for each row of the batch, the original size of each of its images.
     tensors: the processor's output. config: the model's config.
+    videos: of all videos of the batch, row by row, the size of the frames and how many were sampled.
     """
 
     sizes: tuple[tuple[Size, ...], ...]
     tensors: Mapping[str, Tensor]
     processor: Any
     config: Any
+    videos: tuple[tuple[Size, int], ...] = ()
 
     @property
     def images(self) -> list[Size]:
@@ -50,15 +52,25 @@ class TokenMap:
     """What the tokens of one image cover.
 
     boxes: x0, y0, x1, y1 in original pixels, NaN where a token covers nothing. cells: row and column in its view.
-    view: the crop of the image that the token belongs to.
+    view: the crop of the image that the token belongs to. moment: of tokens of a video, the video's index in the batch
+    and the index of these frames in the video; None of those of an image.
     """
 
     boxes: Float[Tensor, "token 4"]
     cells: Int[Tensor, "token 2"]
     view: Int[Tensor, " token"]
+    moment: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+@dataclass(frozen=True, eq=False)
+class FramesMap:
+    """What the tokens of one moment of a video cover. frames: indices of its frames, among those that were sampled."""
+
+    frames: tuple[int, ...]
+    tokens: TokenMap
 
 
 def stretched_grid(size: tuple[float, float], rows: int, columns: int) -> TokenMap:

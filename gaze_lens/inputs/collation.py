@@ -15,6 +15,7 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Layout
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.video import SampledVideo, VideoFrames
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,22 @@ def collate(
     texts: Sequence[Text],
     maps: Sequence[TokenMap],
     *,
-    image_token_id: int | None,
+    config: Any,
     tokenizer: Any,
     cross_attention: bool = False,
+    videos: Sequence[Sequence[SampledVideo]] = (),
 ) -> VLMInputs:
     """Find every image token of a processed batch, and check their number against the token maps.
 
-    maps: one per image, row by row. cross_attention: the maps describe keys of cross-attention layers.
+    maps: one per image, row by row. config: the model's, which says what stands for an image token. cross_attention:
+    the maps describe keys of cross-attention layers. videos: those of each row, whose frames are among its pictures.
     """
     ids, attended = tensors["input_ids"].cpu(), tensors["attention_mask"].bool().cpu()
     remaining = iter(maps)
     by_row = [list(islice(remaining, len(row))) for row in pictures]
     make_layout = _cross_attention_layout if cross_attention else _layout
     sizes = tuple(tuple(picture.image.size for picture in row) for row in pictures)
-    is_image = torch.zeros_like(attended) if image_token_id is None else (ids == image_token_id) & attended
+    is_image = torch.isin(ids, torch.tensor(_placeholders(config, any(videos)), dtype=ids.dtype)) & attended
     layout = make_layout(is_image, attended, sizes, by_row)
     image_tokens = tuple(
         tokens
@@ -62,8 +65,16 @@ def collate(
     starts = tuple(layout.length - len(text.answer) for text in texts)
     prompts = tuple(text.full for text in texts)
     return VLMInputs(
-        tensors, tuple(map(tuple, pictures)), prompts, image_tokens, layout, starts, tokenizer, tuple(maps)
-    )
+        tensors, tuple(map(tuple, pictures)), prompts, image_tokens, layout, starts, tokenizer, tuple(maps),
+        videos=tuple(map(tuple, videos)) if any(videos) else (),
+    )  # fmt: skip
+
+
+def _placeholders(config: Any, with_videos: bool) -> list[int]:
+    """The ids that stand for image tokens; none in a language model. Some models have another one for videos."""
+    names = ("image_token_id", "video_token_id") if with_videos else ("image_token_id",)
+    ids = (getattr(config, name, None) for name in names)
+    return [one for one in ids if one is not None]
 
 
 def _layout(
@@ -112,7 +123,10 @@ def _image_tokens(
 ) -> list[ImageTokens]:
     """A row's image positions, divided among its images in order."""
     chunks = torch.tensor(positions, dtype=torch.long).split([len(token_map) for token_map in maps])
+    moments = [picture.moment if isinstance(picture, VideoFrames) else None for picture in pictures]
     return [
-        ImageTokens(chunk, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view)
+        ImageTokens(
+            chunk, token_map.boxes, token_map.cells, picture.image.size, image, row, token_map.view, moments[image]
+        )
         for image, (chunk, token_map, picture) in enumerate(zip(chunks, maps, pictures, strict=True))
     ]

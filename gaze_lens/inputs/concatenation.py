@@ -14,6 +14,7 @@ from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Layout, Rows
 from gaze_lens.regions.segments import Passages
+from gaze_lens.regions.video import SampledVideo
 
 
 def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
@@ -44,6 +45,7 @@ def concatenated(parts: Sequence[VLMInputs]) -> VLMInputs:
         maps=tuple(token_map for part in parts for token_map in part.maps),
         features=replace(parts[0].encoded_features, images=encoded),
         passages=_passages(parts),
+        videos=_videos(parts),
     )
 
 
@@ -51,6 +53,12 @@ def _passages(parts: Sequence[VLMInputs]) -> tuple[Passages | None, ...]:
     """The passages of all rows; () where there are none."""
     rows = tuple(one for part in parts for one in part.passages or (None,) * part.n_rows)
     return rows if any(part.passages for part in parts) else ()
+
+
+def _videos(parts: Sequence[VLMInputs]) -> tuple[tuple[SampledVideo, ...], ...]:
+    """The videos of all rows; () where there are none."""
+    rows = tuple(row for part in parts for row in part.videos or ((),) * part.n_rows)
+    return rows if any(rows) else ()
 
 
 def _padded(part: VLMInputs, name: str, shift: int) -> Tensor:

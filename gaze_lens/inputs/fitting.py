@@ -21,6 +21,7 @@ from gaze_lens.families import Processed, TokenMap
 from gaze_lens.families.geometry import Size
 from gaze_lens.regions.picture import Fit, Picture, check_fit
 from gaze_lens.regions.segments import Passages
+from gaze_lens.regions.video import Video
 
 LEAST = 0.999  # of a picture's width or height: less is cut off
 
@@ -30,10 +31,10 @@ def fitted(pictures: Any, fit: Fit | None) -> Any:
     check_fit(fit)
     if fit is None:
         return pictures
-    if any(isinstance(one, Passages) for one in (pictures if isinstance(pictures, list | tuple) else [pictures])):
-        raise InputError(
-            f"fit={fit!r} was given for passages of text; it says how a model is to see pictures. Leave it out."
-        )
+    for one in pictures if isinstance(pictures, list | tuple) else [pictures]:
+        if isinstance(one, Passages | Video):
+            kind = "passages of text" if isinstance(one, Passages) else "a video"
+            raise InputError(f"fit={fit!r} was given for {kind}; it says how a model is to see pictures. Leave it out.")
     if isinstance(pictures, Picture):
         return replace(pictures, fit=fit)
     return pictures.fitted(fit) if hasattr(pictures, "fitted") else [replace(one, fit=fit) for one in pictures]

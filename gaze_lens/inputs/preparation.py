@@ -3,6 +3,7 @@
 `HookedVLM.prepare` calls this. It needs a processor and a family, but no model.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +15,19 @@ from gaze_lens.inputs.answer_ids import Answers, Ids, appended, ids_of
 from gaze_lens.inputs.chat_template import Message, rendered, special_tokens
 from gaze_lens.inputs.collation import Text, collate
 from gaze_lens.inputs.fitting import check_whole, fitted, image_for, in_original_pixels
+from gaze_lens.inputs.sampling import metadata_of, sampled
 from gaze_lens.inputs.segment_positions import taken_out, with_passages, with_segments
 from gaze_lens.inputs.typed_text import check_typed_text, check_utf8
 from gaze_lens.inputs.video import refuse_other_parts
+from gaze_lens.inputs.video_frames import check_placeholders, with_frames
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import is_upright, read_image
 from gaze_lens.regions.segments import Passages
+from gaze_lens.regions.video import SampledVideo, Video, VideoFrames
 from gaze_lens.runs.digests import digest
 
+SEEN = ("image", "video")  # kinds of parts of chat messages
 PLACEHOLDERS = ("image_token", "image_placeholder_token", "video_token", "audio_token")  # attributes of processors
 
 
@@ -37,33 +42,46 @@ def prepare(
     fit: Fit | None = None,
 ) -> VLMInputs:
     """Build the inputs of `HookedVLM.prepare`, which documents the arguments."""
-    conversations, pictures, passages = _rows(images, prompts)
+    conversations, sources, passages = _rows(images, prompts)
     if family.text_only:
-        text_only.refuse_pictures(sum(map(len, pictures)))
-    pictures = [[fitted(picture, fit) for picture in row] for row in pictures]
+        text_only.refuse_pictures(sum(map(len, sources)))
+    seen = [_seen(processor, family, row, fit) for row in sources]
+    pictures = [[one for one in row if isinstance(one, Picture)] for row in seen]
+    videos = [[one for one in row if isinstance(one, SampledVideo)] for row in seen]
     pairs = zip(conversations, passages, strict=True)
     conversations = [with_passages(processor.tokenizer, *pair) for pair in pairs]
     for conversation in conversations:
         _refuse_placeholders(processor, conversation)
         check_typed_text(processor.tokenizer, _parts(conversation))
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
-    image_token_id = getattr(config, "image_token_id", None)  # a language model has none
-    ids = ids_of(answers, len(prompts), processor.tokenizer, image_token_id)
+    ids = ids_of(answers, len(prompts), processor.tokenizer, getattr(config, "image_token_id", None))
     if ids is not None and family.no_chat_template:
         answers, ids = _as_texts(processor.tokenizer, ids), None
     texts = _texts(processor.tokenizer, prompts, None if ids else answers, as_suffix=family.no_chat_template)
     images = [[image_for(processor, picture) for picture in row] for row in pictures]
-    tensors = _process(processor, texts, images)
+    tensors = _process(processor, texts, images, sum(videos, []))
+    check_placeholders(tensors, config, images, videos)
     if ids is not None:
         tensors = appended(tensors, ids, processor.tokenizer.pad_token_id or 0)
         texts = [Text(text.full + processor.tokenizer.decode(row), row) for text, row in zip(texts, ids, strict=True)]
     sizes = tuple(tuple(image.size for image in row) for row in images)
-    maps = _maps(family, Processed(sizes, tensors, processor, config), pictures)
+    clips = tuple((one.video.size, len(one.sampled)) for row in videos for one in row)
+    processed = Processed(sizes, tensors, processor, config, clips)
+    pictures, videos, maps = with_frames(family, processed, seen, _maps(family, processed, pictures))
     inputs = collate(
-        tensors, pictures, texts, maps, image_token_id=image_token_id, tokenizer=processor.tokenizer,
+        tensors, pictures, texts, maps, config=config, tokenizer=processor.tokenizer, videos=videos,
         cross_attention=family.cross_attention,
     )  # fmt: skip
     return with_segments(inputs, passages, prompts)
+
+
+def _seen(processor: Any, family: Family, row: list[Picture | Video], fit: Fit | None) -> list[Picture | SampledVideo]:
+    """The pictures and videos of a row, as the model sees them: pictures with their `fit`, sampled videos."""
+    seen: list[Picture | SampledVideo] = []
+    for source in (fitted(source, fit) for source in row):
+        number = sum(isinstance(one, SampledVideo) for one in seen)
+        seen.append(sampled(processor, family, source, number) if isinstance(source, Video) else source)
+    return seen
 
 
 def _maps(family: Family, processed: Processed, pictures: list[list[Picture]]) -> list[TokenMap]:
@@ -75,9 +93,14 @@ def _maps(family: Family, processed: Processed, pictures: list[list[Picture]]) -
     return maps
 
 
-def text_of(processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1) -> Text:
-    """The text of one prompt, with its answer if there is one, as `prepare` passes it to the processor."""
-    conversation = _conversation(prompt, n_images)
+def text_of(
+    processor: Any, family: Family, prompt: Any, answer: str | None = None, *, n_images: int = 1, kind: str = "image"
+) -> Text:
+    """The text of one prompt, with its answer if there is one, as `prepare` passes it to the processor.
+
+    kind: of its sources, "image" or "video".
+    """
+    conversation = _conversation(prompt, [kind] * n_images)
     _refuse_placeholders(processor, conversation)
     check_typed_text(processor.tokenizer, _parts(conversation))
     prompts = [_prompt_text(processor, family, conversation)]
@@ -162,23 +185,29 @@ def _with_answer(tokenizer: Any, prompt: str, answer: str) -> Text:
     return Text(prompt + answer, tuple(ids[len(before) :]))
 
 
-def _process(processor: Any, texts: list[Text], nested: list[list[Image.Image]]) -> dict[str, Any]:
+def _process(
+    processor: Any, texts: list[Text], nested: list[list[Image.Image]], videos: list[SampledVideo]
+) -> dict[str, Any]:
     """Run the processor, with padding on the left; errors that it raises about images become an ImageError."""
     suffixes = [text.suffix for text in texts if text.suffix is not None]
     options: dict[str, Any] = {"suffix": suffixes} if suffixes else special_tokens(processor.tokenizer, texts[0].full)
     sizes = [f"{image.width} x {image.height}" for row in nested for image in row]
+    shown = [*sizes, *(f"{len(one.sampled)} frames of {'{} x {}'.format(*one.video.size)}" for one in videos)]
+    if videos:
+        options |= {"videos": [one.pixels for one in videos], "video_metadata": metadata_of(videos)}
+        options["do_sample_frames"] = False
     try:
         encoded = processor(
             text=[text.full for text in texts], images=nested if sizes else None, padding=True, padding_side="left",
             return_tensors="pt", **options,
         )  # fmt: skip
     except (ValueError, ZeroDivisionError, RuntimeError) as error:  # the last: torch, where views do not fit together
-        if not sizes:
+        if not shown:
             raise InputError(f"The model's processor refused the text: {error}. Change the prompt.") from error
-        listed = ", ".join(list(dict.fromkeys(sizes))[:8])
-        raise ImageError(
-            f"The model's processor refused the images ({listed} pixels): {error}. Crop, pad or resize them."
-        ) from error
+        listed = ", ".join(list(dict.fromkeys(shown))[:8])
+        advice = "Crop, pad or resize them" + (", or give more or fewer frames." if videos else ".")
+        kind = "images" if sizes else "videos"
+        raise ImageError(f"The model's processor refused the {kind} ({listed} pixels): {error}. {advice}") from error
     tensors = {name: tensor for name, tensor in encoded.items() if name != "labels"}  # labels are for training
     if not suffixes:
         return tensors
@@ -186,8 +215,8 @@ def _process(processor: Any, texts: list[Text], nested: list[list[Image.Image]])
     return {name: tensor[:, :-1] if tensor.shape == shape else tensor for name, tensor in tensors.items()}
 
 
-def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture]], list[Passages | None]]:
-    """Conversations, pictures and passages, row by row; one image serves all prompts, one prompt all images."""
+def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Picture | Video]], list[Passages | None]]:
+    """Conversations, sources and passages, row by row; one image serves all prompts, one prompt all images."""
     several = isinstance(prompts, list | tuple) and not _is_conversation(prompts)
     listed = list(prompts) if several else [prompts]
     per_row = [_as_list(row) for row in images] if isinstance(images, list | tuple) else [_as_list(images)]
@@ -201,10 +230,11 @@ def _rows(images: Any, prompts: Any) -> tuple[list[list[Message]], list[list[Pic
     separated = [taken_out(row) for row in per_row]
     passages = [one for _, one in separated]
     per_row = [_in_order(images, prompt) for (images, _), prompt in zip(separated, listed, strict=True)]
-    cache: dict[int, Picture] = {}
-    pictures = [[cache.setdefault(id(image), _picture(image)) for image in row] for row in per_row]
-    conversations = [_conversation(prompt, len(row)) for prompt, row in zip(listed, pictures, strict=True)]
-    return conversations, pictures, passages
+    cache: dict[int, Picture | Video] = {}
+    sources = [[cache.setdefault(id(image), _source(image)) for image in row] for row in per_row]
+    kinds = [["video" if isinstance(one, Video) else "image" for one in row] for row in sources]
+    conversations = [_conversation(prompt, row) for prompt, row in zip(listed, kinds, strict=True)]
+    return conversations, sources, passages
 
 
 def _as_list(images: Any) -> list[Any]:
@@ -213,8 +243,14 @@ def _as_list(images: Any) -> list[Any]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
-def _picture(image: Any) -> Picture:
-    """An image as a Picture. Regions are in pixels of the upright image, so a Picture's image must be upright."""
+def _source(image: Any) -> Picture | Video:
+    """An image as a Picture, or a Video. Regions are in pixels of the upright image, so its image must be upright."""
+    if isinstance(image, Video):
+        return image
+    if isinstance(image, VideoFrames):
+        raise InputError(
+            f"{image.moment} of a video were given as a picture; give .image of it to use it as one, or the Video."
+        )
     if not isinstance(image, Picture):
         return Picture(read_image(image))
     if not is_upright(image.image):
@@ -245,40 +281,56 @@ def _parts(conversation: Any) -> list[dict[str, Any]]:
     return parts
 
 
-def _in_order(images: list[Any], prompt: Any) -> list[Any]:
-    """The images of a row in the order of their placeholders.
+def _in_order(sources: list[Any], prompt: Any) -> list[Any]:
+    """The images and videos of a row in the order of their placeholders.
 
-    A placeholder may carry its image, as {"type": "image", "image": ...} or "path" (Hugging Face's format); otherwise
-    it takes the next one of `images`.
+    A placeholder may carry its image, as {"type": "image", "image": ...} or "path" (Hugging Face's format), or its
+    Video, as {"type": "video", "video": Video(...)}; otherwise it takes the next one of `sources` of its kind.
     """
     parts = _parts(prompt) if _is_conversation(prompt) else []
-    remaining, ordered = list(images), []
-    for part in (part for part in parts if part.get("type") == "image"):
-        key = next((key for key in ("image", "path", "url") if key in part), None)
-        ordered += remaining[:1] if key is None else [part[key]]
-        remaining = remaining[key is None :]
+    remaining, ordered = list(sources), []
+    for part in (part for part in parts if part.get("type") in SEEN):
+        of_video = part["type"] == "video"
+        key = next((key for key in (("video",) if of_video else ("image", "path", "url")) if key in part), None)
+        if key is not None:
+            ordered.append(part[key])
+            continue
+        index = next((i for i, one in enumerate(remaining) if isinstance(one, Video) == of_video), None)
+        ordered += [] if index is None else [remaining.pop(index)]
     return ordered + remaining
 
 
-def _conversation(prompt: Any, n_images: int) -> list[Message]:
-    """A prompt as chat messages, its images first; chat messages must contain a placeholder for every image."""
+def _conversation(prompt: Any, kinds: Sequence[str]) -> list[Message]:
+    """A prompt as chat messages, its images and videos first; chat messages must contain a placeholder for each.
+
+    kinds: "image" or "video", of each in the order of the prompt.
+    """
     if isinstance(prompt, str):
-        content = [{"type": "image"}] * n_images + [{"type": "text", "text": prompt}]
+        content = [*({"type": kind} for kind in kinds), {"type": "text", "text": prompt}]
         return [{"role": "user", "content": content}]
     if not _is_conversation(prompt):
         raise InputError(f"A prompt is a text or a list of chat messages; {type(prompt).__name__} was given.")
-    placeholders = sum(part.get("type") == "image" for part in _parts(prompt))
-    if placeholders > n_images:
-        raise InputError(
-            f"The chat messages have {placeholders} image placeholders, and {n_images} images were given; give an "
-            "image for each: prepare(image, messages), or prepare([[a, b]], messages) for two."
-        )
-    if placeholders < n_images:
-        raise InputError(
-            f"The chat messages have {placeholders} image placeholders, and {n_images} images were given; write "
-            '{"type": "image"} into the content once for every image.'
-        )
-    return list(prompt)
+    for kind in SEEN:
+        given, placeholders = list(kinds).count(kind), sum(part.get("type") == kind for part in _parts(prompt))
+        if placeholders > given:
+            raise InputError(
+                f"The chat messages have {placeholders} {kind} placeholders, and {given} {kind}s were given; give "
+                f"{'an image' if kind == 'image' else 'a video'} for each: prepare({kind}, messages), or "
+                "prepare([[a, b]], messages) for two."
+            )
+        if placeholders < given:
+            raise InputError(
+                f"The chat messages have {placeholders} {kind} placeholders, and {given} {kind}s were given; write "
+                f'{{"type": "{kind}"}} into the content once for every {kind}.'
+            )
+    return [{**message, "content": _without_videos(message["content"])} for message in prompt]
+
+
+def _without_videos(content: Any) -> Any:
+    """A message's content without what its videos are, which is no business of a chat template."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "video"} if part.get("type") == "video" else part for part in content]
 
 
 def _refuse_placeholders(processor: Any, conversation: list[Message]) -> None:

@@ -18,26 +18,28 @@ from gaze_lens.inputs.preparation import text_of
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.video import Video
 
 
 def prepare_variants(
     model: Model,
-    picture: Picture,
+    picture: Picture | Video,
     prompts: Sequence[str],
     answers: Sequence[str] | None = None,
     *,
     reuse: VLMInputs | None = None,
 ) -> list[VLMInputs]:
-    """For each prompt about a picture, encoded inputs of one row, equal to those of `model.prepare` and `model.encode`.
+    """For each prompt about a picture or video, encoded inputs of one row, equal to those of `model.prepare` and
+    `model.encode`.
 
     The text after the picture is tokenized on its own. Where a processor does more than that with it, the processor
     runs again. Arguments and errors as for `model.prepare` and `model.encode`.
     """
     listed = [None] * len(prompts) if answers is None else answers
     first = model.encode(model.prepare(picture, prompts[0], answers=listed[0]), reuse=reuse)
-    rows = [first]
+    rows, kind = [first], "video" if first.videos else "image"
     for prompt, answer in zip(prompts[1:], listed[1:], strict=True):
-        row = _with_text(model, first, text_of(model.processor, model.family, prompt, answer))
+        row = _with_text(model, first, text_of(model.processor, model.family, prompt, answer, kind=kind))
         rows.append(row or model.encode(model.prepare(picture, prompt, answers=answer), reuse=first))
     return rows
 
@@ -57,9 +59,10 @@ def _with_text(model: Model, first: VLMInputs, text: Text) -> VLMInputs | None:
     tensors = _with_ids(first, start, new[n_equal:])
     if tensors is None:
         return None
-    image_token_id = getattr(model.config, "image_token_id", None)
-    options: dict[str, Any] = {"image_token_id": image_token_id, "cross_attention": model.family.cross_attention}
-    inputs = collate(tensors, first.pictures, [text], first.maps, tokenizer=first.tokenizer, **options)
+    options: dict[str, Any] = {"config": model.config, "cross_attention": model.family.cross_attention}
+    inputs = collate(
+        tensors, first.pictures, [text], first.maps, tokenizer=first.tokenizer, videos=first.videos, **options
+    )
     return replace(inputs, features=first.features)
 
 

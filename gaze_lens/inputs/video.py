@@ -1,17 +1,18 @@
-"""Errors for video and audio: gaze_lens has no token maps of frames or sound, and must not treat them as images."""
+"""Errors for video and audio that were not given as a `gl.Video`: they must not be treated as images."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gaze_lens.errors import InputError
+from gaze_lens.regions.video import Video
 
-KINDS = ("image", "text")
+KINDS = ("image", "video", "text")
 ADVICE = (
-    "gaze_lens does not take video (images only). Give single frames as images: prepare([[frame, frame]], prompt) for "
-    "two in one prompt."
+    "gaze_lens takes video as gl.Video alone: prepare(gl.Video(frames, fps=8), prompt), which knows where its tokens "
+    "lie; chat messages say {'type': 'video'}, or {'type': 'video', 'video': gl.Video(...)}."
 )
 
-SILENT = "gaze_lens does not take audio (images only). Leave the sound out; a prompt is pictures and text."
+SILENT = "gaze_lens does not take audio. Leave the sound out; a prompt is pictures and text."
 AUDIO = ("audio", "input_features", "feature_attention_mask")  # in names of arguments
 
 
@@ -19,7 +20,8 @@ def refuse_other_parts(parts: Iterable[Mapping[str, Any]]) -> None:
     """InputError where chat messages contain anything but images and text."""
     for part in parts:
         kind = part.get("type")
-        if "video" in str(kind) or "video" in part:
+        as_video = kind == "video" and isinstance(part.get("video", None), Video | None) and len(part) <= 2
+        if ("video" in str(kind) or "video" in part) and not as_video:
             raise InputError(f"A chat message has a part of type {kind!r}, and {ADVICE}")
         if "audio" in str(kind) or "audio" in part:
             raise InputError(f"A chat message has a part of type {kind!r}, and {SILENT}")

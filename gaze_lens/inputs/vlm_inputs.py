@@ -5,7 +5,7 @@ inputs.image_tokens[0]; inputs.region("panel 4"); inputs.str_tokens(row=1); inpu
 model(inputs); model.run_with_cache(inputs); patching.get_act_patch_resid_pre(model, inputs, cache, metric)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -17,15 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaze_lens.errors import InputError, RegionError
-from gaze_lens.families import Features, TokenMap
-from gaze_lens.inputs.region_names import in_image, names_of
+from gaze_lens.families import PER_IMAGE, PER_VIDEO, Features, TokenMap
+from gaze_lens.inputs.frame_regions import positions_in_videos
+from gaze_lens.inputs.region_names import Named, in_image, names_of
 from gaze_lens.inputs.token_ids import ActsAsTokenIds
 from gaze_lens.regions.heat_map import HeatMap
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Group, Layout, Region
 from gaze_lens.regions.picture import Picture
-from gaze_lens.regions.segments import Passages, Source
+from gaze_lens.regions.segments import Passages
 from gaze_lens.regions.shapes import Box
+from gaze_lens.regions.video import SampledVideo, Seconds, VideoFrames
 from gaze_lens.runs.digests import digest
 from gaze_lens.text.spans import span_of
 from gaze_lens.text.token_texts import single_tokens
@@ -39,7 +41,8 @@ class VLMInputs(ActsAsTokenIds):
     `inputs["pixel_values"]`.
 
     tensors: the arguments of the model's forward, `input_ids` `[row, position]` first. Rows are padded on the left.
-    pictures: for each row, its pictures. prompts: for each row, the text for the tokenizer.
+    pictures: for each row, its pictures, and in the place of a video one of each of its moments.
+    prompts: for each row, the text for the tokenizer.
     image_tokens: one `ImageTokens` per image, row by row.
     layout: the positions of images and text; regions are bound to it. If `layout.cross_attention`, the model reads the
         image by cross-attention, and the positions of image tokens are keys of the cross-attention layers.
@@ -47,6 +50,8 @@ class VLMInputs(ActsAsTokenIds):
     maps: one `TokenMap` per image, row by row, from which `image_tokens` was made.
     features: the encoded images that `model.encode` adds in place of the pixels, or None.
     passages: for each row, its `gl.passages`, or None; () where no row has any. `layout.segments` says where they are.
+    videos: for each row, its videos, with the frames that the model sees; () where no row has any. The tokens of each
+        moment are an `ImageTokens`, whose `moment` has their frames and time.
     """
 
     tensors: Mapping[str, Tensor]
@@ -59,6 +64,7 @@ class VLMInputs(ActsAsTokenIds):
     maps: tuple[TokenMap, ...] = field(repr=False)
     features: Features | None = field(default=None, repr=False)
     passages: tuple[Passages | None, ...] = ()
+    videos: tuple[tuple[SampledVideo, ...], ...] = ()
 
     @property
     def input_ids(self) -> Int[Tensor, "row position"]:
@@ -93,11 +99,22 @@ class VLMInputs(ActsAsTokenIds):
         return tuple(names_of(self.sources[self._row(row)]))
 
     @property
-    def sources(self) -> tuple[tuple[Source, ...], ...]:
-        """For each row, what its prompt is about, which has named regions: its pictures, then its passages."""
+    def sources(self) -> tuple[tuple[Named, ...], ...]:
+        """For each row, what its prompt is about, which has named regions: its pictures and videos, then passages."""
         passages = self.passages or (None,) * self.n_rows
-        rows = zip(self.pictures, passages, strict=True)
-        return tuple(pictures if one is None else (*pictures, one) for pictures, one in rows)
+        rows = zip(map(self._seen, range(self.n_rows)), passages, strict=True)
+        return tuple(seen if one is None else (*seen, one) for seen, one in rows)
+
+    def _seen(self, row: int) -> tuple[Named, ...]:
+        """A row's pictures and videos in the order of the prompt."""
+        videos = [one.moment.video if isinstance(one, VideoFrames) else None for one in self.pictures[row]]
+        seen: list[Named] = []
+        for index, (picture, video) in enumerate(zip(self.pictures[row], videos, strict=True)):
+            if video is None:
+                seen.append(picture)
+            elif video not in videos[:index]:
+                seen.append(self.videos[row][video])
+        return tuple(seen)
 
     def arguments(self, copies: int = 1) -> dict[str, Any]:
         """The keyword arguments of the model's forward, other than `input_ids`.
@@ -110,13 +127,21 @@ class VLMInputs(ActsAsTokenIds):
             raise InputError("Copies of rows share encoded images; give model.encode(inputs) with copies=.")
         arguments = {name: tensor for name, tensor in self.tensors.items() if name != "input_ids"}
         if copies > 1:
-            by_image = [name for name in arguments if name.startswith("image_")]  # the others have a value for each row
-            arguments = {name: tensor.repeat_interleave(copies, dim=0) for name, tensor in arguments.items()} | {
-                name: arguments[name][sum(images, [])] for name in by_image
-            }
+            rows = [row for row in range(self.n_rows) for _ in range(copies)]
+            arguments = {name: tensor[self.entries(name, rows)] for name, tensor in arguments.items()}
         if self.features is not None:
             arguments |= self.features.arguments(images)
         return arguments
+
+    def entries(self, name: str, rows: Sequence[int]) -> list[int]:
+        """For a forward of some rows, the entries of a tensor: of each row, or of each of its images or videos."""
+        if not name.startswith((PER_IMAGE, *PER_VIDEO)):
+            return list(rows)
+        if name.startswith(PER_IMAGE):
+            counts = [sum(not isinstance(one, VideoFrames) for one in pictures) for pictures in self.pictures]
+        else:
+            counts = [len(row) for row in self.videos]
+        return [sum(counts[:row]) + index for row in rows for index in range(counts[row])]
 
     def images_by_row(self, copies: int = 1) -> list[list[int]]:
         """For `copies` of every row, the indices of its images among `maps`."""
@@ -163,13 +188,22 @@ class VLMInputs(ActsAsTokenIds):
         return tuple(tuple(range(start - 1, last)) if start <= last else () for start in self.answers)
 
     def region(
-        self, where: Any, *, image: int | None = None, rule: str = "centre", around: Group | str | None = None
+        self,
+        where: Any,
+        *,
+        image: int | None = None,
+        rule: str = "centre",
+        around: Group | str | None = None,
+        seconds: tuple[float, float] | None = None,
     ) -> Region:
         """The image tokens of a region, bound to this layout; or tokens of the text, of a `span` or a segment.
 
         where: the name of a picture's region or of a passage ("segment 1"), a shape, (x0, y0, x1, y1) or a point (x, y)
             in original pixels; or a list of these, one per row. Where a row has several images, "panel 3 of image 2",
             and "image 2" for all of it, counted from 1. A `HeatMap`, or one per row, gives tokens weights, for `steer`.
+            Of a video, "frame 3" of the frames that were given, "video 1", a shape in all its frames,
+            `gl.Seconds(2.0, 3.5)`, or {"frame 3": box, "frame 9": box}, a box that moves.
+        seconds: of a video, only the tokens of this time; with rule="overlap" all whose frames are shown in it.
         image: the zero-based index of an image in its row; needed for a shape where a row has several images.
         rule: "centre" selects tokens whose centre lies in the region, "overlap" all that share area with it.
         around: only for a span: what the region is a part of, whose other tokens are its `others`: "text" for all text
@@ -182,10 +216,11 @@ class VLMInputs(ActsAsTokenIds):
         wheres = where if per_row else [where] * self.n_rows
         if len(wheres) != self.n_rows:
             raise RegionError(f"{len(wheres)} regions were given for {self.n_rows} rows; give one, or one per row.")
-        if any(isinstance(single, HeatMap) for single in wheres):
+        if any(isinstance(single, HeatMap) for single in wheres) and seconds is None:
             return self._weighted_region(wheres, image)
         positions = tuple(
-            self.positions_of(single, row=row, image=image, rule=rule) for row, single in enumerate(wheres)
+            self.positions_of(single, row=row, image=image, rule=rule, seconds=seconds)
+            for row, single in enumerate(wheres)
         )
         of_text = [image is None and self._segment(single, row) is not None for row, single in enumerate(wheres)]
         if any(of_text) and not all(of_text):
@@ -193,7 +228,10 @@ class VLMInputs(ActsAsTokenIds):
                 f"{wheres} name segments of text in some rows and regions of images in others; make a region of each."
             )
         around_all = self.layout.all_segments if any(of_text) else None
-        return Region(", ".join(dict.fromkeys(map(label_of, wheres))), positions, self.layout, around_all)
+        name = ", ".join(dict.fromkeys(map(label_of, wheres)))
+        return Region(
+            name if seconds is None else f"{name} {label_of(Seconds(*seconds))}", positions, self.layout, around_all
+        )
 
     def _weighted_region(self, heat_maps: list[Any], image: int | None) -> Region:
         """The region of one heat map per row: the tokens on which it is above 0, with its mean over each."""
@@ -226,14 +264,27 @@ class VLMInputs(ActsAsTokenIds):
         return Region(where.name, where.rows, self.layout, where.rows if around is None else self.layout.text)
 
     def positions_of(
-        self, where: Any, *, row: int = 0, image: int | None = None, rule: str = "centre"
+        self,
+        where: Any,
+        *,
+        row: int = 0,
+        image: int | None = None,
+        rule: str = "centre",
+        seconds: tuple[float, float] | None = None,
     ) -> tuple[int, ...]:
         """The positions of a region's tokens in one row; arguments and errors as for `region`."""
         if isinstance(where, HeatMap):
             raise RegionError("A heat map has no positions of its own; make a region of it: inputs.region(heat_map).")
-        segment = self._segment(where, self._row(row)) if image is None else None
+        segment = self._segment(where, self._row(row)) if image is None and seconds is None else None
         if segment is not None:
             return self.layout.segments[row][segment]
+        if image is not None and seconds is not None:
+            raise RegionError(f"image={image} and seconds={seconds} were given; images have no time. Give one of them.")
+        of_video = positions_in_videos(self, row, where, seconds=seconds, rule=rule) if image is None else None
+        if of_video is not None:
+            return of_video
+        if seconds is not None:
+            raise RegionError(f"{where!r} is no region of a video, and seconds={seconds} were given; leave them out.")
         own, image = in_image(where, self.pictures[row], image)
         tokens = self._tokens_for(row, own, image)
         if own is None and isinstance(where, str):  # "image 2"
@@ -354,6 +405,10 @@ def label_of(where: Any) -> str:
     """The name of a region in messages and figures."""
     if isinstance(where, str):
         return where
+    if isinstance(where, Seconds):
+        return f"{where.start:g} to {where.end:g} s"
+    if where is None or isinstance(where, Mapping):
+        return "video" if where is None else "moving region"
     if isinstance(where, list | tuple) and all(isinstance(value, Real) for value in where):
         return f"{'point' if len(where) == 2 else 'box'} {' '.join(f'{value:g}' for value in where)}"
     return f"box {where.x0:g} {where.y0:g} {where.x1:g} {where.y1:g}" if isinstance(where, Box) else "shape"
@@ -364,8 +419,13 @@ def pixel_keys(inputs: VLMInputs) -> list[str]:
 
     The boxes of equal pixels can differ: LLaVA-OneVision cuts tiles only of an image that is alone in its prompt.
     """
-    images = [picture.image for pictures in inputs.pictures for picture in pictures]
+    shown = [_shown(picture) for pictures in inputs.pictures for picture in pictures]
     return [
-        digest(repr(image.size), image.tobytes(), token_map.boxes.numpy().tobytes())
-        for image, token_map in zip(images, inputs.maps, strict=True)
+        digest(repr(images[0].size), *(image.tobytes() for image in images), token_map.boxes.numpy().tobytes())
+        for images, token_map in zip(shown, inputs.maps, strict=True)
     ]
+
+
+def _shown(picture: Picture) -> tuple[Any, ...]:
+    """The images that the tokens of a picture stand for: several of a video, in which frames are merged."""
+    return picture.images if isinstance(picture, VideoFrames) else (picture.image,)

@@ -27,9 +27,9 @@ HOOKS = (
     "hook_attn_scores", "hook_pattern", "hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z",
     "hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in",
 )  # fmt: skip
+VIDEO = "video (where its tokens lie is not known)"
 ALWAYS_REFUSED = (
-    "video (images only)",
-    "audio (images only)",
+    "audio (pictures, frames and text only)",
     "output_attentions (read blocks.L.attn.hook_pattern)",
     "start_at_layer",
     "generate_stream (pass streamer= to generate)",
@@ -91,6 +91,7 @@ class Capabilities:
     """What gaze_lens can do with a model; `print(model.capabilities())` shows it.
 
     heads, kv_heads: in each layer. image: None for a language model, which sees no pictures.
+    video: whether the model takes `gl.Video`, and where its tokens lie is known.
     whole: why `score_heads` runs every question about a picture from the start; empty where they go on from one run of
         the picture. unsupported: what is refused, with the reason.
     """
@@ -103,6 +104,7 @@ class Capabilities:
     layers: tuple[LayerCapabilities, ...]
     image: ImageCapabilities | None
     whole: str
+    video: bool
     unsupported: tuple[str, ...]
 
     @property
@@ -136,6 +138,8 @@ class Capabilities:
             yield "pictures", "none: a language model, which model.prepare(None, prompt) makes inputs for"
         else:
             yield from _image_lines(self.image)
+        if self.video:
+            yield "video", "model.prepare(gl.Video(frames, fps=8), prompt)"
         shared = "all go on from one run of the picture"
         yield "questions", f"each is run from the start: {self.whole}" if self.whole else shared
         for index, refused in enumerate(self.unsupported):
@@ -158,7 +162,8 @@ def capabilities(model: Model, size: tuple[int, int]) -> Capabilities:
         layers=layers,
         image=None if model.family.text_only else _image(model, size),
         whole=model.family.prefix_sharing_blocker,
-        unsupported=(*_missing(model, layers), *ALWAYS_REFUSED),
+        video=model.family.video_maps is not None,
+        unsupported=(*_missing(model, layers), *((VIDEO,) if model.family.video_maps is None else ()), *ALWAYS_REFUSED),
     )
 
 

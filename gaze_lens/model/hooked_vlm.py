@@ -21,7 +21,7 @@ from torch import nn
 
 from gaze_lens.attention.backend import AttentionBackend
 from gaze_lens.errors import InputError, NotFiniteError
-from gaze_lens.families import Family, cross_attention, family_of
+from gaze_lens.families import PER_VIDEO, Family, cross_attention, family_of
 from gaze_lens.families.cache_argument import cache_in
 from gaze_lens.inputs.answer_ids import Answers
 from gaze_lens.inputs.preparation import prepare
@@ -144,9 +144,10 @@ class HookedVLM(TokenMethods):
 
         images: a path, PIL image, array or `Picture`; None for text alone. One image serves every prompt; a list
             makes a batch, one image a row; a list in the list puts several images into one prompt.
-            `gl.passages([...])`, alone or in such a list, puts its texts before the question.
+            `gl.passages([...])`, alone or in such a list, puts its texts before the question. `gl.Video(frames, fps=8)`
+            stands where a picture does, in the families that docs/howto/video.md lists.
         prompts: a text, or chat messages with {"type": "image"} placeholders, which may carry their image
-            ("image" or "path"); a list of either makes a batch.
+            ("image" or "path"), and {"type": "video"}; a list of either makes a batch.
         answers: text after the generation prompt (teacher forcing), or its token ids as `generation.tokens` has them:
             one for all rows or one each.
         fit: "whole" stretches pictures to what the model's processor does not cut (LLaVA 1.5 sees only the middle of a
@@ -159,10 +160,13 @@ class HookedVLM(TokenMethods):
         if inputs.layout.length > limit:
             raise InputError(
                 f"The prompt has {inputs.layout.length} tokens, and the model's context holds {limit}; shorten the "
-                "text or give smaller images."
+                f"text or give smaller images{' or fewer frames' if inputs.videos else ''}."
             )
         dtype = self.original_model.dtype  # some vision towers take pixels in their own precision only
-        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.tensors.items()}
+        tensors = {
+            name: t.to(dtype) if t.is_floating_point() and not name.startswith(PER_VIDEO) else t  # times stay exact
+            for name, t in inputs.tensors.items()
+        }
         return replace(inputs, tensors=tensors).to(self._input_device())
 
     def capabilities(self, size: tuple[int, int] = (1536, 256)) -> Capabilities:

@@ -151,7 +151,7 @@ class SharedPrefixBatch:
             if tensor.shape == inputs.shape:
                 arguments[name] = cut(tensor)
             else:
-                arguments[name] = tensor[sum(images, []) if name.startswith("image_") else list(self.firsts)]
+                arguments[name] = tensor[inputs.entries(name, self.firsts)]
         return arguments | inputs.encoded_features.arguments(images) if inputs.maps else arguments
 
     def _ends(self, inputs: VLMInputs) -> Int[Tensor, "row position"]:

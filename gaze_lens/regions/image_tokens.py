@@ -22,6 +22,7 @@ from torch import Tensor
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.regions.heat_map import HeatMap
 from gaze_lens.regions.shapes import Box, Mask, Number, Shape, as_shape, misses
+from gaze_lens.regions.video import Moment
 
 Positions = Int[Tensor, " some"] | list[int] | tuple[int, ...]
 RULES = ("centre", "overlap")
@@ -40,6 +41,7 @@ class ImageTokens:
     image: index of the image in its prompt.
     row: batch row.
     view: [token], the crop or tile that the token belongs to, all 0 where the image is seen once; views may overlap.
+    moment: of tokens of a video, the frames that they stand for, with their time; None for those of an image.
     Raises InputError where lengths differ, or a box is neither NaN throughout nor finite with x0 < x1 and y0 < y1.
     """
 
@@ -50,6 +52,7 @@ class ImageTokens:
     image: int
     row: int
     view: Int[Tensor, " token"]
+    moment: Moment | None = None
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -80,7 +83,8 @@ class ImageTokens:
         n_views = len(self.view.unique())
         views = f" in {n_views} views" if n_views > 1 else ""
         where = f" at {int(self.positions[0])} to {int(self.positions[-1])}" if len(self) else ""
-        image = f"image {self.image} ({width} x {height} pixels)"
+        name = f"image {self.image}" if self.moment is None else str(self.moment)
+        image = f"{name} ({width} x {height} pixels)"
         return f"ImageTokens: {len(self)} tokens{where}{views}, {image}, row {self.row}"
 
     @property
@@ -124,7 +128,7 @@ class ImageTokens:
         if rule not in RULES:
             raise RegionError(f"The rule {rule!r} is not known: expected 'centre' or 'overlap'.")
         width, height = self.size
-        if _is_point(region):
+        if is_point(region):
             x, y = (float(value) for value in region)
             outside = not (0 <= x < width and 0 <= y < height)
             selected = (self._boxes[:, :2] <= (x, y)).all(1) & (self._boxes[:, 2:] > (x, y)).all(1)
@@ -279,7 +283,7 @@ class ImageTokens:
         return np.array([index[position] for position in columns], dtype=np.int64)
 
 
-def _is_point(region: Any) -> bool:
+def is_point(region: Any) -> bool:
     """Whether a region is two numbers."""
     sequence = isinstance(region, list | tuple | np.ndarray | Tensor)
     return sequence and len(region) == 2 and all(np.ndim(value) == 0 and not isinstance(value, str) for value in region)

@@ -38,14 +38,22 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from gaze_lens.testing.parts import TEXT, byte_tokenizer, chat_template, text_config, texts_but_for_users, trimmed
+from gaze_lens.testing.parts import (
+    TEXT,
+    byte_tokenizer,
+    chat_template,
+    text_config,
+    texts_but_for_users,
+    trimmed,
+    with_video,
+)
 
 Builder = Callable[[dict[str, Any]], tuple[nn.Module, Any]]
 QWEN = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>",
 )  # fmt: skip
-QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_IMAGE = with_video("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
 QWEN2_CHAT = chat_template(QWEN_IMAGE, system="You are a helpful assistant.")
 QWEN_CHAT = chat_template(QWEN_IMAGE)
 QWEN3_5_CHAT = chat_template(QWEN_IMAGE, trimmed, answer="<think>\n\n</think>\n\n")
@@ -60,7 +68,8 @@ GLM = (
     "<|begin_of_video|>", "<|video|>", "<|end_of_video|>", "[gMASK]", "<sop>",
 )  # fmt: skip
 GLM_CHAT = chat_template(
-    "<|begin_of_image|><|image|><|end_of_image|>", texts_but_for_users, begin="[gMASK]<sop>"
+    with_video("<|begin_of_image|><|image|><|end_of_image|>", "<|begin_of_video|><|video|><|end_of_video|>"),
+    texts_but_for_users, begin="[gMASK]<sop>",
 )  # fmt: skip
 HALF_ROTATED = {**M_ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
 GLM_EXPERTS = {
@@ -86,11 +95,17 @@ def _image_processor(patch: int) -> Qwen2VLImageProcessor:
     return Qwen2VLImageProcessor(patch_size=patch, merge_size=2, size=size)
 
 
+def _video_size(patch: int, *, frames: int) -> dict[str, Any]:
+    """The size of a video processor. frames: 1 where its limits are for each frame, more where they are for all."""
+    least, most = 4 * patch * patch, 64 * patch * patch
+    return {"size": {"shortest_edge": frames * least, "longest_edge": frames * most}, "cap_pixels_per_frame": False}
+
+
 def _qwen3_processor(tokenizer: PreTrainedTokenizerFast, chat: str) -> Qwen3VLProcessor:
     """The processor of Qwen3-VL and Qwen3.5."""
     return Qwen3VLProcessor(
         image_processor=_image_processor(16), tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(patch_size=16), chat_template=chat,
+        video_processor=Qwen3VLVideoProcessor(patch_size=16, **_video_size(16, frames=6)), chat_template=chat,
     )  # fmt: skip
 
 
@@ -147,7 +162,7 @@ def _qwen2_5(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
 
 
 def _qwen2_processor(kind: type, tokenizer: Any) -> Any:
-    video = Qwen2VLVideoProcessor(patch_size=14)
+    video = Qwen2VLVideoProcessor(patch_size=14, **_video_size(14, frames=1))
     images = _image_processor(14)
     return kind(image_processor=images, tokenizer=tokenizer, video_processor=video, chat_template=QWEN2_CHAT)
 

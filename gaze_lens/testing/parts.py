@@ -95,6 +95,11 @@ def parts(image: str, text: str = "{{ part['text'] }}") -> str:
     )  # fmt: skip
 
 
+def with_video(image: str, video: str) -> str:
+    """An image's text for `parts`, followed by what is written where a message has a video."""
+    return f"{image}{{% elif part['type'] == 'video' %}}{video}"
+
+
 def images_first(image: str) -> str:
     """Contents that must be lists, as in LLaVA; all images of a message stand before its texts."""
     listed = "{% for part in message['content'] | selectattr('type', 'equalto', "

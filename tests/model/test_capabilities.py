@@ -93,8 +93,8 @@ def test_other_parts_of_chat_messages_are_refused(shelf):
         ({"type": "audio", "audio": "x.wav"}, "'audio', and gaze_lens does not take audio"),
         ({"type": "image_url", "image_url": {"url": "x"}}, "a part of type 'image_url'; expected"),
         ({"text": "hello"}, "a part of type None; expected"),
-        ({"type": "video_url"}, "'video_url', and gaze_lens does not take video"),
-        ({"type": "image", "video": "x.mp4"}, "gaze_lens does not take video"),
+        ({"type": "video_url"}, "'video_url', and gaze_lens takes video as gl.Video alone"),
+        ({"type": "image", "video": "x.mp4"}, "gaze_lens takes video as gl.Video alone"),
     ):
         with pytest.raises(InputError, match=message):
             model.prepare(picture(64, 64), [{"role": "user", "content": [{"type": "image"}, part]}])
@@ -103,7 +103,7 @@ def test_other_parts_of_chat_messages_are_refused(shelf):
 def test_encoded_video_is_refused(shelf):
     model, _ = shelf.get("Qwen3-VL")
     inputs = model.prepare(None, "Hi")
-    with pytest.raises(InputError, match=r"mm_encoder_outputs\['video'\] was given, and gaze_lens does not take video"):
+    with pytest.raises(InputError, match=r"mm_encoder_outputs\['video'\] was given, and gaze_lens takes video as"):
         model(inputs, mm_encoder_outputs={"video": object()})
     assert model(inputs, pixel_values_videos=None).isfinite().all()
 

@@ -10,10 +10,10 @@ from reference import at_real, picture
 from transformers import AutoModelForImageTextToText
 from transformers.utils import is_timm_available
 
-from gaze_lens import HookedVLM
+from gaze_lens import HookedVLM, Video
 from gaze_lens.errors import InputError
 from gaze_lens.families import FAMILIES
-from gaze_lens.model.capabilities import ALWAYS_REFUSED
+from gaze_lens.model.capabilities import ALWAYS_REFUSED, VIDEO
 
 SIZES = [(400, 11), (30, 350), (40, 9), (601, 433), (112, 84), (97, 61), (48, 80)]
 
@@ -158,18 +158,33 @@ def test_odd_sizes_make_as_many_tokens_as_the_prompt_has_placeholders(case):
         record(case.name, sizes=[f"{size[0]} x {size[1]}: {len(tokens)}"])
 
 
-def test_video_is_refused(case):
+def test_a_video_that_is_no_video_of_gaze_lens_is_refused(case):
     model, inputs = case.model, case.inputs
-    for part in ({"type": "video"}, {"type": "video", "video": "clip.mp4"}):
+    for part, error in (
+        ({"type": "video"}, "1 video placeholders, and 0 videos were given"),
+        ({"type": "video", "video": "clip.mp4"}, "takes video as gl.Video alone"),
+    ):
         message = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
-        with pytest.raises(InputError, match="video.*images only"):
-            model.prepare(None, message)
-        with pytest.raises(InputError, match="video.*images only"):
-            model.prepare(picture(96, 64), message)
+        for image in (None, picture(96, 64)):
+            with pytest.raises(InputError, match=f"{error}|1 images were given"):
+                model.prepare(image, message)
     frames = torch.zeros(4, 8)
     for run in (model, model.run_with_hooks, model.run_with_cache, model.generate):
-        with pytest.raises(InputError, match="pixel_values_videos.*video.*images only"):
+        with pytest.raises(InputError, match="pixel_values_videos.*takes video as gl.Video alone"):
             run(inputs, pixel_values_videos=frames)
+
+
+def test_a_video_is_taken_or_refused_with_the_name_of_the_family(case):
+    video = Video([picture(96, 64, seed) for seed in range(4)], fps=2)
+    if case.model.family.video_maps is None:
+        with pytest.raises(InputError, match=f"a model of the family {case.model.family.name}, and gaze_lens does not"):
+            case.model.prepare(video, "What?")
+        assert VIDEO in case.capabilities.unsupported
+    else:
+        inputs = case.model.prepare(video, "What?")
+        assert all(tokens.moment is not None for tokens in inputs.image_tokens)
+        assert "gl.Video" in str(case.capabilities)
+    record(case.name, video="yes" if case.model.family.video_maps else "no")
 
 
 def test_capabilities_are_the_same_without_weights(case, tmp_path):
@@ -192,7 +207,7 @@ def test_capabilities_are_the_same_without_weights(case, tmp_path):
         layout=mine.image.layout,
         layers=", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
         hooks=sorted({name for layer in mine.layers for name in layer.hooks}),
-        missing=list(mine.unsupported[: -len(ALWAYS_REFUSED)]),
+        missing=[line for line in mine.unsupported[: -len(ALWAYS_REFUSED)] if line != VIDEO],
         refused=list(ALWAYS_REFUSED),
         whole=mine.whole,
     )
