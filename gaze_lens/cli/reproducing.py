@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gaze_lens.regions.picture import Picture
 
 SCORED, CHOOSING = 24, 12  # synthetic strips on which the embedded model's heads are scored, and their number chosen
+EVERY, TINY_EVERY = 50, 8  # tokens; the embedded model describes a panel in about eight
 APART = 1  # added to the seed of strips to steer, which makes strips that were not scored on
 
 
@@ -34,6 +35,9 @@ def paper(
     scores: Annotated[Path | None, options.steering(help="scores.safetensors, from discover.")] = None,
     n_heads: Annotated[int | None, options.steering(help="How many heads; by default chosen on strips.")] = None,
     draws: Annotated[int, options.steering(help="Sets of random heads.")] = 5,
+    every: Annotated[
+        int | None, options.steering(help="Tokens after which a narration's target moves; by default 50, for tiny 8.")
+    ] = None,
     models: Annotated[str | None, options.run(help="Of rows that compare models: names or folders, a,b,c.")] = None,
     seed: options.Seed = 0,
     shard: options.Shard = None,
@@ -65,6 +69,7 @@ def paper(
             loaded, rows or ["all"], discovery=fitted(scored, fitting), choosing=fitted(chosen, fitting),
             strips=fitted(steered, fitting), out=out, judge=judged, pictures=photographs,
             scores=None if scores is None else HeadScores.load(scores, **owner), n_heads=n_heads, draws=draws,
+            every=every or (TINY_EVERY if model == "tiny" else EVERY),
             models=arguments.listed(models or ""), load=partial(running.load, device=device, dtype=dtype), seed=seed,
             shard=shard_of(shard), resume=resume, echo=typer.echo,
         )  # fmt: skip

@@ -53,13 +53,14 @@ def rejudge(
     judge: Judge | None = None,
     *,
     pictures: Sequence[Source] | None = None,
+    repeated_at: float = 0.85,
     progress: bool = True,
 ) -> Results:
     """Judge all answers that a run has written so far.
 
     source: the folder that `gl.evaluate` wrote into, or what `generate_answers` returned (then nothing is written).
     judge: by default the region whose caption fits best (`CaptionMatch`); for the protocol "regions" `NamesOnly`.
-    pictures: those of the run; only judges that look at pictures need them.
+    pictures: those of the run; only judges that look at pictures need them. repeated_at: as for `Results`.
     Stored judgements are not recomputed, except errors and those of another text. Their key is the judge's repr;
     without a `__repr__`, all judgements are recomputed. A picture that cannot be read any more is an error of its
     judgements, if the judge looks at pictures.
@@ -89,7 +90,7 @@ def rejudge(
             judged.update((key, judgements) for key, (_, judgements) in entries)
             bar.update(len(chunk))
         bar.close()
-    return Results(generations, name, judged)
+    return Results(generations, name, judged, repeated_at)
 
 
 def batched(items: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:

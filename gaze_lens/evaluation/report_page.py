@@ -47,7 +47,7 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
     report.table(tuple(rows[0]), [tuple(row.values()) for row in rows])
     report.note(
         "Draws: lowest and highest accuracy of the draws of a random control. Repeats: share of answers with the words "
-        "of the unsteered answer (Jaccard index of at least 0.85); the paper counts these as misses, and so does the "
+        f"of the unsteered answer (Jaccard index of at least {results.repeated_at:g}); the paper counts these as misses, and so does the "
         "next column.",
     )
     for along in ("heads", "strength"):

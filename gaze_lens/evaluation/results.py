@@ -15,6 +15,7 @@ from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.records import Generations, Record, chosen_warning, loss_lines
 from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
+from gaze_lens.heads.rank_correlation import rank_correlation
 from gaze_lens.text.caption_matching import repeats
 
 if TYPE_CHECKING:
@@ -43,12 +44,19 @@ class Results:
     generations: the answers. judge: the judge's name. judgements: an answer's key -> a judgement for each target.
     Errors of the judge, and answers that were skipped or failed, are counted separately; they are no misses. Intervals
     are bootstrapped over pictures (95 %, 10,000 resamples), with the run's seed.
+    repeated_at: the Jaccard index of the words from which an answer repeats the unsteered one: 0.85 in the code of the
+    paper's authors, 0.9 in the paper.
     """
 
     generations: Generations
     judge: str
     judgements: Mapping[Key, list[dict[str, Any]]]
+    repeated_at: float = 0.85
     _figures: dict[Key, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.repeated_at <= 1:
+            raise InputError(f"repeated_at={self.repeated_at} was given; give a share of words, such as 0.9.")
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +107,7 @@ class Results:
         places = {name: index for index, name in enumerate(self.generations.pictures[record.picture]["regions"])}
         is_steered = record.heads and not (record.skipped or record.failed or record.condition in self._ablating)
         unsteered = plain.get((record.picture, record.targets)) if is_steered else None
-        repeated = None if unsteered is None else float(repeats(record.text, unsteered))
+        repeated = None if unsteered is None else float(repeats(record.text, unsteered, least=self.repeated_at))
         judgements: list[dict[str, Any]] = self.judgements.get(record.key, [])
         rows = []
         for turn, target in enumerate(record.targets):
@@ -121,12 +129,17 @@ class Results:
         return self.answers[self.answers.condition == condition]
 
     @_once
-    def accuracy(self, condition: str, *, target: str | None = None, draw: int | None = None) -> Estimate | None:
+    def accuracy(
+        self, condition: str, *, target: str | None = None, draw: int | None = None, repeats_as_misses: bool = False
+    ) -> Estimate | None:
         """The share of judged answers that describe their target; None if none was judged.
 
-        target: only answers with this target. draw: only this draw of a random control.
+        target: only answers with this target. draw: only this draw of a random control. repeats_as_misses: count
+        answers that repeat the unsteered one as misses, as the paper does.
         """
         rows = self._of(condition).dropna(subset="correct")
+        if repeats_as_misses:
+            rows = rows.assign(correct=rows.correct.where(rows.repeats != 1, 0.0))
         rows = rows if target is None else rows[rows.target == target]
         rows = rows if draw is None else rows[rows.draw == draw]
         if rows.empty:
@@ -170,6 +183,32 @@ class Results:
             return None
         seed = self.generations.run["seed"]
         return spearman(rows.place.to_numpy(), rows.match_place.to_numpy(float), rows.picture.tolist(), seed=seed)
+
+    @_once
+    def spearman_by_picture(self, condition: str, *, least: int = 2) -> Estimate | None:
+        """The mean over pictures of the rank correlation of scheduled and described places in each; None without any.
+
+        A picture with fewer than `least` pieces that have a match has none, and neither has one whose pieces all
+        describe one place.
+        """
+        rows, found = self._of(condition).dropna(subset="match_place"), {}
+        for key, pieces in rows.groupby(["picture", "draw"], sort=False):
+            if len(pieces) >= least and pieces.match_place.nunique() > 1:
+                found[key] = float(rank_correlation(pieces.place.to_numpy(), pieces.match_place.to_numpy(float)))
+        if not found:
+            return None
+        return mean(list(found.values()), [picture for picture, _ in found], seed=self.generations.run["seed"])
+
+    @_once
+    def junk(self, condition: str) -> Estimate | None:
+        """The share of judged answers that describe no region: incoherent, repetitive or empty ones; None without any.
+
+        Judges that always choose a region (`LikelihoodJudge`) find none.
+        """
+        rows = self._of(condition).dropna(subset="correct")
+        if rows.empty:
+            return None
+        return mean(rows.match.isna().to_numpy(), rows.picture.tolist(), seed=self.generations.run["seed"])
 
     def table(self) -> "DataFrame":
         """One row for each condition.

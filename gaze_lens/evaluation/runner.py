@@ -39,6 +39,7 @@ def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     fit: Fit | None = None,
+    repeated_at: float = 0.85,
     progress: bool = True,
     **options: Any,
 ) -> Results:
@@ -52,6 +53,7 @@ def evaluate(
         figures (results.json) and a page (report.html) are beside it. None keeps everything in memory.
     resume: continue the run in the folder. A run that was killed loses at most the present batch.
     fit: how the model is to see the pictures, as for `model.prepare`: "whole" where its processor would cut them.
+    repeated_at: as for `Results`: from which share of equal words an answer repeats the unsteered one.
     options: seed=0 (of orders and places), batch_size=24 (answers at a time), as for `generate_answers`.
     Under torchrun or accelerate launch, each rank takes a share of the pictures and writes its own file, which the same
     number of ranks can resume. All ranks return the same results; the first one judges and writes the other files.
@@ -71,7 +73,8 @@ def evaluate(
         generations = _of_all_ranks(generations, names_of(pictures)[rank::ranks], out if rank == 0 else None)
     results = None
     if rank == 0:
-        results = rejudge(generations if out is None else out, judge, pictures=pictures, progress=progress)
+        source = generations if out is None else out
+        results = rejudge(source, judge, pictures=pictures, repeated_at=repeated_at, progress=progress)
         if out is not None:
             save(results, out)
     return processes.gathered(results)[0]

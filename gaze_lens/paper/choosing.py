@@ -34,7 +34,12 @@ def counts_of(n_heads: int) -> list[int]:
     >>> counts_of(1152)[:4], counts_of(72)
     ([5, 10, 25, 50], [1, 2, 3, 5, 6, 9, 12, 19, 31])
     """
-    return sorted({max(1, round(count * n_heads / OF)) for count in PUBLISHED})
+    return sorted({scaled(count, n_heads) for count in PUBLISHED})
+
+
+def scaled(count: int, n_heads: int) -> int:
+    """One of the paper's numbers of heads, of 1,152, as the same share of a model's heads; at least 1."""
+    return max(1, round(count * n_heads / OF))
 
 
 def cost(settings: Settings) -> Cost:

@@ -8,6 +8,7 @@ context.save("fig2a", "scores", gl.show.scores(context.scores))
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.generate import generate_answers
@@ -25,15 +26,18 @@ from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard
 from gaze_lens.show.plot import Plot
 
+REPEATED = 0.9  # of equal words; from there the paper counts an answer as the unsteered one
+
 
 @dataclass(eq=False)
 class Context:
     """The model and the pictures of a reproduction.
 
-    strips: to steer, on which nothing was chosen. scores: of all heads. heads: those that are steered.
+    strips: to steer, on which nothing was chosen. discovery, choosing: those that served for that.
+    scores: of all heads. heads: those that are steered. judge: as for `gl.evaluate`.
     pictures: photographs with named objects, or None: then rows about photographs take synthetic scenes, and say so.
     models: names, or folders, of the models that rows 20 to 22 compare. load: loads one of them.
-    shard: (i, n), the part of the strips that this process answers.
+    shard: (i, n), the part of the strips that this process answers. kept: what a row leaves to later ones.
     """
 
     model: Model
@@ -42,12 +46,15 @@ class Context:
     strips: Sequence[Picture]
     scores: HeadScores
     heads: HeadSet
+    discovery: Sequence[Picture] = ()
+    choosing: Sequence[Picture] = ()
     judge: Judge | None = None
     pictures: Sequence[Picture] | None = None
     models: Sequence[str] = ()
     load: Callable[[str], Model] | None = None
     shard: Shard = (0, 1)
     progress: bool = True
+    kept: dict[str, Any] = field(default_factory=dict, init=False)
     _results: dict[str, Results] = field(default_factory=dict, init=False)
 
     def results(self, run: Run) -> Results:
@@ -59,7 +66,7 @@ class Context:
             out = self.folder_of(run)
             self._results[run.name] = evaluate(
                 self.model, self.strips, run.conditions, protocol=run.protocol, judge=self.judge, out=out,
-                seed=self.settings.seed, progress=self.progress, resume=True,
+                seed=self.settings.seed, progress=self.progress, resume=True, repeated_at=REPEATED,
             )  # fmt: skip
         found = self._results[run.name]
         if [one.to_dict() for one in run.conditions] != found.generations.run["conditions"]:

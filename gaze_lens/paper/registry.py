@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from itertools import chain
 
 from gaze_lens.errors import InputError
-from gaze_lens.paper import head_rows, steering_rows
+from gaze_lens.paper import head_rows, model_rows, narration_rows, steering_rows
 from gaze_lens.paper.row import Row
 
-ROWS: tuple[Row, ...] = tuple(
-    sorted(chain.from_iterable(module.ROWS for module in (head_rows, steering_rows)), key=lambda row: row.number)
-)
+GROUPS = (head_rows, model_rows, narration_rows, steering_rows)
+ROWS: tuple[Row, ...] = tuple(sorted(chain(*(module.ROWS for module in GROUPS)), key=lambda row: row.number))
 
 
 def rows_named(names: Sequence[str] = ("all",)) -> list[Row]:

@@ -28,6 +28,7 @@ class Settings:
     strips, discovery, choosing: numbers of strips to steer, to score heads on, and to choose the number of heads on.
     panels: of a strip. layers, heads: of the model, heads in each layer. chosen: heads that are steered; 0 if they are
     not chosen yet. draws: of random heads. pictures: photographs or scenes. models: of the rows over several models.
+    every: tokens after which the target of a dynamic narration changes.
     """
 
     strips: int = 500
@@ -40,6 +41,7 @@ class Settings:
     draws: int = 5
     pictures: int = 0
     models: int = 0
+    every: int = 50
     seed: int = 0
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.data.picture_digests import pictures_digest
-from gaze_lens.errors import InputError
+from gaze_lens.errors import GazeLensError, InputError
 from gaze_lens.evaluation.judges import Judge
 from gaze_lens.evaluation.judging import name_of, refuse_without_captions
 from gaze_lens.heads.head_scores import HeadScores
@@ -44,6 +44,7 @@ def reproduce(
     load: Callable[[str], Model] | None = None,
     n_heads: int | None = None,
     draws: int = 5,
+    every: int = 50,
     seed: int = 0,
     resume: bool = False,
     shard: Shard = (0, 1),
@@ -58,17 +59,18 @@ def reproduce(
     out: the folder of results; report.html there has every row that is done.
     judge: by default the captions decide. pictures: photographs with named objects; otherwise synthetic scenes.
     models: names or folders, for the rows that compare models; load: loads one.
-    draws: sets of random heads. shard: (i, n): answers about every n-th strip; rows that do not rest on answers are
-        dealt out whole.
+    draws: sets of random heads. every: tokens after which the target of a dynamic narration moves.
+    shard: (i, n): answers about every n-th strip; rows that do not rest on answers are dealt out whole.
     Every row says its forwards, and how long they may take, before it begins (`echo`).
     Returns name -> outcome, of all rows that are in the folder. Raises InputError for unknown rows, for a folder of
-    another reproduction, and for a judge that needs captions where the strips have none.
+    another reproduction, and for a judge that needs captions where the strips have none. A row that the library refuses
+    leaves the others; then, at the end, GazeLensError says which.
     """
     out, selected = Path(out), rows_named(rows)
     refuse_without_captions(judge, strips)
     settings = Settings(
         len(strips), len(discovery), len(choosing), _panels(strips), model.cfg.n_layers, model.cfg.n_heads,
-        draws=draws, pictures=len(pictures or ()), models=len(models), seed=seed,
+        draws=draws, pictures=len(pictures or ()), models=len(models), every=every, seed=seed,
     )  # fmt: skip
     begin(out, _described(model, discovery, choosing, strips, pictures, judge, models, settings), resume=resume)
     is_whole, pace = check_shard(shard)[1] == 1, measured(model, strips[0])
@@ -80,17 +82,20 @@ def reproduce(
     )  # fmt: skip
     settings = Settings(**{**vars(settings), "chosen": len(heads)})
     context = Context(
-        model, settings, out, strips, scores, heads, judge, pictures, models, load, shard, progress
+        model, settings, out, strips, scores, heads, discovery, choosing, judge, pictures, models, load, shard, progress
     )  # fmt: skip
-    _run_all(context, selected, pace, echo)
+    refused = _run_all(context, selected, pace, echo)
     if is_whole:
         write_page(context, read_rows(out))
+    if refused:
+        reasons = "; ".join(f"{name}: {error}" for name, error in refused.items())
+        raise GazeLensError(f"{len(refused)} rows were refused, and the others are in {out}. {reasons}")
     return read_rows(out)
 
 
-def _run_all(context: Context, rows: Sequence[Row], pace: Pace, echo: Echo) -> None:
-    """Run the rows that are not done, those of this shard."""
-    done = read_rows(context.out)
+def _run_all(context: Context, rows: Sequence[Row], pace: Pace, echo: Echo) -> dict[str, GazeLensError]:
+    """Run the rows that are not done, those of this shard. Returns those that the library refused, with the error."""
+    done, refused = read_rows(context.out), {}
     for index, row in enumerate(rows):
         if row.name in done:
             echo(f"{_title(row)}: done already")
@@ -100,7 +105,12 @@ def _run_all(context: Context, rows: Sequence[Row], pace: Pace, echo: Echo) -> N
             write_row(context.out, Outcome(row.name, reason=reason))
             continue
         echo(_announced(_title(row), row.cost(context.settings), pace))
-        _run(context, row, index, echo)
+        try:
+            _run(context, row, index, echo)
+        except GazeLensError as error:
+            echo(f"  refused: {error}")
+            refused[row.name] = error
+    return refused
 
 
 def _announced(title: str, cost: Cost, pace: Pace) -> str:
@@ -149,5 +159,5 @@ def _described(
     return {
         "format": "gaze_lens paper 1", "model": model.cfg.model_name, "fingerprint": model.fingerprint,
         "weights": weights_digest(model), **digests, "judge": None if judge is None else name_of(judge),
-        "models": list(models), "draws": settings.draws, "seed": settings.seed,
+        "models": list(models), "draws": settings.draws, "every": settings.every, "seed": settings.seed,
     }  # fmt: skip

@@ -236,6 +236,48 @@ def test_an_answer_that_repeats_the_unsteered_one_is_counted_as_in_the_paper():
     assert np.isnan(table.repeats["none"])
 
 
+def test_from_which_share_of_words_an_answer_repeats_another_can_be_said():
+    answers, judged = generations()
+    for record in answers.records:
+        if record.condition == "gaze":
+            object.__setattr__(record, "text", f"{record.text} too")  # 4 of 5 words are those of the unsteered answer
+    assert Results(answers, "made up", judged).table().repeats[0] == 0
+    results = Results(answers, "made up", judged, repeated_at=0.8)
+    assert results.table().repeats[0] == 1
+    assert results.accuracy("gaze").value > 0
+    assert results.accuracy("gaze", repeats_as_misses=True).value == 0
+    with pytest.raises(InputError, match="repeated_at=2"):
+        Results(answers, "made up", judged, repeated_at=2)
+
+
+def test_junk_is_what_describes_no_region():
+    answers, judged = generations()
+    keys = [record.key for record in answers.records if record.condition == "gaze"]
+    done = [key for key in keys if not judged[key][0]["error"]]
+    for key in done[:4]:
+        judged[key][0] |= {"match": None, "correct": False}
+    assert Results(answers, "made up", judged).junk("gaze").value == pytest.approx(4 / len(done))
+
+
+def test_spearman_by_picture_is_the_mean_of_those_of_the_pictures():
+    (strip,) = comics.synthetic(1, seed=1, panels=3)
+    run = {"protocol": dynamic_narration().to_dict(), "conditions": [Condition("gaze", GAZE).to_dict()],
+           "pictures": 3, "seed": 0, "model": "m", "architecture": "a", "weights": "w", "digest": "d"}  # fmt: skip
+    answers, judged, names = Generations(run), {}, list(strip.regions)
+    described = {"a": (2, 0, 1), "b": (0, 1, 2), "c": (1, 1, 1)}  # where (2, 0, 1) was scheduled; c has no rho
+    for picture, places in described.items():
+        answers.add(picture_line(picture, strip, 1))
+        targets = tuple(names[place] for place in (2, 0, 1))
+        record = Record(picture, "gaze", 0, targets, "?", 0, "x", text="", pieces=("x",) * 3, steps=(0, 1, 2))
+        answers.add(record.to_line())
+        judged[record.key] = [
+            {"match": names[place], "correct": names[place] == target, "margin": 1.0, "error": None}
+            for place, target in zip(places, targets, strict=True)
+        ]
+    estimate = Results(answers, "made up", judged).spearman_by_picture("gaze")
+    assert (estimate.value, estimate.n) == (pytest.approx((1 + -0.5) / 2), 2)
+
+
 def test_spearman_is_that_of_places_scheduled_and_described():
     answers, judged = generations(pictures=30)
     answers.run["protocol"] = dynamic_narration().to_dict()
