@@ -13,8 +13,8 @@ ROWS = [
 def strips():
     """Strips to score heads on, to choose their number on, and to steer."""
     return {
-        "discovery": comics.synthetic(4, seed=1), "choosing": comics.synthetic(1, seed=2),
-        "strips": comics.synthetic(1, seed=3),
+        "discovery": comics.synthetic(2, seed=1, panels=3), "choosing": comics.synthetic(1, seed=2, panels=3),
+        "strips": comics.synthetic(1, seed=3, panels=3),
     }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_costs_are_prefills_and_steps():
 
 def test_shards_give_what_one_process_gives(reproduced, tiny_model, strips, tmp_path):
     out, _, _ = reproduced
-    two = {**strips, "strips": comics.synthetic(2, seed=3)}
+    two = {**strips, "strips": comics.synthetic(2, seed=3, panels=3)}
     folders = {"one": [(0, 1)], "two": [(0, 2), (1, 2)]}
     for name, shards in folders.items():
         (tmp_path / name).mkdir()
