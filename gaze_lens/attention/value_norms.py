@@ -8,11 +8,11 @@ Attention times the norm of the value vector is the weighting of Gandikota and B
 itself, as attention mixes it. Kobayashi et al. 2020, whom they follow, take the norm after the output projection.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gaze_lens.model_protocol import Model
@@ -50,6 +50,17 @@ class ValueNorms:
     def of(self, layer: int) -> Float[Tensor, "head key"]:
         """The norms in a layer that was run, repeated for the query heads of each KV group."""
         return torch.cat(self._parts[layer], dim=1)
+
+    def weigh(
+        self, layer: int, heads: Sequence[int], rows: Float[Tensor, "head query key"], keys: Int[Tensor, " key"]
+    ) -> Float[Tensor, "head query key"]:
+        """Attention of some heads of a layer to some keys, times the norms of these keys' values.
+
+        A layer that has none of the keys has no norms either: there all attention is 0, and stays so.
+        """
+        if not rows.any():
+            return rows
+        return rows * self.of(layer).to(rows.device)[list(heads)][:, None, keys.to(rows.device)]
 
 
 def _point(model: Model, layer: int) -> str:

@@ -12,6 +12,7 @@ from gaze_lens.comics.generator import caption, scenes, synthetic
 from gaze_lens.comics.labels import NARRATE_LABELS, WORDINGS, labelled, letter, letter_in_order, letter_reversed
 from gaze_lens.comics.questions import (
     LIST_THINGS,
+    MAIN_OBJECT,
     NARRATE,
     NARRATE_ANY_ORDER,
     NARRATE_FREELY,
@@ -26,7 +27,8 @@ from gaze_lens.comics.questions import (
 from gaze_lens.comics.strips import GAP, grid, paint_gaps, strip, with_panels
 
 __all__ = [
-    "GAP", "LIST_THINGS", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "NARRATE_LABELS", "ONE_THING", "OPEN",
-    "ORDINALS", "THIS", "WORDINGS", "ask", "ask_place", "caption", "grid", "labelled", "letter", "letter_in_order",
-    "letter_reversed", "paint_gaps", "place", "scenes", "strip", "synthetic", "with_panels",
+    "GAP", "LIST_THINGS", "MAIN_OBJECT", "NARRATE", "NARRATE_ANY_ORDER", "NARRATE_FREELY", "NARRATE_LABELS",
+    "ONE_THING", "OPEN", "ORDINALS", "THIS", "WORDINGS", "ask", "ask_place", "caption", "grid", "labelled",
+    "letter", "letter_in_order", "letter_reversed", "paint_gaps", "place", "scenes", "strip", "synthetic",
+    "with_panels",
 ]  # fmt: skip

@@ -20,6 +20,9 @@ NARRATE_FREELY = "Say what each panel shows, in any order, without numbers."
 ONE_THING = "What is one thing in this picture?"
 
 
+MAIN_OBJECT = "What is the main object in this part of the image? Answer in a few words."
+
+
 LIST_THINGS = "List the things in this picture."
 
 

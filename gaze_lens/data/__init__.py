@@ -11,6 +11,7 @@ All are `Pictures`: a sequence that reads a picture on access, and lists what wa
 """
 
 from gaze_lens.data.coco import read_coco
+from gaze_lens.data.coco_synonyms import COCO_SYNONYMS
 from gaze_lens.data.comics_corpus import read_comics
 from gaze_lens.data.gutter_detection import find_panels, gutters
 from gaze_lens.data.hub_datasets import read_dataset
@@ -19,6 +20,6 @@ from gaze_lens.data.pictures import Pictures
 from gaze_lens.data.strips import read_strips
 
 __all__ = [
-    "Pictures", "borders", "find_panels", "gutters", "read_coco", "read_comics", "read_dataset", "read_page",
-    "read_pages", "read_strips",
+    "COCO_SYNONYMS", "Pictures", "borders", "find_panels", "gutters", "read_coco", "read_comics", "read_dataset",
+    "read_page", "read_pages", "read_strips",
 ]  # fmt: skip

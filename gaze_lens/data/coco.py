@@ -30,6 +30,7 @@ def read_coco(
     *,
     categories: Sequence[str] | None = None,
     min_area: float = 0.0,
+    min_box: float = 0.0,
     unique: bool = False,
     n_objects: tuple[int, int] = (1, 1000),
     crowds: bool = False,
@@ -41,7 +42,8 @@ def read_coco(
 
     annotations: the JSON file, with images, annotations and categories. images: the folder of the image files.
     categories: only objects of these become regions; by default, of all. min_area: the smallest COCO "area", in square
-    pixels. unique: only objects whose category occurs once in the image, where crowds and small objects count.
+    pixels. min_box: the smallest area of an object's box (the paper takes 750). unique: only objects whose category
+    occurs once in the image, where crowds and small objects count.
     n_objects: (least, most) regions that an image may have after these choices. crowds: keep objects with `iscrowd`.
     masks: regions are the outlines (polygons, or run-length encoded masks), not the boxes.
     seed: images in random order; by default, in the order of the file. limit: the largest number of images.
@@ -55,7 +57,7 @@ def read_coco(
     left_out: LeftOut = defaultdict(list)
     names = category_names(content["categories"], left_out)
     _check_categories(categories, set(names.values()))
-    choice = Choice(names, None if categories is None else set(categories), min_area, unique, crowds, masks)
+    choice = Choice(names, None if categories is None else set(categories), min_area, unique, crowds, masks, min_box)
     folder = existing(images, "the image files")
     records = sound_images(content["images"], left_out)
     objects = _by_image(content["annotations"], {record["id"] for record in records}, left_out)

@@ -28,6 +28,7 @@ class Choice:
     unique: bool
     crowds: bool
     masks: bool
+    min_box: float = 0.0
 
 
 def choose(
@@ -60,8 +61,11 @@ def _fault(annotation: Record, choice: Choice, size: tuple[int, int], repeated: 
         return "is not the only one of its category"
     if reason := _box_fault(annotation.get("bbox"), size):
         return reason
+    box_area = annotation["bbox"][2] * annotation["bbox"][3]
+    if box_area < choice.min_box:
+        return "has a box smaller than min_box"
     area = annotation.get("area")
-    if (annotation["bbox"][2] * annotation["bbox"][3] if area is None else area) < choice.min_area:
+    if (box_area if area is None else area) < choice.min_area:
         return "is smaller than min_area"
     return _outline_fault(annotation.get("segmentation"), size) if choice.masks else None
 

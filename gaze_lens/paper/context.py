@@ -19,10 +19,8 @@ from gaze_lens.evaluation.runner import evaluate
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model_protocol import Model
-from gaze_lens.paper.files import csv_of
 from gaze_lens.paper.row import Run, Settings
 from gaze_lens.regions.picture import Picture
-from gaze_lens.runs.files import write_whole
 from gaze_lens.runs.shards import Shard
 from gaze_lens.show.plot import Plot
 
@@ -99,5 +97,5 @@ class Context:
         picture, numbers = f"{row}/{name}.png", f"{row}/{name}.csv"
         (self.out / row).mkdir(parents=True, exist_ok=True)
         plot.save(self.out / picture)
-        write_whole(self.out / numbers, csv_of(plot.data).encode())
+        plot.to_csv(self.out / numbers)
         return picture, numbers

@@ -1,18 +1,14 @@
-"""The files of a reproduction: OUT/paper.json (its settings), OUT/rows/NAME.json (one for each row), figures' numbers.
+"""The files of a reproduction: OUT/paper.json (its settings), OUT/rows/NAME.json (one for each row).
 
 begin(out, settings, resume=True)                  # InputError for a folder of another reproduction
 write_row(out, outcome); read_rows(out)            # {"fig3a": Outcome(...)}
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gaze_lens.errors import InputError
 from gaze_lens.paper.row import Cost, RowResult
@@ -73,21 +69,3 @@ def read_rows(out: Path) -> dict[str, Outcome]:
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is damaged ({error}): delete it, and run the row again.") from error
     return found
-
-
-def csv_of(data: Mapping[str, Any]) -> str:
-    """The numbers of a figure as a table: name, index (of each axis, with spaces), value.
-
-    >>> print(csv_of({"rates": np.array([[0.5, 1.0]])}))
-    name,index,value
-    rates,0 0,0.5
-    rates,0 1,1.0
-    <BLANKLINE>
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("name", "index", "value"))
-    for name, values in data.items():
-        array = np.asarray(values)
-        table.writerows((name, " ".join(map(str, index)), array[index].item()) for index in np.ndindex(array.shape))
-    return text.getvalue()

@@ -2,7 +2,7 @@
 
     plot = gl.show.scores(scores)
     plot                                        # in Jupyter: the picture
-    plot.save("scores.png"); plot.save("scores.pdf")
+    plot.save("scores.png"); plot.save("scores.pdf"); plot.to_csv("scores.csv")
     plot.data["values"]; print(plot)
 
 Figures are built without pyplot: no window opens, no backend is selected, and no figure stays in memory. The user's own
@@ -29,6 +29,7 @@ from matplotlib.font_manager import fontManager
 
 from gaze_lens.errors import InputError
 from gaze_lens.runs.files import write_whole
+from gaze_lens.show.plot_numbers import csv_of
 
 WIDTH = 9.0  # inches: what a notebook shows at full size
 DPI = 160
@@ -82,6 +83,13 @@ class Plot:
         if suffix not in KINDS:
             raise InputError(f"{path} cannot be written: expected a name that ends in .{', .'.join(KINDS)}.")
         write_whole(path, self.render(suffix))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """`plot.to_csv("scores.csv")`: the numbers shown, with columns name, index and value; complete or not at all.
+
+        index: along each axis of that number in `data`, from 0, with spaces between.
+        """
+        write_whole(path, csv_of(self.data).encode())
 
     def render(self, kind: str = "png") -> bytes:
         """`plot.render("svg")`: the bytes of the file that `save` would write. The same figure gives the same bytes."""

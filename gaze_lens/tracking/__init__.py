@@ -8,8 +8,9 @@
 Gandikota and Bau 2026, "Tracking".
 """
 
+from gaze_lens.tracking.attention_maps import AttentionMaps, SpanMaps, track_maps
 from gaze_lens.tracking.recorder import track
 from gaze_lens.tracking.schedule_agreement import Agreement
 from gaze_lens.tracking.trajectory import Trajectory
 
-__all__ = ["Agreement", "Trajectory", "track"]
+__all__ = ["Agreement", "AttentionMaps", "SpanMaps", "Trajectory", "track", "track_maps"]

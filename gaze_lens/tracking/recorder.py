@@ -126,9 +126,8 @@ class _Recorder:
     def _reduce(self, layer: int, rows: Float[Tensor, "head step key"]) -> tuple[Tensor, ...]:
         """The numbers of some steps of a layer: mass by region and on the image, entropy, sink."""
         on_image, sink = rows[..., :-1], rows[..., -1]
-        if self.norms and on_image.any():  # a layer without the image among its keys has no norms for them
-            norms = self.norms.of(layer).to(rows.device)[list(self.heads.by_layer()[layer])]
-            on_image = on_image * norms[:, None, self.keys[:-1].to(rows.device)]
+        if self.norms:
+            on_image = self.norms.weigh(layer, self.heads.by_layer()[layer], on_image, self.keys[:-1])
         mass = on_image @ self.member.to(rows.device)
         total = mass[..., -1]
         bits = torch.special.xlogy(on_image, on_image).sum(-1) / math.log(2)

@@ -6,12 +6,14 @@ NamesOnly()            captions are names of categories, such as "dog"; the text
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
+from gaze_lens.runs.digests import digest
+from gaze_lens.runs.files import to_json
 from gaze_lens.text.caption_matching import SCORES, best_match, lead_of, plain, similarities
 
 IRREGULAR_PLURALS = {
@@ -83,20 +85,40 @@ class NamesOnly(Judge):
     The captions are the names of the categories. They are found as complete words, in any case, singular or plural
     ("people" is "person"). A name inside a longer one does not count: "teddy bear" is no "bear", if both are captions.
     Regions with the same caption cannot be told apart: naming it is right for each of them.
+
+    synonyms: category -> other names for it ({"person": ["man", "woman"]}); `gl.data.COCO_SYNONYMS` has those of COCO.
+    others: whether a text that names another region's category, too, is right.
     """
 
+    def __init__(self, *, synonyms: Mapping[str, Sequence[str]] | None = None, others: bool = False) -> None:
+        if any(isinstance(listed, str) for listed in (synonyms or {}).values()):
+            raise InputError("synonyms= has a text in place of a list; give {'person': ['man', 'woman']}.")
+        self.synonyms = {category: list(listed) for category, listed in (synonyms or {}).items()}
+        self.others = others
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        settings = [f"synonyms={digest(to_json(self.synonyms))[:8]!r}"] * bool(self.synonyms)
+        return f"{type(self).__name__}({', '.join(settings + ['others=True'] * self.others)})"
 
     def judge(self, description: Description) -> Judgement:
-        """The detail holds the names in the text. Raises JudgeError if the target has no caption."""
+        """The detail holds the categories that the text names. Raises JudgeError if the target has no caption."""
         captions = captions_of(description)
-        names = named(description.text, set(captions.values()))
-        detail = {"named": names}
-        if names == [captions[description.target]]:
+        names = categories_named(description.text, set(captions.values()), self.synonyms)
+        detail, own = {"named": names}, captions[description.target]
+        if names == [own] or (self.others and own in names):
             return Judgement(description.target, correct=True, detail=detail)
         match = next((region for region, caption in captions.items() if [caption] == names), None)
         return Judgement(match, correct=False, detail=detail)
+
+
+def categories_named(text: str, names: set[str], synonyms: Mapping[str, Sequence[str]]) -> list[str]:
+    """The categories whose name, or synonym, a text holds, in alphabetical order.
+
+    >>> categories_named("A man with two puppies.", {"person", "dog", "cat"}, {"person": ["man"], "dog": ["puppy"]})
+    ['dog', 'person']
+    """
+    owners = {other: name for name in names for other in synonyms.get(name.rstrip("."), ())} | {n: n for n in names}
+    return sorted({owners[name] for name in named(text, set(owners))})
 
 
 def named(text: str, names: set[str]) -> list[str]:

@@ -1,0 +1,72 @@
+"""Other names for COCO's 80 categories, for judges that look for the name of a category in an answer.
+
+judge = gl.evaluation.judges.NamesOnly(synonyms=gl.data.COCO_SYNONYMS, others=True)
+
+Names that fit several categories, such as "vehicle" or "animal", are left out. Plurals are found without being listed.
+"""
+
+from collections.abc import Mapping
+
+COCO_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "person": (
+        "man", "woman", "boy", "girl", "child", "kid", "baby", "toddler", "guy", "lady", "adult", "player",
+        "pedestrian", "skier", "surfer", "skateboarder", "snowboarder", "rider", "cyclist", "batter",
+        "pitcher", "catcher", "human",
+    ),
+    "bicycle": ("bike", "cycle"),
+    "car": ("sedan", "suv", "taxi", "cab", "minivan", "jeep", "automobile"),
+    "motorcycle": ("motorbike", "scooter", "moped"),
+    "airplane": ("plane", "aeroplane", "jet", "aircraft", "airliner"),
+    "bus": ("coach", "minibus", "double-decker"),
+    "train": ("locomotive", "tram", "subway", "railcar"),
+    "truck": ("lorry", "pickup", "van"),
+    "boat": ("ship", "sailboat", "canoe", "kayak", "ferry", "yacht", "rowboat"),
+    "traffic light": ("stoplight", "traffic signal", "stop light"),
+    "fire hydrant": ("hydrant",),
+    "parking meter": ("meter",),
+    "bird": ("pigeon", "seagull", "duck", "goose", "parrot", "owl", "swan", "sparrow", "eagle", "chicken", "rooster"),
+    "cat": ("kitten", "kitty"),
+    "dog": ("puppy", "hound", "terrier", "retriever", "poodle"),
+    "horse": ("pony", "foal", "mare", "stallion"),
+    "sheep": ("lamb", "ram", "ewe"),
+    "cow": ("bull", "calf", "cattle", "ox", "steer"),
+    "bear": ("polar bear", "grizzly", "bear cub"),
+    "backpack": ("rucksack", "knapsack"),
+    "umbrella": ("parasol",),
+    "handbag": ("purse", "shoulder bag", "tote bag"),
+    "tie": ("necktie", "bow tie", "bowtie"),
+    "suitcase": ("luggage",),
+    "frisbee": ("flying disc",),
+    "skis": ("ski",),
+    "sports ball": (
+        "ball", "soccer ball", "football", "basketball", "tennis ball", "baseball", "volleyball",
+    ),
+    "baseball bat": ("bat",),
+    "baseball glove": ("mitt", "glove", "catcher's mitt"),
+    "skateboard": ("longboard",),
+    "surfboard": ("surf board", "bodyboard"),
+    "tennis racket": ("racket", "racquet", "tennis racquet"),
+    "wine glass": ("goblet", "glass of wine", "champagne glass"),
+    "cup": ("mug", "glass", "tumbler"),
+    "hot dog": ("hotdog", "sausage", "frankfurter"),
+    "donut": ("doughnut",),
+    "cake": ("cupcake", "cheesecake"),
+    "chair": ("armchair", "stool", "seat"),
+    "couch": ("sofa", "loveseat", "settee"),
+    "potted plant": ("plant", "houseplant", "flowerpot"),
+    "dining table": ("table", "tabletop"),
+    "toilet": ("toilet bowl", "urinal"),
+    "tv": ("television", "monitor", "screen"),
+    "laptop": ("notebook computer", "computer"),
+    "mouse": ("computer mouse",),
+    "remote": ("remote control", "controller"),
+    "keyboard": ("computer keyboard",),
+    "cell phone": ("phone", "smartphone", "mobile phone", "cellphone"),
+    "microwave": ("microwave oven",),
+    "oven": ("stove", "range"),
+    "refrigerator": ("fridge",),
+    "book": ("novel", "magazine"),
+    "vase": ("jar",),
+    "teddy bear": ("stuffed bear", "teddy", "stuffed animal", "plush toy"),
+    "hair drier": ("hair dryer", "hairdryer", "blow dryer"),
+}  # fmt: skip
