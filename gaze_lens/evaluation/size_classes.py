@@ -38,7 +38,7 @@ def accuracy_by_size(results: Results, *, sizes: Mapping[str, float] = COCO_SIZE
     rows = []
     for condition in results.names:
         of_condition = table[table.condition == condition].dropna(subset="correct")
-        for size in (*reversed(sizes), ALL):
+        for size in (*reversed(list(sizes)), ALL):
             some = of_condition if size == ALL else of_condition[of_condition["size"] == size]
             rows.append({"condition": condition, "size": size, **_numbers(some, results.generations.run["seed"])})
     return pd.DataFrame(rows)

@@ -93,23 +93,28 @@ def order_rates(
     Cost in forwards: (strips + discovery) x panels x orders, and as many short ones from the band on.
     Raises InputError for an empty band, no orders, and as `order_prompts`.
     """
-    orders = [tuple(order) for order in orders]
-    if not len(band) or not orders:
-        raise InputError(f"band={band!r} and {len(orders)} orders were given; give at least one layer, and one order.")
+    listed: list[Order] = [tuple(order) for order in orders]
+    if not len(band) or not listed:
+        raise InputError(f"band={band!r} and {len(listed)} orders were given; give at least one layer, and one order.")
     options: dict[str, Any] = {"places": None, "batch_size": batch_size}
     source = order_prompts(discovery, natural, natural, **options)
     plain = order_prompts(strips, natural, natural, **options)
     base = mean_states(model, source.batches(model, "natural"), band)
     words, directions = [], []
-    for order in tqdm(orders, "asking for orders", disable=not progress, unit="order"):
-        asked = [order_prompts(some, natural, partial(in_order, order=order), order=order, **options)
-                 for some in (discovery, strips)]  # fmt: skip
-        vectors = mean_states(model, asked[0].batches(model, "other"), band) - base
+    for order in tqdm(listed, "asking for orders", disable=not progress, unit="order"):
+        ask = _asking(in_order, order)
+        found, measured = (order_prompts(some, natural, ask, order=order, **options) for some in (discovery, strips))
+        vectors = mean_states(model, found.batches(model, "other"), band) - base
         directions.append(Direction(vectors, tuple(band), model.fingerprint))
-        words.append([token for inputs in asked[1].batches(model, "other") for token in top_tokens(model, inputs)])
+        words.append([token for inputs in measured.batches(model, "other") for token in top_tokens(model, inputs)])
     steered = _steered(model, plain, directions, scale, progress=progress)
     labels = np.array(tokens_of(model, [one.before for one in plain.questions])).reshape(len(strips), -1)
-    return _table(orders, labels, np.array(words).reshape(len(orders), *labels.shape), steered)
+    return _table(listed, labels, np.array(words).reshape(len(listed), *labels.shape), steered)
+
+
+def _asking(in_order: AskInOrder, order: Order) -> Ask:
+    """The question by place, for one order."""
+    return lambda place: in_order(place, order)
 
 
 class _Cell(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads.head_scores import HeadScores
@@ -112,7 +112,7 @@ def heads_per_layer(heads: Any, *, n_layers: int) -> Plot:
             label = f"{name} ({row.sum()})"
             axes.bar(places, row, width, color=COLOURS[index % len(COLOURS)], label=label)
         axes.set_xticks(range(0, n_layers, math.ceil(n_layers / 18)))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="layer", ylabel="heads", xlim=(-0.6, n_layers - 0.4))
         axes.spines[["top", "right"]].set_visible(False)
         if len(sets) > 1:

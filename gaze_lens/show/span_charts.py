@@ -6,6 +6,7 @@ gl.show.span_maps(maps.over(maps.sentences()))
 import math
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
@@ -57,7 +58,7 @@ def span_maps(spans: SpanMaps) -> Plot:
     return Plot(figure, {"maps": maps, "boxes": boxes, "image": image, "spans": texts}, "\n".join([title, *lines]))
 
 
-def _draw(axes: object, spans: SpanMaps, sheet: Sheet, index: int, scale: ScalarMappable) -> None:
+def _draw(axes: Axes, spans: SpanMaps, sheet: Sheet, index: int, scale: ScalarMappable) -> None:
     """The picture, faded, the heat of one span over it, and the outlines of regions."""
     sheet.draw(axes, faded=True)
     parts = spans.maps[index].split([len(tokens) for tokens in spans.image_tokens])

@@ -125,6 +125,15 @@ def test_area_is_the_annotations_own(coco):
     assert list(coco.read(min_area=50)[0].regions) == ["bench"]
 
 
+def test_boxes_have_a_smallest_area_of_their_own(coco):
+    coco.image()
+    coco.object(1, bbox=(0, 0, 20, 20), area=10.0)
+    coco.object(2, bbox=(0, 0, 10, 20), area=150.0)
+    photos = coco.read(min_box=400)
+    assert list(photos[0].regions) == ["dog"]
+    assert photos.skipped == {"an object has a box smaller than min_box": 1}
+
+
 def test_without_an_area_that_of_the_box_counts_and_files_of_one_stem_get_different_names(coco):
     for name in ("a.png", "a.jpg"):
         coco.image(name)
