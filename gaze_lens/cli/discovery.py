@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from tqdm import tqdm
 
 from gaze_lens import show
 from gaze_lens.cli.run_record import SHARDS, RunRecord
@@ -35,6 +34,7 @@ from gaze_lens.runs.digests import digest
 from gaze_lens.runs.files import read_json, write_whole
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
+from gaze_lens.runs.progress import Bar
 from gaze_lens.runs.shards import Shard, check_shard, refuse_unfinished
 from gaze_lens.scoring.across_processes import gather_samples
 from gaze_lens.scoring.gaze_score import read_strips, scores_of, widest
@@ -199,7 +199,7 @@ def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> tup
     shapes = {index: shape for index, shape in stored.items() if shape is not None}
     left_out: dict[str, str] = {}
     hidden = processes.launched()[0] > 0
-    with tqdm(total=len(share), initial=len(shapes), desc="strips", unit="strip", disable=hidden) as bar:
+    with Bar(total=len(share), initial=len(shapes), desc="strips", unit="strip", disable=hidden) as bar:
         for index, name in share:
             if index not in shapes:
                 strip = _read(strips, name)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
-from tqdm import tqdm
-
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.regions.picture import Fit, Picture, check_fit
+from gaze_lens.runs.progress import Bar
 from gaze_lens.utf8 import printable
 from gaze_lens.whole_numbers import is_count
 
@@ -85,7 +84,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
         """
         left_out = defaultdict(list, {reason: list(names) for reason, names in self.left_out.items()})
         readers = {}
-        for name in tqdm(self.names, desc="checking pictures", disable=not progress):
+        for name in Bar(self.names, desc="checking pictures", disable=not progress):
             try:
                 self[name]
             except ImageError:

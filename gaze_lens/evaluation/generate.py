@@ -12,8 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gaze_lens.data.picture_digests import image_digest, names_of
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.ablated_rows import N_REFERENCES, Ablations
@@ -38,6 +36,7 @@ from gaze_lens.regions.segments import Source
 from gaze_lens.runs.journal import Journal, Line, header, same_run
 from gaze_lens.runs.left_out import reasons_by_name
 from gaze_lens.runs.locks import one_writer
+from gaze_lens.runs.progress import Bar
 from gaze_lens.runs.shards import check_shard
 from gaze_lens.whole_numbers import is_count
 
@@ -150,7 +149,7 @@ class _Run:
                 self.check(index, name, pictures)
         finished = self.generations.finished() - {record.picture for record in self.generations.failed}
         done = sum(name in finished for _, name in todo)
-        with tqdm(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
+        with Bar(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
             for index, name in todo:
                 if name not in finished:
                     self.answer_picture(index, name, pictures)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from gaze_lens.data.picture_digests import names_of, pictures_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
@@ -39,6 +38,7 @@ from gaze_lens.regions.shapes import Box
 from gaze_lens.runs.digests import digest
 from gaze_lens.runs.journal import Journal, Line, header, read
 from gaze_lens.runs.locks import one_writer
+from gaze_lens.runs.progress import Bar
 
 BLIND = CaptionMatch | ExactDescription | NamesOnly  # they need no pictures, only captions
 CHUNK = 64  # answers that are judged, and written, together
@@ -81,7 +81,7 @@ def rejudge(
         records = [record for record in generations.records if not (record.skipped or record.failed)]
         judged = _usable(generations, records, stored, isinstance(judge, BLIND))
         todo = [record for record in records if record.key not in judged]
-        bar = tqdm(total=len(records), initial=len(judged), desc="judging", unit="answer", disable=not progress)
+        bar = Bar(total=len(records), initial=len(judged), desc="judging", unit="answer", disable=not progress)
         for chunk in batched(todo, CHUNK):
             lines = json.loads(json.dumps(_judge(judge, generations, describe, chunk)))
             entries = [_entry(line) for line in lines]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from gaze_lens.comics.labels import NARRATE_LABELS
 from gaze_lens.errors import InputError, JudgeError
@@ -25,6 +24,7 @@ from gaze_lens.inputs.position_groups import group
 from gaze_lens.interventions.direction import Direction
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.progress import Bar
 from gaze_lens.text.sentences import sentences
 from gaze_lens.whole_numbers import is_count
 
@@ -107,7 +107,7 @@ def narrate_in_order(
     if not len(strips) or not is_count(batch_size):
         raise InputError(f"{len(strips)} strips, batch_size={batch_size!r}: give one strip or more, one row or more.")
     texts: list[str] = []
-    for start in tqdm(range(0, len(strips), batch_size), "narrating", disable=not progress, unit="batch"):
+    for start in Bar(range(0, len(strips), batch_size), "narrating", disable=not progress, unit="batch"):
         some = [strips[n] for n in range(start, min(start + batch_size, len(strips)))]
         inputs = model.encode(model.prepare(some, [prompt] * len(some)))
         hooks = [] if direction is None else direction.hooks(band, scale=scale, positions=group(inputs, "last"))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.two_orders import states
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.progress import Bar
 from gaze_lens.whole_numbers import is_count
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def question_states(
     rows = [(strip, index) for strip in strips for index in range(len(questions))]
     parts = []
     starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, "reading states", disable=not progress, unit="batch"):
+    for start in Bar(starts, "reading states", disable=not progress, unit="batch"):
         some = rows[start : start + batch_size]
         inputs = model.prepare([strip for strip, _ in some], [questions[index] for _, index in some])
         parts.append(states(model, model.encode(inputs) if inputs.maps else inputs, layers, positions))

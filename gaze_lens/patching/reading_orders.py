@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gaze_lens.comics.labels import letter, letter_in_order
 from gaze_lens.errors import InputError
@@ -32,6 +31,7 @@ from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.sweep import Sweep
 from gaze_lens.patching.two_orders import Ask, OrderPrompts, mean_states, order_prompts, tokens_of, top_tokens
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.progress import Bar
 from gaze_lens.whole_numbers import is_count
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def order_rates(
     plain = order_prompts(strips, natural, natural, **options)
     base = mean_states(model, source.batches(model, "natural"), band)
     words, directions = [], []
-    for order in tqdm(listed, "asking for orders", disable=not progress, unit="order"):
+    for order in Bar(listed, "asking for orders", disable=not progress, unit="order"):
         ask = _asking(in_order, order)
         found, measured = (order_prompts(some, natural, ask, order=order, **options) for some in (discovery, strips))
         vectors = mean_states(model, found.batches(model, "other"), band) - base
@@ -150,7 +150,7 @@ def _steered(
 ) -> Answers:
     """The answers in the natural order under each direction."""
     cells, parts = [_Cell(index) for index in range(len(directions))], []
-    for inputs in tqdm(prompts.batches(model, "natural"), "adding directions", disable=not progress, unit="batch"):
+    for inputs in Bar(prompts.batches(model, "natural"), "adding directions", disable=not progress, unit="batch"):
         edits = _OrderEdits(directions, scale, group(inputs, "last"))
         metrics = BatchMetrics.of(_top, inputs.n_rows)
         sweep = Sweep.prepare(model, inputs, inputs, edits, cells, metrics)

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.alignment import aligned_groups, check_aligned, check_model
@@ -35,6 +34,7 @@ from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.result import PatchResult, result_of
 from gaze_lens.patching.sites import Site, site_of
 from gaze_lens.runs.digests import digest
+from gaze_lens.runs.progress import Bar
 from gaze_lens.whole_numbers import is_count
 
 Pairs = Sequence[tuple[Group, Group]]
@@ -160,7 +160,7 @@ class Sweep:
         """
         values, missing = {**log.done}, [cell for cell in cells if cell not in log.done]
         n_done = len(cells) - len(missing)
-        with tqdm(total=len(cells), initial=n_done, disable=title is None, desc=title, unit="cell") as bar:
+        with Bar(total=len(cells), initial=n_done, disable=title is None, desc=title, unit="cell") as bar:
             for batch in self._batches(missing, max(1, batch_size // self.corrupted.n_rows)):
                 measured = self.run(batch)
                 log.write(measured)

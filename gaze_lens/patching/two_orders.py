@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gaze_lens.errors import InputError
 from gaze_lens.inputs.position_groups import group
@@ -25,6 +24,7 @@ from gaze_lens.model_protocol import Model
 from gaze_lens.patching.layer_flips import flip_rates
 from gaze_lens.patching.logits import first_tokens
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.progress import Bar
 from gaze_lens.whole_numbers import is_count
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OrderPrompts:
 
     def _bar(self, batches: Iterator[VLMInputs], title: str, *, progress: bool) -> Iterator[VLMInputs]:
         total = -(-len(self) // self.batch_size)
-        yield from tqdm(batches, title, total=total, disable=not progress, unit="batch")
+        yield from Bar(batches, title, total=total, disable=not progress, unit="batch")
 
     def batches(self, model: Model, kind: str, questions: Sequence[Question] | None = None) -> Iterator[VLMInputs]:
         """The prompts, `batch_size` at a time. kind: "natural" or "other". questions: some of them."""

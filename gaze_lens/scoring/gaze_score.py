@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gaze_lens.comics.questions import ask
 from gaze_lens.data.picture_digests import image_digest
@@ -28,6 +27,7 @@ from gaze_lens.model.shared_prefix import cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.segments import Passages, Source, ask_segment
+from gaze_lens.runs.progress import Bar
 from gaze_lens.runs.shards import Shard
 from gaze_lens.scoring.image_readings import ImageReadings
 from gaze_lens.scoring.readings import StripReading, read_attention
@@ -103,7 +103,7 @@ def read_strips(
     indices = indices_of_shard(n_strips, batch_size, shard)
     largest, default = _check(strips, indices, at)
     questions = _questions(default if prompts is None else prompts, strips, indices, largest)
-    with tqdm(total=len(indices), desc="scoring heads", unit="strip", disable=not progress) as bar:
+    with Bar(total=len(indices), desc="scoring heads", unit="strip", disable=not progress) as bar:
         for start in range(0, len(indices), batch_size):
             chosen = indices[start : start + batch_size]
             batch = [strips[index] for index in chosen]

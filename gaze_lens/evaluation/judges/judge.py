@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
-from tqdm import tqdm
 
 from gaze_lens.errors import JudgeError
 from gaze_lens.regions.segments import Passages, Source
+from gaze_lens.runs.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Judge(Protocol):
 
     def judge_all(self, descriptions: Sequence[Description], *, progress: bool = True) -> list[Judgement]:
         """One judgement for each description, in order. If one cannot be judged, its `error` says why."""
-        return [attempt(self, description) for description in tqdm(descriptions, "judging", disable=not progress)]
+        return [attempt(self, description) for description in Bar(descriptions, "judging", disable=not progress)]
 
 
 def attempt(judge: Judge, description: Description) -> Judgement:

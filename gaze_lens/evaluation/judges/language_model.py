@@ -5,13 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gaze_lens.errors import InputError, JudgeError
 from gaze_lens.evaluation.judges.captions import captions_of
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement, attempt, crop
 from gaze_lens.evaluation.judges.providers import Malformed, Part, provider_of
 from gaze_lens.evaluation.judges.reply_cache import ReplyCache, key_of
+from gaze_lens.runs.progress import Bar
 from gaze_lens.whole_numbers import is_count
 
 INSTRUCTIONS = (
@@ -80,7 +79,7 @@ class LanguageModelJudge(Judge):
         """One judgement for each description, in order; `workers` requests run at the same time."""
         with ThreadPoolExecutor(self.workers) as pool:
             judgements = pool.map(lambda description: attempt(self, description), descriptions)
-            return list(tqdm(judgements, "judging", total=len(descriptions), disable=not progress))
+            return list(Bar(judgements, "judging", total=len(descriptions), disable=not progress))
 
     def _parts(self, description: Description, names: Sequence[str]) -> list[Part]:
         """The parts of the message: every region with its name, then the text."""

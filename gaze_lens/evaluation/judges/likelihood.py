@@ -6,7 +6,6 @@ from itertools import groupby
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gaze_lens.comics.questions import THIS
 from gaze_lens.errors import ImageError, InputError, JudgeError
@@ -16,6 +15,7 @@ from gaze_lens.model.weights_digest import sampled_digest, weights_digest
 from gaze_lens.model_protocol import Model
 from gaze_lens.patching.metrics import log_probabilities
 from gaze_lens.regions.segments import Source
+from gaze_lens.runs.progress import Bar
 from gaze_lens.text.caption_matching import is_junk, lead_of
 from gaze_lens.whole_numbers import is_count
 
@@ -64,7 +64,7 @@ class LikelihoodJudge(Judge):
     def judge_all(self, descriptions: Sequence[Description], *, progress: bool = True) -> list[Judgement]:
         """One judgement for each description, in order."""
         judgements: list[Judgement] = []
-        with tqdm(total=len(descriptions), desc="judging", disable=not progress) as bar:
+        with Bar(total=len(descriptions), desc="judging", disable=not progress) as bar:
             for chunk in self._chunks(descriptions):
                 try:
                     judgements += self._judge(chunk)
