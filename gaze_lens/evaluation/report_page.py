@@ -47,8 +47,8 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
     report.table(tuple(rows[0]), [tuple(row.values()) for row in rows])
     report.note(
         "Draws: lowest and highest accuracy of the draws of a random control. Repeats: share of answers with the words "
-        f"of the unsteered answer (Jaccard index of at least {results.repeated_at:g}); the paper counts these as misses, and so does the "
-        "next column.",
+        f"of the unsteered answer (Jaccard index of at least {results.repeated_at:g}); the paper counts these as "
+        "misses, and so does the next column.",
     )
     for along in ("heads", "strength"):
         if (table.n[table.curve == along] > 0).any():

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from gaze_lens.errors import InputError
-from gaze_lens.show.attention_maps import HEAT, MAX_HEIGHT
+from gaze_lens.show.map_figure import HEAT, MAX_HEIGHT
 from gaze_lens.show.picture_axes import Sheet, step
 from gaze_lens.show.plot import WIDTH, Plot, axes_at, figure_style, new_figure, shorten, write_at
 from gaze_lens.tracking import SpanMaps
