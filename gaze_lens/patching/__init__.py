@@ -14,6 +14,8 @@ from gaze_lens.interventions.direction import Direction, mean_difference
 from gaze_lens.patching import metrics
 from gaze_lens.patching.attribution import agreement, attribute, attribute_edges
 from gaze_lens.patching.band_sweep import sweep_bands
+from gaze_lens.patching.effect_ranking import rank_by_effect
+from gaze_lens.patching.head_effects import HeadEffects
 from gaze_lens.patching.layer_flips import flip_rates
 from gaze_lens.patching.path_sweep import path_patch
 from gaze_lens.patching.paths import path_hooks
@@ -24,8 +26,9 @@ from gaze_lens.patching.sweep import patch
 from gaze_lens.patching.two_orders import OrderPrompts, order_prompts
 
 __all__ = [
-    "Direction", "Group", "OrderPrompts", "Pair", "PatchResult", "QuestionStates", "agreement", "aligned_groups",
-    "attribute", "attribute_edges", "changes", "check_aligned", "counterfactual", "flip_rates", "group", "groups",
-    "knockout", "mean_ablate", "mean_difference", "metrics", "order_prompts", "order_rates", "patch", "path_hooks",
-    "path_patch", "question_states", "resample_ablate", "sample_orders", "sweep_bands", "zero_ablate",
+    "Direction", "Group", "HeadEffects", "OrderPrompts", "Pair", "PatchResult", "QuestionStates", "agreement",
+    "aligned_groups", "attribute", "attribute_edges", "changes", "check_aligned", "counterfactual", "flip_rates",
+    "group", "groups", "knockout", "mean_ablate", "mean_difference", "metrics", "order_prompts", "order_rates", "patch",
+    "path_hooks", "path_patch", "question_states", "rank_by_effect", "resample_ablate", "sample_orders", "sweep_bands",
+    "zero_ablate",
 ]  # fmt: skip
