@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from gaze_lens.cli.options import JUDGES
 from gaze_lens.comics.strips import HEIGHT
 from gaze_lens.errors import InputError, RegionError
 from gaze_lens.evaluation import judges, protocols
-from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
+from gaze_lens.evaluation.condition import Condition, conditions, head_counts, masses, strengths
 from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.heads.verdict import NONE_FOUND
-from gaze_lens.interventions.steering import MODES, Mode
+from gaze_lens.interventions.steering import MODES, Mode, boost_and_suppress
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import read_image
@@ -143,19 +143,31 @@ def conditions_of(
     strength: float,
     counts: str | None = None,
     biases: str | None = None,
+    shares: Mapping[str, Any] | None = None,
+    shares_curve: str | None = None,
     **drawing: Any,
 ) -> list[Condition]:
     """The conditions of a comma-separated list, and the points of the curves over head counts and biases.
 
-    mode: makes a mode of a strength. drawing: draws, below and seed of `conditions`.
+    mode: makes a mode of a strength. shares: mass, at_least and keep, instead of a mode, where they are not None.
+    shares_curve: the points of the curve over masses. drawing: draws, below and seed of `conditions`.
     """
-    selected = conditions(model, heads, listed(names), scores=scores, mode=mode(strength), **drawing)
+    shares = {name: share for name, share in (shares or {}).items() if share is not None}
+    keep = shares.pop("keep", None)
+    if keep is not None and not shares and shares_curve is None:
+        raise InputError(f"--keep {keep} says what a mass is a share of: give --mass, --at-least or --masses.")
+    if shares and biases is None and mode(strength) != boost_and_suppress():
+        raise InputError("mode or strength was given beside --mass or --at-least: steer by logits, or to a mass.")
+    steering: dict[str, Any] = {**shares, "keep": keep} if shares else {"mode": mode(strength)}
+    selected = conditions(model, heads, listed(names), scores=scores, **steering, **drawing)
     if counts is not None:
         if scores is None:
             raise InputError("--counts takes the best heads by score: give --scores scores.safetensors, from discover.")
-        selected += head_counts(scores, whole_numbers(counts, "--counts"), mode=mode(strength))
+        selected += head_counts(scores, whole_numbers(counts, "--counts"), **steering)
     if biases is not None:
         selected += strengths(heads, numbers(biases, "--strengths"), mode=mode)
+    if shares_curve is not None:
+        selected += masses(heads, numbers(shares_curve, "--masses"), keep=keep)
     return selected
 
 

@@ -80,6 +80,10 @@ class HeadOptions:
     conditions: options.Conditions = "gaze,random,all,none"
     counts: options.Counts = None
     strengths: options.Strengths = None
+    mass: options.Mass = None
+    at_least: options.AtLeast = None
+    keep: options.Keep = None
+    masses: options.Masses = None
     force: options.Force = False
 
     def conditions_for(self, model: "Model", rare: RareOptions, seed: int) -> "list[Condition]":
@@ -89,6 +93,7 @@ class HeadOptions:
         heads, scores = arguments.heads_of(model, self.heads, rare.scores, self.n_heads, force=self.force)
         return arguments.conditions_of(
             model, heads, scores, self.conditions, mode=arguments.STEERING[rare.mode], strength=rare.strength,
+            shares={"mass": self.mass, "at_least": self.at_least, "keep": self.keep}, shares_curve=self.masses,
             counts=self.counts, biases=self.strengths, draws=rare.draws, below=rare.below, seed=seed,
         )  # fmt: skip
 

@@ -81,6 +81,12 @@ Conditions = Annotated[
 Counts = Annotated[str | None, steering(help="Also the best 1,2,4,... heads: a curve.")]
 Strengths = Annotated[str | None, steering(help="Also biases of 1,3,10,... logits: a curve.")]
 Strength = Annotated[float, steering(help="Bias in logits; 10000 saturates.")]
+Masses = Annotated[str | None, steering(help="Also masses of 0.2,0.5,0.8,...: a curve.")]
+Mass = Annotated[float | None, steering(help="Instead of logits: the target's share of the heads' attention, 0 to 1.")]
+AtLeast = Annotated[float | None, steering(help="As --mass, where the share is smaller.")]
+Keep = Annotated[
+    Literal["image", "text"] | None, steering(help="--mass is a share of what the image (the text) as a whole gets.")
+]
 Force = Annotated[bool, steering("--force", help="Use heads that were found in another model.")]
 
 Model = Annotated[str, run("--model", help="A Hugging Face name, a checkpoint folder, or 'tiny'.")]

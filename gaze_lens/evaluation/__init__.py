@@ -5,7 +5,7 @@ results = gl.rejudge("out", judges.CaptionMatch(score="f1"))
 """
 
 from gaze_lens.evaluation import judges
-from gaze_lens.evaluation.condition import Condition, conditions, head_counts, strengths
+from gaze_lens.evaluation.condition import Condition, conditions, head_counts, masses, strengths
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judging import rejudge
 from gaze_lens.evaluation.listed_objects import in_parts, objects_named
@@ -39,6 +39,6 @@ __all__ = [
     "Accuracy", "Answer", "Condition", "Generations", "NarrationOrders", "Protocol", "Record", "Results",
     "ScoreShift", "accuracy", "accuracy_by_size", "answer", "ask_every_panel", "asking", "conditions",
     "dynamic_narration", "evaluate", "generate_answers", "head_counts", "in_parts", "judge_pieces", "judges",
-    "narrate_in_order", "objects_named", "question", "random_order", "regions", "rejudge", "score_shift",
+    "masses", "narrate_in_order", "objects_named", "question", "random_order", "regions", "rejudge", "score_shift",
     "static_narration", "steer_to_every_panel", "strengths", "switch_at_panel_ends",
 ]  # fmt: skip

@@ -2,16 +2,17 @@
 
     conditions = gl.evaluation.conditions(model, heads, ["gaze", "random", "all", "none"], scores=scores)
     conditions += gl.evaluation.head_counts(scores, [1, 2, 4, 8])
-    conditions += gl.evaluation.strengths(heads, [1, 3, 10])
+    conditions += gl.evaluation.strengths(heads, [1, 3, 10]) + gl.evaluation.masses(heads, [0.2, 0.5, 0.8])
 
-A condition steers a set of heads with one mode, for all pictures and targets. Gandikota and Bau 2026 compare the gaze
-heads, the same number of random heads with the lowest scores, and all heads.
+A condition steers a set of heads with one mode, or to one mass, for all pictures and targets. Gandikota and Bau 2026
+compare the gaze heads, the same number of random heads with the lowest scores, and all heads.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from gaze_lens.attention.mass_edit import check_mass
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.heads.controls import band_controls
 from gaze_lens.heads.head_scores import HeadScores
@@ -26,7 +27,9 @@ ABLATIONS = ("ablate", *(f"ablate-{name}" for name in CONTROLS))
 NAMES = ("gaze", *CONTROLS, "all", "none", "elsewhere", *ABLATIONS)
 LOWEST = 5.0  # percent of the scores: where the code of the paper's authors draws random heads from
 LARGE = 400  # heads; smaller models draw random heads from the lower half
-CURVES = ("", "heads", "strength")
+CURVES = ("", "heads", "strength", "mass")
+KEEPS = (None, "image", "text")
+SHARES = ("mass", "at_least", "keep")  # of a condition that steers by outcome
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Condition:
     mode: the four numbers, by default `boost_and_suppress()`.
     draw: the number of the random draw, from 0.
     elsewhere: steer to a place of the target's size elsewhere in the picture, not to the target.
-    curve: "heads" or "strength" for a point of such a curve, else "".
+    curve: "heads", "strength" or "mass" for a point of such a curve, else "".
     ablate: steer nowhere, and replace the heads' output by its mean over the prompts of the run's first pictures.
+    mass, at_least, keep: instead of a mode, the region's share of attention, as for `gl.steer`.
     """
 
     name: str
@@ -48,6 +52,9 @@ class Condition:
     elsewhere: bool = False
     curve: str = ""
     ablate: bool = False
+    mass: float | None = None
+    at_least: float | None = None
+    keep: str | None = None
 
     def __post_init__(self) -> None:
         if self.heads is not None and not len(self.heads):
@@ -56,6 +63,30 @@ class Condition:
             raise InputError(f"The condition {self.name!r} ablates heads: give heads, and leave out elsewhere=True.")
         if self.curve not in CURVES:
             raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """InputError for a mass beside a mode, two masses, or what is kept without one."""
+        given = [share for share in (self.mass, self.at_least) if share is not None]
+        if len(given) > 1 or self.keep not in KEEPS or (self.keep is not None and not given):
+            raise InputError(
+                f"mass={self.mass!r}, at_least={self.at_least!r}, keep={self.keep!r} were given; give mass= or "
+                'at_least=, and with one of them keep="image" or "text", or nothing.'
+            )
+        if given and (self.ablate or self.mode != boost_and_suppress()):
+            raise InputError(f"The condition {self.name!r} got a mass, and a mode or ablate=True; give one of them.")
+        for share in given:
+            check_mass(share)
+
+    @property
+    def shares(self) -> dict[str, Any]:
+        """`mass`, `at_least` and `keep`, as far as they are given; empty where it steers by logits."""
+        return {name: getattr(self, name) for name in SHARES if getattr(self, name) is not None}
+
+    @property
+    def steering(self) -> dict[str, Any]:
+        """How it steers, as `gl.steer` takes it."""
+        return self.shares or {"mode": self.mode}
 
     @property
     def key(self) -> tuple[str, int]:
@@ -73,6 +104,7 @@ class Condition:
         return {
             "name": self.name, "draw": self.draw, "heads": heads, "mode": list(astuple(self.mode)),
             "elsewhere": self.elsewhere, "curve": self.curve, **({"ablate": True} if self.ablate else {}),
+            **self.shares,
         }  # fmt: skip
 
     @classmethod
@@ -88,6 +120,7 @@ class Condition:
             values["elsewhere"],
             values["curve"],
             values.get("ablate", False),
+            **{name: values[name] for name in SHARES if name in values},
         )
 
 
@@ -102,8 +135,11 @@ def conditions(
     layers: tuple[int, int] | None = None,
     seed: int = 0,
     mode: Mode | None = None,
+    mass: float | None = None,
+    at_least: float | None = None,
+    keep: str | None = None,
 ) -> list[Condition]:
-    """The conditions of these names, all with the same mode.
+    """The conditions of these names, all with the same mode or mass.
 
     names: "gaze" steers `heads`. "all" steers every head, "none" no head. "elsewhere" steers `heads` to a place of the
         target's size elsewhere. The others steer as many other heads, in several draws where they are random:
@@ -117,10 +153,12 @@ def conditions(
     scores: of all heads; the controls but "band" need them.
     below: the percentile of scores from which heads of "random" and "lowest" are drawn; see `lowest` for the default
         of "random".
+    mode, mass, at_least, keep: as for `gl.steer`.
     Raises InputError for unknown names and missing scores, HeadError if there are too few heads to draw from, or heads
     are outside the model.
     """
     _check(model, heads, names, draws)
+    shares = _shares(mode, mass, at_least, keep)
     mode = mode or boost_and_suppress()
     every = HeadSet([(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)])
     fixed: dict[str, list[HeadSet | None]] = {"gaze": [heads], "all": [every], "none": [None], "elsewhere": [heads]}
@@ -132,10 +170,21 @@ def conditions(
         for name in names
     }
     return [
-        Condition(name, head_set, mode, draw, elsewhere=name == "elsewhere", ablate=name in ABLATIONS)
+        Condition(
+            name, head_set, mode, draw, elsewhere=name == "elsewhere", ablate=name in ABLATIONS,
+            **({} if name in ABLATIONS else shares),
+        )
         for name in names
         for draw, head_set in enumerate(head_sets[name])
-    ]
+    ]  # fmt: skip
+
+
+def _shares(mode: Mode | None, mass: float | None, at_least: float | None, keep: str | None) -> dict[str, Any]:
+    """The mass that conditions steer to; InputError where a mode is given, too."""
+    shares = {"mass": mass, "at_least": at_least, "keep": keep}
+    if mode is not None and any(share is not None for share in shares.values()):
+        raise InputError("mode= was given beside a mass; steer by logits, or by the mass that comes of it.")
+    return shares
 
 
 def _controls(
@@ -190,10 +239,22 @@ def _scores_for(scores: HeadScores | None, name: str) -> HeadScores:
     return scores
 
 
-def head_counts(scores: HeadScores, counts: Sequence[int], *, mode: Mode | None = None) -> list[Condition]:
-    """A curve: the best 1, 2, 4, ... heads, named "top 1", "top 2", ..."""
+def head_counts(
+    scores: HeadScores, counts: Sequence[int], *, mode: Mode | None = None, mass: float | None = None,
+    at_least: float | None = None, keep: str | None = None,
+) -> list[Condition]:  # fmt: skip
+    """A curve: the best 1, 2, 4, ... heads, named "top 1", "top 2", ... The rest as for `gl.steer`."""
+    shares = _shares(mode, mass, at_least, keep)
     mode = mode or boost_and_suppress()
-    return [Condition(f"top {count}", scores.top(count), mode, curve="heads") for count in counts]
+    return [Condition(f"top {count}", scores.top(count), mode, curve="heads", **shares) for count in counts]
+
+
+def masses(heads: HeadSet, values: Sequence[float], *, keep: str | None = None) -> list[Condition]:
+    """A curve: the same heads with 0.2, 0.5, ... of their attention on the target, named "mass 0.2", "mass 0.5", ...
+
+    keep: as for `gl.steer`: "image" makes it a share of what the image gets.
+    """
+    return [Condition(f"mass {value:g}", heads, curve="mass", mass=value, keep=keep) for value in values]
 
 
 def strengths(

@@ -213,8 +213,9 @@ class _Run:
         boxes: tuple[Any, ...] = ()
         if condition.elsewhere and None not in row.steered_to:
             boxes = tuple(astuple(box) for box in row.steered_to)
-        mode = () if condition.heads is None or condition.ablate else astuple(condition.mode)
-        answer = {} if text is None else vars(text)
+        by_logits = condition.heads is not None and not condition.ablate and not condition.shares
+        mode = astuple(condition.mode) if by_logits else ()
+        answer = {**condition.shares, **({} if text is None else vars(text))}
         return Record(
             name, condition.name, condition.draw, row.targets, row.prompt, self.seed, condition.digest, mode, boxes,
             skipped=skipped, **answer,

@@ -24,6 +24,7 @@ from gaze_lens.runs.left_out import reason_lines
 
 KIND = "generations"
 FAILED = 10  # answers that are named on the terminal
+LATER = ("mass", "at_least", "keep")  # left out of lines where they are not given, as by earlier versions
 OLD_KEYS = {"aims": "steered_to"}  # version 0.1 wrote the first
 
 
@@ -32,7 +33,7 @@ class Record:
     """One answer.
 
     picture: its name. condition, draw: one of the run's conditions. heads: a digest of the condition's heads. mode: its
-        four numbers.
+        four numbers; () where it steers to a mass: mass, at_least, keep.
     targets: the regions that the answer should describe, one after the other. steered_to: the boxes that the heads
         were steered to, if these are not the targets.
     pieces: the text, cut where the target changes: one piece for each target that was reached. steps: the token at
@@ -58,6 +59,9 @@ class Record:
     skipped: str | None = None
     failed: str | None = None
     exposure: Mapping[str, float] | None = field(default=None, compare=False)
+    mass: float | None = None
+    at_least: float | None = None
+    keep: str | None = None
 
     aims = renamed_attribute("aims", "steered_to")
 
@@ -68,7 +72,8 @@ class Record:
 
     def to_line(self) -> Line:
         """For a journal."""
-        return {"kind": "answer", **asdict(self)}
+        given = {name: value for name, value in asdict(self).items() if name not in LATER or value not in (None, ())}
+        return {"kind": "answer", **given}
 
     @classmethod
     def from_line(cls, line: Line) -> "Record":

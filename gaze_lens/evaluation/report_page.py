@@ -50,7 +50,7 @@ def _accuracy(report: Report, results: Results, table: "DataFrame") -> None:
         f"of the unsteered answer (Jaccard index of at least {results.repeated_at:g}); the paper counts these as "
         "misses, and so does the next column.",
     )
-    for along in ("heads", "strength"):
+    for along in ("heads", "strength", "mass"):
         if (table.n[table.curve == along] > 0).any():
             report.figure(show.accuracy_curve(results, along), f"Accuracy along the curve of {along}.")
     if caveats := results.caveats():

@@ -215,7 +215,8 @@ class Results:
 
         Columns: condition, curve, heads, strength, draws, accuracy, low, high, n, least and most (of the draws),
         repeats (share of answers that repeat the unsteered one), without_repeats (accuracy if these count as misses, as
-        in the paper), errors, skipped; for a narration also rho, rho_low and rho_high; where answers failed, failed.
+        in the paper), errors, skipped; where some steer to a mass, mass; for a narration also rho, rho_low and
+        rho_high; where answers failed, failed.
         """
         import pandas
 
@@ -231,6 +232,8 @@ class Results:
             "most": by_draw.max(), "repeats": rows.repeats.mean(), "without_repeats": _strict(rows),
             "errors": int(rows.error.notna().sum()), "skipped": int(rows.skipped.notna().sum()),
         }  # fmt: skip
+        if any(condition.shares for condition in self.generations.conditions):
+            summary["mass"] = first.mass if first.at_least is None else first.at_least
         if self.generations.failed:
             summary["failed"] = int(rows.failed.notna().sum())
         if self.generations.protocol.moves:
@@ -305,7 +308,7 @@ def _strength(condition: Condition) -> float | None:
     """The largest number of a condition's mode, in logits; None if nothing is steered."""
     mode = condition.mode
     numbers = mode.target, mode.others, mode.prompt, mode.generated
-    return None if condition.heads is None or condition.ablate else max(map(abs, numbers))
+    return None if condition.heads is None or condition.ablate or condition.shares else max(map(abs, numbers))
 
 
 def _numbers(estimate: Estimate | None, name: str) -> dict[str, Any]:

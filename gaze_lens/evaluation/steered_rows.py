@@ -75,7 +75,7 @@ def answers(
             if condition.ablate:
                 hooks += _given(ablations).hooks(condition, group, inputs.n_rows)
                 continue
-            hooks += steer(heads, region, mode=condition.mode, where=protocol.where, rows=group)
+            hooks += steer(heads, region, where=protocol.where, rows=group, **condition.steering)
         options = {"fwd_hooks": hooks, "max_new_tokens": protocol.max_new_tokens}
         generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
@@ -154,7 +154,7 @@ class _TargetChanges(StoppingCriteria):
         region = self.inputs.region(places)
         for condition, heads, group in self.groups:
             if condition.key in keys:
-                ((_, bias), *_) = steer(heads, region, mode=condition.mode, where=self.protocol.where, rows=group)
+                ((_, bias), *_) = steer(heads, region, where=self.protocol.where, rows=group, **condition.steering)
                 self.switches[condition.key].to(bias)
 
     def __call__(self, input_ids: Int[Tensor, "row position"], _scores: Any, **_options: Any) -> Bool[Tensor, " row"]:

@@ -11,7 +11,7 @@ import numpy as np
 from gaze_lens.errors import InputError
 from gaze_lens.show.plot import ACCENT, BLUES, FAINT, MASS, Plot, figure_style, new_figure, set_title
 
-UNITS = {"heads": "number of heads steered", "strength": "bias, in logits"}
+UNITS = {"heads": "number of heads steered", "strength": "bias, in logits", "mass": "mass set, share of attention"}
 
 
 def accuracies(results: Any) -> Plot:
@@ -50,21 +50,23 @@ def accuracies(results: Any) -> Plot:
 
 
 def accuracy_curve(results: Any, along: str = "heads") -> Plot:
-    """`gl.show.accuracy_curve(results, "heads")`, or "strength": accuracy along the points of such a curve.
+    """`gl.show.accuracy_curve(results, "heads")`, "strength" or "mass": accuracy along the points of such a curve.
 
     data: "x"; "accuracy", "low", "high" (0-1). Raises InputError where the results have no such curve.
     """
     table = results.table()
     table = table[(table.n > 0) & (table.curve == along)].sort_values(along)
     if along not in UNITS or table.empty:
-        raise InputError(f"These results have no curve along {along!r}; add gl.evaluation.head_counts or strengths.")
+        raise InputError(
+            f"These results have no curve along {along!r}; add gl.evaluation.head_counts, strengths or masses."
+        )
     with figure_style():
         figure = new_figure(3.2, width=6.5)
         axes = figure.add_subplot()
         axes.fill_between(table[along], 100 * table.low, 100 * table.high, color=BLUES[0], linewidth=0)
         axes.plot(table[along], 100 * table.accuracy, "o-", color=BLUES[2], markersize=4)
         axes.axhline(100 * results.chance, color=FAINT, linestyle="--", linewidth=1)
-        axes.set_xscale("log")
+        axes.set_xscale("linear" if along == "mass" else "log")
         axes.set_xticks(table[along], [f"{value:g}" for value in table[along]])
         axes.minorticks_off()
         axes.set(ylim=(0, 102), xlabel=UNITS[along], ylabel="answers that describe\ntheir target, %")

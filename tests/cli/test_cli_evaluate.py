@@ -64,6 +64,22 @@ def test_curves_of_strength_are_in_the_mode_asked_for(run, heads, tmp_path):
     assert [condition["mode"] for condition in conditions] == [[0.0, -10_000.0, 0.0, 0.0], [0.0, -3.0, 0.0, 0.0]]
 
 
+def test_masses_take_the_place_of_a_bias(run, heads, tmp_path):
+    command = ("evaluate", "--strips", "synthetic:1", "--panels", 2, "--heads", heads, "--conditions", "gaze")
+    run(*command, "--out", tmp_path / "a", "--mass", 0.8, "--keep", "image", "--masses", "0.3")
+    conditions = run_of(tmp_path / "a")["conditions"]
+    assert [(c["name"], c["mass"], c["keep"]) for c in conditions] == [
+        ("gaze", 0.8, "image"),
+        ("mass 0.3", 0.3, "image"),
+    ]
+    run(*command, "--out", tmp_path / "b", "--at-least", 0.5, "--counts", "1")
+    assert [condition["at_least"] for condition in run_of(tmp_path / "b")["conditions"]] == [0.5, 0.5]
+    for refused, why in ((("--keep", "image"), "what a mass is a share of"), (("--mass", 2), "between 0 and 1"),
+                         (("--mass", 0.5, "--mode", "suppress-all"), "by logits, or to a mass")):  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            run(*command, "--out", tmp_path / "c", *refused)
+
+
 def run_of(out):
     """The settings of the run in a folder."""
     return json.loads((out / "generations.jsonl").read_text().splitlines()[0])["run"]

@@ -15,6 +15,7 @@ from gaze_lens.evaluation import (
     conditions,
     dynamic_narration,
     head_counts,
+    masses,
     question,
     random_order,
     regions,
@@ -218,3 +219,24 @@ def test_what_a_protocol_refuses():
         question(max_new_tokens=0)
     with pytest.raises(InputError, match="that can be reached"):
         dynamic_narration(end="")
+
+
+def test_conditions_that_steer_to_a_mass(tiny_model, scores):
+    selected = conditions(
+        tiny_model, GAZE, ["gaze", "random", "all", "none", "ablate"], scores=scores, draws=2, mass=0.8
+    )
+    assert [c.shares for c in selected] == [{"mass": 0.8}] * 5 + [{}]
+    selected += masses(GAZE, [0.2, 0.5], keep="image") + head_counts(scores, [1], at_least=0.4)
+    assert [c.name for c in selected[-3:]] == ["mass 0.2", "mass 0.5", "top 1"]
+    assert selected[-3].shares == {"mass": 0.2, "keep": "image"}
+    assert selected[-1].shares == {"at_least": 0.4}
+    for condition in selected:
+        written = json.loads(json.dumps(condition.to_dict()))
+        assert Condition.from_dict(written) == condition
+        assert {"mass", "at_least", "keep"} & set(written) == set(condition.shares)
+    with pytest.raises(InputError, match="beside a mass"):
+        conditions(tiny_model, GAZE, ["gaze"], mass=0.8, mode=suppress_all())
+    for wrong in ({"mass": 1.0}, {"mass": 0.5, "at_least": 0.5}, {"keep": "image"}, {"mass": 0.5, "keep": "all"},
+                  {"mass": 0.5, "mode": suppress_all()}, {"mass": 0.5, "ablate": True}):  # fmt: skip
+        with pytest.raises(InputError):
+            Condition("mine", GAZE, **wrong)

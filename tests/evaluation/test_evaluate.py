@@ -503,3 +503,24 @@ def test_a_photographs_answer_names_the_targets_category_and_no_others(strips, t
     assert (judgement.match, judgement.correct) == (match, correct)
     if correct:
         assert NamesOnly().judge(Description(text, "dog 2", photo)).correct, "nothing tells the two dogs apart"
+
+
+def test_masses_and_their_curve(tiny_model, strips, tmp_path):
+    conditions = [Condition("gaze", GAZE, mass=0.9), *evaluation.masses(GAZE, [0.1, 0.6]), Condition("none")]
+    results = gl.evaluate(tiny_model, strips, conditions, out=tmp_path, progress=False)
+    records = [record for record in results.generations.records if record.condition == "gaze"]
+    for record in records[:3]:
+        inputs = tiny_model.prepare(strips[int(record.picture)], comics.OPEN)
+        hooks = gl.steer(GAZE, inputs.region(record.targets[0]), mass=0.9)
+        assert str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=15)) == record.text
+    assert {(record.mass, record.mode) for record in records} == {(0.9, ())}
+    table = results.table().set_index("condition")
+    assert table.mass.tolist()[:3] == [0.9, 0.1, 0.6]
+    assert table.strength.isna().all()
+    curve = show.accuracy_curve(results, "mass")
+    assert curve.data["x"].tolist() == [0.1, 0.6]
+    assert "mass" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    again = gl.evaluate(tiny_model, strips, conditions, out=tmp_path, resume=True, progress=False)
+    assert [r.text for r in again.generations.records] == [r.text for r in results.generations.records]
+    lines = (tmp_path / "generations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all("mass" not in json.loads(line) for line in lines if '"condition": "none"' in line)
