@@ -56,11 +56,25 @@ def accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[
     return dict(zip(TARGETS, right.tolist(), strict=True))
 
 
+def accuracy_by_row(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """The same with a classifier for the upper tokens and one for the lower ones; mean of both.
+
+    A tower may code "upper" and "lower" rather than "own" and "other"; then which part of a token's features is about
+    its own half depends on its row, and one linear classifier for both rows does not find it.
+    Each pair: features [strip, token, d], targets [strip, token, target].
+    """
+    rows = []
+    for lower in (False, True):
+        parts = [tuple(x.unflatten(1, (2, -1))[:, int(lower)].flatten(0, 1) for x in part) for part in (train, test)]
+        rows.append(accuracy(*parts))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in TARGETS}
+
+
 @torch.no_grad()
 def readout(model: nn.Module, processor: Any, *, rows: int = 240, seed: int = 2_000_000) -> dict[str, Any]:
     """Accuracy on the tower's output and on the projector's, fitted on `rows` strips and measured on a quarter of that.
 
-    model: a LlavaForConditionalGeneration.
+    model: a LlavaForConditionalGeneration. "tower, rows apart" and "projector, rows apart" are of `accuracy_by_row`.
     """
     features: dict[str, list[tuple[Tensor, Tensor]]] = {"tower": [], "projector": []}
     for part, n in enumerate((rows, max(1, rows // 4))):
@@ -68,5 +82,8 @@ def readout(model: nn.Module, processor: Any, *, rows: int = 240, seed: int = 2_
         tower = tower_features(model, strips.pixels)
         projected = model.model.multi_modal_projector(tower)
         for name, tokens in zip(features, (tower, projected), strict=True):
-            features[name].append((tokens.float().flatten(0, 1), targets(strips)))
-    return {name: accuracy(*parts) for name, parts in features.items()}
+            features[name].append((tokens.float(), targets(strips).view(*tokens.shape[:2], -1)))
+    together = {
+        name: accuracy(*[tuple(x.flatten(0, 1) for x in part) for part in parts]) for name, parts in features.items()
+    }
+    return together | {f"{name}, rows apart": accuracy_by_row(*parts) for name, parts in features.items()}

@@ -81,7 +81,7 @@ def answered(
     model: HookedVLM, strips: Sequence[Picture], question: Callable[[int], str], heads: Steered = None
 ) -> Figures:
     """Answers about every panel of every strip, judged by its caption. heads: steered to that panel."""
-    texts, indices = [], []
+    texts, indices = list[Description](), list[int]()
     for start in range(0, len(strips), BATCH):
         batch = strips[start : start + BATCH]
         pictures = [panel_pictures(strip) for strip in batch]

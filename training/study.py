@@ -102,6 +102,16 @@ def measure(checkpoint: Path, *, strips: int) -> dict[str, Any]:
     return figures | {"readout": readout(model.original_model, model.processor)}
 
 
+def read_again(checkpoint: Path, figures: Path) -> None:
+    """Measure the linear readout once more, for runs that were measured before it had all its parts."""
+    stored = json.loads(figures.read_text())
+    if "diverged" in stored or not checkpoint.exists():
+        return
+    model = HookedVLM.from_pretrained(str(checkpoint), device="cpu", dtype="float32")
+    stored["readout"] = readout(model.original_model, model.processor)
+    write_whole(figures, json.dumps(stored, indent=1).encode())
+
+
 def train_run(run: Run, folder: Path, states: Path) -> None:
     """Train a run to the end, or continue that, and write its checkpoint into `folder`."""
     if not (folder / "checkpoint" / "model.safetensors").exists():
@@ -155,6 +165,7 @@ def main(
     workers: Annotated[int, typer.Option(help="How many runs at a time.")] = 2,
     strips: Annotated[int, typer.Option(help="New strips to measure on.")] = plan.STRIPS,
     report: Annotated[bool, typer.Option(help="Only write the report, on the runs that have figures.")] = False,
+    again: Annotated[bool, typer.Option(help="Only measure the readout again, on runs with a checkpoint.")] = False,
     page: Annotated[Path | None, typer.Option(help="A page whose tables are replaced by the report's.")] = None,
 ) -> None:
     """Train and measure the study's runs, and write the report."""
@@ -164,7 +175,11 @@ def main(
     if unknown:
         raise typer.BadParameter(f"there is no run {unknown[0]!r}; there are {', '.join(each.name for each in RUNS)}")
     names = run or [each.name for each in RUNS]
-    if not report:
+    if again:
+        for each in [each for each in (*PILOT, *RUNS) if (out / each.name / "figures.json").exists()]:
+            folder = states / f"{each.name}-{VARIANTS[each.variant].steps}"
+            read_again(folder / "checkpoint", out / each.name / "figures.json")
+    elif not report:
         context = multiprocessing.get_context("spawn")
         processes = [context.Process(target=work, args=(names, out, states, strips)) for _ in range(workers)]
         for process in processes:

@@ -56,7 +56,7 @@ SECONDARY: dict[str, Callable[[Figures], float]] = {
     "narration, word for word": lambda f: f["answering"]["narration in order"]["exact"]["value"],
     **{
         f"readout of the {part}: {target}": lambda f, part=part, target=target: f["readout"][part][target]
-        for part in ("tower", "projector")
+        for part in ("tower", "tower, rows apart", "projector", "projector, rows apart")
         for target in ("own half", "other half", "next panel")
     },
 }  # fmt: skip
@@ -123,7 +123,7 @@ def runs_table(found: Mapping[Run, Figures]) -> str:
     names = (
         "k-th panel, word for word", "largest contrast", "tracking heads", "largest contrast at the answer",
         "tracking heads at the answer", "peak steering", "", "steering with at most 9 %", "random heads", "all heads",
-        "readout of the projector: own half", "readout of the projector: next panel",
+        "readout of the projector, rows apart: own half", "readout of the projector, rows apart: next panel",
     )  # fmt: skip
     rows = []
     for run, figures in found.items():

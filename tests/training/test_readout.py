@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from training.batches import strip_batch
 from training.llava import FRAME, LLAVA
-from training.readout import TARGETS, accuracy, readout, targets
+from training.readout import TARGETS, accuracy, accuracy_by_row, readout, targets
 from training.recipe import Size
 
 SMALL = Size(width=32, layers=1, heads=4, kv_heads=2, head_width=16, mlp=48, vision_width=32, vision_mlp=48)
@@ -45,9 +45,24 @@ def test_what_is_linear_in_the_features_is_read_and_what_is_not_there_is_not():
     assert 0.05 < found["next panel"] < 0.2
 
 
+def test_what_is_coded_as_upper_and_lower_is_read_where_the_rows_have_a_classifier_each():
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for n in (200, 80):
+        upper, lower, following = (torch.randint(8, (n, 3, 2), generator=generator) for _ in range(3))
+        y = torch.cat([torch.cat([upper, lower, following], -1), torch.cat([lower, upper, following], -1)], 1)
+        x = F.one_hot(torch.cat([upper, lower], -1), 8).flatten(2).float().repeat(1, 2, 1)
+        parts.append((x, y))  # all tokens of a panel say the same
+    apart = accuracy_by_row(*parts)
+    together = accuracy(*[(x.flatten(0, 1), y.flatten(0, 1)) for x, y in parts])
+    assert min(apart["own half"], apart["other half"]) > 0.99
+    assert max(together["own half"], together["other half"]) < 0.8
+    assert apart["next panel"] < 0.2
+
+
 def test_a_random_tower_is_read_before_and_after_the_projector(built):
     found = readout(built[0], built[1], rows=60)
-    assert found.keys() == {"tower", "projector"}
+    assert found.keys() == {"tower", "projector", "tower, rows apart", "projector, rows apart"}
     assert found["tower"]["own half"] > 0.2  # colours are linear in pixels
     assert all(0 <= value <= 1 for part in found.values() for value in part.values())
     assert found == readout(built[0], built[1], rows=60)

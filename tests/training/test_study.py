@@ -59,6 +59,19 @@ def test_a_run_leaves_all_outcomes_and_what_was_seen_along_it(done):
 
 
 @pytest.mark.slow
+def test_the_readout_is_measured_again_on_runs_with_a_checkpoint(done, tmp_path):
+    figures = json.loads((done / "out" / "core-a-0" / "figures.json").read_text())
+    path, checkpoint = tmp_path / "figures.json", done / "states" / "core-a-0-50" / "checkpoint"
+    for other in ({"readout": {}}, {"diverged": "learn, step 3"}):
+        path.write_text(json.dumps(figures | other))
+        study.read_again(checkpoint, path)
+        assert json.loads(path.read_text()) == (figures if "readout" in other else figures | other)
+    path.write_text(json.dumps(figures | {"readout": {}}))
+    study.read_again(tmp_path / "checkpoint", path)
+    assert json.loads(path.read_text())["readout"] == {}
+
+
+@pytest.mark.slow
 def test_a_and_c_share_a_tower_that_only_a_changes(done):
     towers = list((done / "states").glob("tower-*"))
     assert [folder.name for folder in towers] == ["tower-contrast-32-2-0"]
