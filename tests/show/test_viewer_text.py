@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from accessibility import THEMES, WIDTHS, violations
 from viewing import header_for, made_page, opened, page_of, recording_for
 
 from gaze_lens import HookedVLM, passages, show, steer, testing
 
 PEOPLE = ["Anna bakes bread.", "Ben flies to Rome.", "Cleo paints."]
 HEADS = ["L0H1", "L1H0", "L1H1"]
-WIDTHS = [1400, 900, 390]
 TINTS = "nodes => nodes.map(node => parseInt(node.style.getPropertyValue('--tint')))"
 
 
@@ -161,7 +161,7 @@ def test_escape_clears_everything(tab, viewer):
     tab.mouse.move(*[sum(pair) for pair in middle(tab, tokens[3])])
     tab.keyboard.press("Escape")
     tab.mouse.up()
-    tab.hover("h2 >> nth=0")
+    tab.hover("h1")
     assert selected(tab) is None
     assert not tab.query_selector_all(".key.marked")
     assert (tab.inner_text(".readout"), tab.inner_text(".said"), tab.inner_text(".pointed")) == before
@@ -236,6 +236,28 @@ def test_the_grid_names_its_columns(browser, tmp_path):
             assert label.inner_text() == f"H{head}"
             cell = place(tab, f"[data-head='L0H{head}']")
             assert label.bounding_box()["x"] == pytest.approx(cell["x"], abs=1)
+
+
+# --- accessibility ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_no_fault(browser, saved, tmp_path, width, theme):
+    outline = [[[0, 0], [16, 0], [16, 16], [0, 16], [0, 0]]]
+    regions = [{"name": "corner", "image": 0, "tokens": [0], "outline": outline}]
+    header = header_for(3, 12, (4, 6), regions=regions)
+    header["words"][3] = {"text": "\n", "kind": "prompt", "row": 3, "special": False}
+    header["scores"] = [[0.1 * head for head in range(8)]]
+    header["steering"] = {"heads": "L0H0", "n": 3, "baseline": [" w"], "live": False, "answers": [], "given": "much"}
+    picture = tmp_path / "picture.html"
+    picture.write_text(made_page(header, recording_for(3, 12, (4, 6))), encoding="utf-8")
+    for path in (saved, picture):
+        with opened(browser, path, theme=theme, size=(width, 900)) as tab:
+            assert violations(tab) == []
+            tab.click(".chip >> nth=0")
+            tab.hover(".strip .word:not(.silent) >> nth=2")
+            assert violations(tab) == []
 
 
 # --- large recordings ---------------------------------------------------------------------------------------------

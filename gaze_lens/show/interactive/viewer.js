@@ -563,9 +563,9 @@ class HeadGrid {
     this.cells = [];
     this.node = make("div", { class: "grid", role: "grid", "aria-multiselectable": "true", "aria-label": "Heads" });
     const columns = Array.from({ length: nHeads }, (_, head) =>
-      make("span", { role: "columnheader", "aria-label": `H${head}` }, nHeads > 9 && head % 2 ? "" : `H${head}`));
-    this.node.append(make("div", { role: "row" }, make("span", { role: "columnheader", class: "corner",
-      "aria-label": "layer" }), ...columns));
+      make("span", { role: "columnheader", "aria-label": `H${head}` }, nHeads > 10 ? `${head}` : `H${head}`));
+    this.node.append(make("div", { role: "row" }, make("span", { role: "columnheader", class: "corner" }, "layer"),
+      ...columns));
     for (let layer = 0; layer < nLayers; layer++) {
       const cells = Array.from({ length: nHeads }, (_, head) =>
         this.cell(`L${layer}H${head}`, recorded.get(`${layer} ${head}`), header.scores?.[layer][head]));
@@ -902,7 +902,8 @@ class Viewer {
     const seen = make("div", { class: "seen" }, pictures, ...legends, this.opacity.node, chips, this.pointed);
     const told = make("div", { class: "told" }, this.readout, this.strip.node, this.player(),
       this.steering?.node ?? "");
-    this.root.replaceChildren(make("h2", {}, "Where the heads looked"), make("div", { class: "beside" }, seen, told),
+    const level = this.root.localName === "main" ? "h1" : "h2"; // a page of its own, or a part of a notebook
+    this.root.replaceChildren(make(level, {}, "Where the heads looked"), make("div", { class: "beside" }, seen, told),
       this.settings(), this.heads());
   }
 
