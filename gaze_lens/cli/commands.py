@@ -1,5 +1,6 @@
 """The command line: `gaze-lens demo | discover | steer | evaluate | judge | merge | paper | serve | info`."""
 
+import re
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,8 +25,23 @@ def main() -> None:
     try:
         app()
     except (GazeLensError, OSError) as error:
-        typer.secho(f"gaze-lens: {' '.join(str(error).split())}", fg="red", err=True)
+        typer.secho(f"gaze-lens: {_in_options(' '.join(str(error).split()))}", fg="red", err=True)
         sys.exit(1)
+
+
+def _in_options(message: str) -> str:
+    """A message of the library, whose arguments are the command line's options: scores= is --scores."""
+    commands = vars(typer.main.get_command(app))["commands"].values()
+    names = {parameter.name for command in commands for parameter in command.params}
+    argument = rf"(?<![\w.])({'|'.join(sorted(names))})=(?!=|gl\.)(\S)?"
+    return re.sub(argument, _option, message)
+
+
+def _option(found: re.Match) -> str:
+    """--max-new-tokens 0 for max_new_tokens=0, --scores, for scores=,"""
+    value = found[2] or ""
+    space = " " if value and value not in ",.;:)" else ""
+    return f"--{found[1].replace('_', '-')}{space}{value}"
 
 
 def _show_version(shown: bool) -> bool:

@@ -1,6 +1,8 @@
 """The options that several commands share: their types, choices and help, grouped under headings."""
 
+from errno import EACCES, ENOTDIR
 from functools import partial
+from os import W_OK, access, strerror
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,28 @@ def check_conditions(names: str) -> str:
         if name not in NAMES:
             raise BadParameter(f"{name!r} is not one of {', '.join(map(repr, NAMES))}.")
     return names
+
+
+def check_file(path: Path | None) -> Path | None:
+    """Refuse a file that is not there, before a model is loaded. A file of the hub is looked for later."""
+    from gaze_lens.errors import InputError
+
+    if path is not None and not str(path).startswith("hf:") and not path.is_file():
+        raise InputError(f"There is no file {path}; give one that `gaze-lens discover` wrote, such as heads.json.")
+    return path
+
+
+def check_out(path: Path) -> Path:
+    """Refuse a folder that cannot be written, before a model is loaded."""
+    from gaze_lens.runs.files import writing
+
+    with writing(path):
+        parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not parent.is_dir():
+            raise NotADirectoryError(ENOTDIR, strerror(ENOTDIR))
+        if not access(parent, W_OK):
+            raise PermissionError(EACCES, strerror(EACCES))
+    return path
 
 
 def use_config(context: Any, path: Path | None) -> Path | None:
@@ -68,7 +92,9 @@ Protocol = Annotated[
 Prompt = Annotated[str | None, questions(help="The question; each protocol has its own.")]
 Judge = Annotated[str | None, questions(help=f"{JUDGES}; by default caption, for regions names.")]
 
-Heads = Annotated[Path | None, steering(help="heads.json, from discover; the embedded model's are found.")]
+Heads = Annotated[
+    Path | None, steering(help="heads.json, from discover; the embedded model's are found.", callback=check_file)
+]
 Count = Annotated[int | None, steering(help="Use only the first so many heads.")]
 Conditions = Annotated[
     str,
@@ -94,7 +120,7 @@ Device = Annotated[str | None, run(help="cpu, cuda, cuda:1, ...")]
 Ranking = Literal["score", "contrast", "correlation", "selectivity", "routing", "image", "localization"]
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], run(help="The precision of the weights.")]
 Seed = Annotated[int, run(help="Of synthetic strips, draws, orders and intervals.")]
-Out = Annotated[Path, run(help="Folder for the results; made if it is not there.")]
+Out = Annotated[Path, run(help="Folder for the results; made if it is not there.", callback=check_out)]
 Shard = Annotated[str | None, run(help="i/n: only the i-th of n parts of the pictures, from 1.")]
 Resume = Annotated[bool, run("--resume", help="Continue a run that was stopped.")]
 Config = Annotated[

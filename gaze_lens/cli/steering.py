@@ -11,7 +11,7 @@ from gaze_lens.cli import options, running
 def steer(
     model: options.Model,
     image: Annotated[Path, typer.Option(help="The picture.")],
-    heads: Annotated[Path, typer.Option(help="heads.json, from discover.")],
+    heads: Annotated[Path, typer.Option(help="heads.json, from discover.", callback=options.check_file)],
     prompt: Annotated[str, typer.Option(help="The question.")] = "What is going on in this picture?",
     box: Annotated[str | None, typer.Option(help="The target: x0,y0,x1,y1 in pixels; or xywh:x,y,w,h.")] = None,
     panel: Annotated[int | None, typer.Option(help="The target: a panel, counted from one ('panel 3').")] = None,

@@ -18,6 +18,8 @@ SECONDS = 60.0  # between two lines in a log
 class Bar(tqdm):
     """`Bar(total=24, desc="strips")`: arguments as for `tqdm.tqdm`."""
 
+    disable: bool
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self.told: int | None = None
         self.in_log = not sys.stderr.isatty() and "ipykernel" not in sys.modules

@@ -296,7 +296,7 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, tmp_path, strip_file, 
     monkeypatch.setattr(running, "load", lambda *_: tiny_model)
     for length in (0, -3):
         line = command(monkeypatch, capsys, *steering, "--max-new-tokens", length)
-        assert f"max_new_tokens={length} was given; give a whole number" in line
+        assert f"--max-new-tokens {length} was given; give a whole number" in line
     for strength in ("nan", "1e39"):
         assert "strength" in command(monkeypatch, capsys, *steering, "--strength", strength)
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -316,7 +316,37 @@ def test_a_folder_whose_name_is_no_utf8_is_refused_before_a_strip_is_scored(monk
     monkeypatch.setattr(discovery, "read_strips", lambda *_, **__: pytest.fail("scored"))
     arguments = ("discover", "--model", "tiny", "--strips", folder / "strips", "--panels", 3, "--out")
     line = command(monkeypatch, capsys, *arguments, folder / os.fsdecode(b"caf\xe9"))
-    assert r"caf\xe9/strips/run.json cannot be written: its name is not UTF-8" in line
+    assert r"caf\xe9 cannot be written: its name is not UTF-8" in line
+
+
+def test_files_and_folders_are_checked_before_a_model_is_loaded(monkeypatch, capsys, tmp_path, strip_file):
+    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("loaded"))
+    gone, file = tmp_path / "gone.json", tmp_path / "file"
+    file.write_text("")
+    for arguments, message in (
+        (("steer", "--model", "tiny", "--image", strip_file, "--heads", gone, "--panel", 1, "--panels", 6), "no file"),
+        (("evaluate", "--strips", "synthetic:1", "--heads", gone, "--out", tmp_path), "There is no file"),
+        (("serve", "--heads", gone), "There is no file"),
+        (("evaluate", "--strips", "synthetic:1", "--out", file / "below"), "below cannot be written (Not a directory)"),
+        (("discover", "--model", "tiny", "--strips", "synthetic:1", "--out", file), "file cannot be written ("),
+    ):
+        assert message in command(monkeypatch, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("It draws heads: give scores=, as gl.score_heads makes them.", "give --scores, as gl.score_heads makes them."),
+        ("max_new_tokens=0 was given", "--max-new-tokens 0 was given"),
+        ("raise below=.", "raise --below."),
+        (
+            "mode=gl.suppress_image(3.0), layers=3, a.top=4, x==1",
+            "mode=gl.suppress_image(3.0), layers=3, a.top=4, x==1",
+        ),
+    ],
+)
+def test_messages_name_the_options_of_the_command_line(message, shown):
+    assert shown in commands._in_options(message)
 
 
 def test_what_the_terminal_cannot_write_is_written_all_the_same(monkeypatch):
