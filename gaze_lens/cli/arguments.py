@@ -234,7 +234,7 @@ def judge_of(
 ) -> judges.Judge:
     """A judge by name. model: for the judge "likelihood"; a loaded model, or None."""
     simple = {
-        "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
+        "answer": judges.AnswerMatch(), "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
         "rouge-l": judges.CaptionMatch(score="rouge-l"), "exact": judges.ExactDescription(),
         "names": judges.NamesOnly(),
     }  # fmt: skip

@@ -35,7 +35,7 @@ def evaluate(
     from gaze_lens.evaluation.records import loss_lines
     from gaze_lens.runs.processes import part_of
 
-    part, protocol = part_of(run.shard), questions.asked(rare, annotated=pictures.annotations is not None)
+    part, protocol = part_of(run.shard), questions.asked(rare, pictures)
     judge = questions.judge
     judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
     strips = pictures.read(run.seed)

@@ -29,6 +29,7 @@ class PictureOptions:
     annotations: options.Annotations = None
     limit: options.Limit = None
     height: options.Height = None
+    questions: options.Questions = None
     fit: options.Fit = None
 
     def read(self, seed: int) -> "Sequence[Picture]":
@@ -36,6 +37,8 @@ class PictureOptions:
         from gaze_lens.cli import arguments
         from gaze_lens.inputs.fitting import fitted
 
+        if self.questions is not None:
+            return fitted(arguments.data.read_questions(self.questions, limit=self.limit), arguments.fit_of(self.fit))
         pictures = arguments.pictures_of(self.strips, self.panels, self.annotations, seed, self.limit, self.height)
         return fitted(pictures, arguments.fit_of(self.fit))
 
@@ -63,11 +66,12 @@ class QuestionOptions:
     prompt: options.Prompt = None
     judge: options.Judge = None
 
-    def asked(self, rare: RareOptions, *, annotated: bool) -> "Protocol":
-        """The protocol; by default that of photographs where the pictures are annotated."""
+    def asked(self, rare: RareOptions, pictures: PictureOptions) -> "Protocol":
+        """The protocol; by default that of photographs where these are annotated, and of questions to ask them."""
         from gaze_lens.cli import arguments
 
-        name = self.protocol or ("regions" if annotated else "question")
+        default = "regions" if pictures.annotations is not None else "question"
+        name = self.protocol or ("answers" if pictures.questions is not None else default)
         return arguments.protocol_of(name, self.prompt, rare.max_new_tokens, rare.every, rare.end)
 
 

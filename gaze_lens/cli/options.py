@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typer import BadParameter, Option, echo
 
-JUDGES = "caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL or openai:MODEL"
+JUDGES = "answer, caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL or openai:MODEL"
 RARE = "max-new-tokens, every, end, scores, mode, strength, draws, below, batch-size"
 
 
@@ -78,6 +78,10 @@ Pictures = Annotated[
 ]
 Panels = Annotated[int | None, pictures(help="Panels of each image, if strips are single images.")]
 Annotations = Annotated[Path | None, pictures(help="COCO's instances_*.json; --strips is the folder of its images.")]
+Questions = Annotated[
+    Path | None,
+    pictures(help="Instead of --strips: JSON lines of image, question, answer; choices, region, wrong_region."),
+]
 Fit = Annotated[
     str | None,
     pictures(help="Stretch pictures first: 'whole', so that the model's processor cuts nothing off, or e.g. 336x336."),
@@ -86,8 +90,8 @@ Height = Annotated[int | None, pictures(min=1, help="Height of panels from files
 Limit = Annotated[int | None, pictures(help="Use only the first so many pictures.")]
 
 Protocol = Annotated[
-    Literal["question", "static", "dynamic", "regions", "asking"] | None,
-    questions(help="What is asked; by default question, with --annotations regions."),
+    Literal["question", "static", "dynamic", "regions", "asking", "answers"] | None,
+    questions(help="What is asked; by default question; with --annotations regions, with --questions answers."),
 ]
 Prompt = Annotated[str | None, questions(help="The question; each protocol has its own.")]
 Judge = Annotated[str | None, questions(help=f"{JUDGES}; by default caption, for regions names.")]

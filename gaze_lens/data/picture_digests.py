@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import astuple
 
+from gaze_lens.data.questions import Question
 from gaze_lens.regions.segments import Passages, Source
 from gaze_lens.runs.digests import digest
 
@@ -24,6 +25,8 @@ def picture_digest(picture: Source) -> str:
     if isinstance(picture, Passages):
         return digest(repr(astuple(picture)))[:16]
     shown = "" if picture.fit is None else f" {picture.fit}"  # so that digests of earlier versions are the same
+    if isinstance(picture, Question):
+        shown += f" {picture.prompt!r} {picture.answer!r} {picture.choices}"
     return digest(f"{picture.image.size} {picture.regions}{shown}", picture.image.tobytes())[:16]
 
 

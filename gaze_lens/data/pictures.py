@@ -59,7 +59,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
     def __getitem__(self, index):
         if isinstance(index, slice):
             readers = {name: self._readers[name] for name in self.names[index]}
-            return Pictures(readers, source=self.source, left_out=self.left_out, fit=self.fit)
+            return type(self)(readers, source=self.source, left_out=self.left_out, fit=self.fit)
         if isinstance(index, str) and index not in self._readers:
             raise InputError(f"There is no picture '{index}' in {self}; `names` holds the names of all.")
         name = index if isinstance(index, str) else self.names[index]
@@ -75,7 +75,7 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
 
     def fitted(self, fit: Fit | None) -> "Pictures":
         """The same pictures, each with that `Picture.fit`."""
-        return Pictures(self._readers, source=self.source, left_out=self.left_out, fit=fit)
+        return type(self)(self._readers, source=self.source, left_out=self.left_out, fit=fit)
 
     def check(self, *, progress: bool = False) -> "Pictures":
         """Read every picture once; return those that can be read, with the others in `left_out`.
@@ -93,7 +93,8 @@ class Pictures(Sequence):  # not Sequence[Picture]: a runtime type checker would
                 left_out["panels or regions do not fit the image"].append(name)
             else:
                 readers[name] = self._readers[name]
-        return collected(readers, left_out, source=self.source, expected="pictures that can be read").fitted(self.fit)
+        kept = collected(readers, left_out, source=self.source, expected="pictures that can be read")
+        return type(self)(readers, source=self.source, left_out=kept.left_out, fit=self.fit)
 
     def __repr__(self) -> str:
         return f"{len(self)} pictures from {self.source}" + _reasons(self.skipped)

@@ -7,14 +7,16 @@ The pictures run one after the other. An image is encoded once; conditions and t
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from gaze_lens.data.picture_digests import image_digest, names_of
+from gaze_lens.data.questions import Question
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.ablated_rows import N_REFERENCES, Ablations
+from gaze_lens.evaluation.choice_likelihoods import choice_likelihoods
 from gaze_lens.evaluation.condition import Condition, checked
 from gaze_lens.evaluation.protocols import Protocol, elsewhere
 from gaze_lens.evaluation.records import (
@@ -204,7 +206,11 @@ class _Run:
         distinct = dict(zip(reversed(keys), reversed(rows), strict=True))
         batch = list(distinct.values())
         inputs = self.inputs(picture, [row.prompt for row in batch], reuse=encoded)
-        texts = dict(zip(distinct, answers(self.model, self.protocol, inputs, batch, self.ablations), strict=True))
+        written = answers(self.model, self.protocol, inputs, batch, self.ablations)
+        if isinstance(picture, Question):
+            chances = choice_likelihoods(self.model, self.protocol, picture, batch, encoded, self.ablations)
+            written = [replace(text, likelihoods=each) for text, each in zip(written, chances, strict=True)]
+        texts = dict(zip(distinct, written, strict=True))
         return [texts[key] for key in keys]
 
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
@@ -251,4 +257,14 @@ def _reason_to_skip(row: Row, encoded: VLMInputs) -> str | None:
             encoded.positions_of(place)
     except RegionError as error:
         return str(error)
+    condition = row.condition
+    mode = condition.mode
+    inert = condition.keep if condition.shares else not (mode.target or mode.prompt or mode.generated)
+    if condition.heads is not None and not condition.ablate and inert and _is_whole(row, encoded):
+        return "the target is the whole picture, and within it this condition has nothing to move"
     return None
+
+
+def _is_whole(row: Row, encoded: VLMInputs) -> bool:
+    """Whether a target is the whole picture, as that of a question without a region."""
+    return any(len(encoded.positions_of(place)) == len(encoded.layout.images[0]) > 0 for place in row.targets)

@@ -18,8 +18,10 @@ from typing import Any
 from PIL import Image
 
 from gaze_lens.data.picture_digests import names_of, pictures_digest
+from gaze_lens.data.questions import Question, Questions
 from gaze_lens.errors import ImageError, InputError, RegionError
 from gaze_lens.evaluation.judges import (
+    AnswerMatch,
     CaptionMatch,
     Description,
     ExactDescription,
@@ -29,7 +31,7 @@ from gaze_lens.evaluation.judges import (
     NamesOnly,
 )
 from gaze_lens.evaluation.merge import FILE
-from gaze_lens.evaluation.protocols import Protocol
+from gaze_lens.evaluation.protocols import ANSWERS, Protocol
 from gaze_lens.evaluation.records import Generations, Record, check_picture
 from gaze_lens.evaluation.results import Results
 from gaze_lens.regions.picture import Picture
@@ -40,7 +42,7 @@ from gaze_lens.runs.journal import Journal, Line, header, read
 from gaze_lens.runs.locks import one_writer
 from gaze_lens.runs.progress import Bar
 
-BLIND = CaptionMatch | ExactDescription | NamesOnly  # they need no pictures, only captions
+BLIND = AnswerMatch | CaptionMatch | ExactDescription | NamesOnly  # they need no pictures, only captions
 CHUNK = 64  # answers that are judged, and written, together
 Key = tuple[Any, ...]  # of a record
 Judgements = list[dict[str, Any]]  # one for each target
@@ -143,10 +145,10 @@ def refuse_without_captions(judge: Judge | None, pictures: Sequence[Source]) -> 
             f"{type(judge).__name__} looks at pictures, and passages of text were given; give a judge that compares "
             "texts: judge=gl.evaluation.judges.CaptionMatch()."
         )
-    if not isinstance(_checked(judge), BLIND | None):
+    if not isinstance(_checked(judge), BLIND | None) or isinstance(pictures, Questions):
         return
     with suppress(ImageError, RegionError):  # a picture that cannot be read is skipped later
-        if not pictures[0].captions:
+        if not pictures[0].captions and not isinstance(pictures[0], Question):
             raise InputError(
                 "The pictures have no captions, and without them nothing says what is right. Give pictures with "
                 "captions (in a folder, p1.txt beside p1.png), or a judge that looks at the pictures: "
@@ -156,6 +158,8 @@ def refuse_without_captions(judge: Judge | None, pictures: Sequence[Source]) -> 
 
 def default_judge(protocol: Protocol) -> Judge:
     """The default judge of a protocol; it needs no model."""
+    if protocol.name == ANSWERS:
+        return AnswerMatch()
     return NamesOnly() if protocol.name == "regions" else CaptionMatch()
 
 
@@ -256,4 +260,6 @@ def _outline(line: Line) -> Source:
         return Passages.from_dict(line["passages"])
     image = Image.new("RGB", tuple(line["size"]))
     boxes = {name: Box(*bounds) for name, bounds in line["regions"].items()}
+    if "question" in line:
+        return Question(image, boxes, **{**line["question"], "choices": tuple(line["question"]["choices"])})
     return Picture(image, boxes, {name: caption for name, caption in line["captions"].items() if caption})

@@ -4,6 +4,7 @@
     static_narration()      the same with a question about "this panel" and a long answer
     dynamic_narration()     a narration in which the target changes, in a random order
     regions()               photographs: one question, steered to each object in turn
+    answering()             questions with answers, of gl.data.read_questions, steered to their regions
     asking()                a separate question for each region; needs no steering
 
 As in Gandikota and Bau 2026, "Protocols". The questions are our own; `prompt=` takes another.
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gaze_lens.comics.questions import NARRATE_ANY_ORDER, ONE_THING, OPEN, ORDINALS, THIS, ask
+from gaze_lens.data.questions import WRONG, Question, Questions, lettered
 from gaze_lens.errors import InputError
 from gaze_lens.regions.segments import NARRATE, Passages, Source
 from gaze_lens.regions.segments import OPEN as OPEN_SEGMENT
@@ -58,12 +60,16 @@ class Protocol:
         """For each answer about a picture, its targets in order: one region each, or for a narration all regions."""
         if self.moves:
             return [tuple(random_order(picture, seed=seed))]
+        if isinstance(picture, Question):
+            return [(picture.target,)]
         if not picture.regions:
             raise InputError("A picture has no named regions, so there is no target to steer to; name some.")
         return [(name,) for name in picture.regions]
 
     def prompt_for(self, picture: Source, target: str) -> str:
         """The question for a target. Raises InputError for passages where the default question is about a picture."""
+        if isinstance(picture, Question) or self.name == ANSWERS:
+            return self._asked(picture)
         if isinstance(picture, Passages) and self.prompt in OF_PICTURES:
             asked = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
             raise InputError(
@@ -76,6 +82,22 @@ class Protocol:
         if index >= len(self.prompt):
             raise InputError(f"There are {len(self.prompt)} prompts, and a picture has {len(picture.regions)} regions.")
         return self.prompt[index]
+
+    def _asked(self, picture: Source) -> str:
+        """The question that a picture comes with. InputError for one without, and where something else is asked."""
+        if not isinstance(picture, Question) or self.name != ANSWERS or not isinstance(self.prompt, str):
+            raise InputError(
+                f"The protocol {self.name!r} and a {type(picture).__name__} were given; questions of "
+                "gl.data.read_questions go with gl.evaluation.answering(), and nothing else does."
+            )
+        if CHOICES in self.prompt and not picture.choices:
+            raise InputError(f"The prompt {self.prompt!r} lists choices, and a question has none; leave out {CHOICES}.")
+        return self.prompt.replace(CHOICES, lettered(picture.choices)).replace("{question}", picture.prompt)
+
+    def choices_of(self, question: Question) -> tuple[str, ...]:
+        """What may be answered: the choices, or their letters where the prompt lists these; () if anything may."""
+        letters = tuple(chr(65 + index) for index in range(len(question.choices)))
+        return letters if CHOICES in self.prompt else question.choices
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -90,12 +112,18 @@ class Protocol:
         return cls(**fields)
 
 
+ANSWERS, CHOICES = "answers", "{choices}"
 OF_PICTURES = (OPEN, THIS, NARRATE_ANY_ORDER, ONE_THING, tuple(map(ask, range(len(ORDINALS)))))  # default questions
 OF_PASSAGES = {"question": OPEN_SEGMENT, "static": OPEN_SEGMENT, "dynamic": NARRATE}  # what to ask of passages instead
 
 
 def default_protocol(pictures: Sequence[Source]) -> Protocol:
-    """The protocol of an evaluation that names none: `question()`, about pictures or about passages."""
+    """The protocol of an evaluation that names none: `question()`, about pictures or about passages; of questions, to
+    ask them."""
+    if isinstance(pictures, Questions) or (
+        isinstance(pictures, list | tuple) and len(pictures) and isinstance(pictures[0], Question)
+    ):
+        return answering()
     of_text = isinstance(pictures, list | tuple) and len(pictures) and isinstance(pictures[0], Passages)
     return question(OF_PASSAGES["question"]) if of_text else question()
 
@@ -136,9 +164,19 @@ def asking(prompts: Sequence[str] = tuple(map(ask, range(len(ORDINALS)))), *, ma
     return Protocol("asking", tuple(prompts), max_new_tokens)
 
 
+def answering(prompt: str = "{question}", *, max_new_tokens: int = 15) -> Protocol:
+    """Questions with answers (`gl.data.read_questions`), steered to their regions.
+
+    prompt: how they are asked, such as "{question} Answer with one word."; with "{choices}", choices get letters.
+    """
+    if "{question}" not in prompt:
+        raise InputError(f"prompt={prompt!r} was given; it says where the question goes: '{{question}} Be brief.'")
+    return Protocol(ANSWERS, prompt, max_new_tokens)
+
+
 PROTOCOLS = {
     "question": question, "static": static_narration, "dynamic": dynamic_narration, "regions": regions,
-    "asking": asking,
+    "asking": asking, "answers": answering,
 }  # fmt: skip
 
 
@@ -164,6 +202,8 @@ def elsewhere(picture: Source, name: str, *, seed: int | Sequence[int]) -> Box |
             "The condition 'elsewhere' steers to another place of a picture, and passages of text were given; leave it "
             "out."
         )
+    if isinstance(picture, Question) and WRONG in picture.regions:
+        return picture.regions[WRONG].bounds
     box, (width, height) = picture.region(name).bounds, picture.image.size
     x0, y0, x1, y1 = max(0.0, box.x0), max(0.0, box.y0), min(width, box.x1), min(height, box.y1)
     right, low = width - (x1 - x0), height - (y1 - y0)  # the largest x and y of the new box

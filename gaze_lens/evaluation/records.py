@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gaze_lens.data.picture_digests import picture_digest, pictures_digest
+from gaze_lens.data.questions import Question
 from gaze_lens.deprecation import renamed_attribute
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
@@ -24,7 +25,12 @@ from gaze_lens.runs.left_out import reason_lines
 
 KIND = "generations"
 FAILED = 10  # answers that are named on the terminal
-LATER = ("mass", "at_least", "keep")  # left out of lines where they are not given, as by earlier versions
+LATER = (
+    "mass",
+    "at_least",
+    "keep",
+    "likelihoods",
+)  # left out of lines where they are not given, as by earlier versions
 OLD_KEYS = {"aims": "steered_to"}  # version 0.1 wrote the first
 
 
@@ -42,6 +48,7 @@ class Record:
         `generation.exposure.mean()` has. Numbers that rounding changes do not make two answers different.
     skipped: why there is no answer, or None. failed: why its generation failed (logits that are no numbers), or None;
         a resumed run tries again.
+    likelihoods: the log-probabilities of a question's choices, in nats.
     """
 
     picture: str
@@ -62,6 +69,7 @@ class Record:
     mass: float | None = None
     at_least: float | None = None
     keep: str | None = None
+    likelihoods: tuple[float, ...] = ()
 
     aims = renamed_attribute("aims", "steered_to")
 
@@ -188,6 +196,8 @@ def picture_line(name: str, picture: Source, answers: int, *, chosen: bool = Fal
         regions = {key: [span.start, span.stop] for key, span in picture.characters.items()}
         about = {"regions": regions, "captions": dict(picture.captions), "digest": picture_digest(picture)}
         return {"kind": "picture", "picture": name, "answers": answers, "passages": asdict(picture), **about, **mark}
+    if isinstance(picture, Question):
+        mark["question"] = {"prompt": picture.prompt, "answer": picture.answer, "choices": list(picture.choices)}
     bounds = {key: shape.bounds for key, shape in picture.regions.items()}
     return {
         "kind": "picture", "picture": name, "size": list(picture.image.size), "answers": answers,

@@ -6,16 +6,19 @@ results.accuracy("gaze"); results.compare("gaze", "random"); results.spearman("g
 results.table(); results.by_target(); results.comparisons(); results.answers
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from gaze_lens.errors import InputError
 from gaze_lens.evaluation.condition import Condition
+from gaze_lens.evaluation.paired_tests import McNemar, likeliest, mcnemar
 from gaze_lens.evaluation.records import Generations, Record, chosen_warning, loss_lines
+from gaze_lens.evaluation.shifts import ScoreShift, score_shift
 from gaze_lens.evaluation.statistics import Difference, Estimate, difference, mean, spearman
 from gaze_lens.heads.rank_correlation import rank_correlation
+from gaze_lens.runs.journal import Line
 from gaze_lens.text.caption_matching import repeats
 
 if TYPE_CHECKING:
@@ -75,8 +78,9 @@ class Results:
 
     @property
     def chance(self) -> float:
-        """The accuracy of a random choice, 0-1: the mean over pictures of 1 / number of regions."""
-        shares = [1 / len(line["regions"]) for line in self.generations.pictures.values()]
+        """The accuracy of a random choice, 0-1: the mean over pictures of 1 / number of regions; of questions, of 1 /
+        number of choices, and 0 for those without choices."""
+        shares = list(map(_chance, self.generations.pictures.values()))
         return sum(shares) / max(1, len(shares))
 
     @cached_property
@@ -97,6 +101,51 @@ class Results:
         plain = {(r.picture, r.targets): r.text for r in answered if not r.heads}
         rows = [row for record in self.generations.records for row in self._rows(record, plain)]
         return pandas.DataFrame(rows, columns=columns).astype({"correct": float, "margin": float, "repeats": float})
+
+    @cached_property
+    def by_likelihood(self) -> "DataFrame":
+        """Of questions with choices, one row for each answer: is the right choice the most probable one?
+
+        Columns: picture, condition, draw, choice (the most probable), correct (1 or 0), lead (by how much the right
+        choice is ahead of the best other one, in nats; below 0 where it is not).
+        """
+        import pandas
+
+        columns = ["picture", "condition", "draw", "choice", "correct", "lead"]
+        records = [record for record in self.generations.records if record.likelihoods]
+        asked = {name: line.get("question") for name, line in self.generations.pictures.items()}
+        return pandas.DataFrame([likeliest(record, asked[record.picture]) for record in records], columns=columns)
+
+    def mcnemar(self, first: str, second: str, *, by: str = "text") -> McNemar:
+        """`results.mcnemar("gaze", "none")`: McNemar's exact test on what both conditions answered.
+
+        by: "text" (the judge), or "likelihood" of a question's choices. Raises InputError for conditions of several
+        draws, which `compare` takes, and where nothing was judged in both.
+        """
+        table = self._one_draw((first, second), by)
+        pair = ["picture", "target", "turn"] if by == "text" else ["picture"]
+        right = table.pivot(index=pair, columns="condition", values="correct").dropna()
+        return mcnemar(*(right[name].tolist() if name in right else [] for name in (first, second)))
+
+    def shift(self, right: str = "gaze", wrong: str = "elsewhere", unsteered: str = "none") -> ScoreShift:
+        """`results.shift("gaze", "elsewhere", "none")`: what steering to the right and to a wrong region does to the
+        lead of the right choice, in nats, and how often they shift it in opposite directions (`score_shift`)."""
+        names = right, wrong, unsteered
+        leads = self._one_draw(names, "likelihood").pivot(index="picture", columns="condition", values="lead").dropna()
+        if leads.empty or not set(names) <= set(leads):
+            raise InputError("No question was answered in all three conditions, with choices; there is no shift.")
+        columns = (leads[name].to_numpy() for name in names)
+        return score_shift(*columns, leads.index.tolist(), seed=self.generations.run["seed"])
+
+    def _one_draw(self, names: Sequence[str], by: str) -> "DataFrame":
+        """The answers of some conditions of one draw each."""
+        if by not in ("text", "likelihood"):
+            raise InputError(f"by={by!r} was given; give 'text' or 'likelihood'.")
+        for name in names:
+            if self._of(name).draw.nunique() > 1:
+                raise InputError(f"The condition {name!r} has several draws; results.compare takes their mean.")
+        table = self.answers if by == "text" else self.by_likelihood
+        return table[table.condition.isin(names)]
 
     @cached_property
     def _ablating(self) -> set[str]:
@@ -145,6 +194,14 @@ class Results:
         if rows.empty:
             return None
         return mean(rows.correct.to_numpy(), rows.picture.tolist(), seed=self.generations.run["seed"])
+
+    @_once
+    def _likelihood_accuracy(self, condition: str) -> Estimate | None:
+        """The share of questions whose right choice is the most probable one; None without choices."""
+        rows = self.by_likelihood[self.by_likelihood.condition == condition]
+        if rows.empty:
+            return None
+        return mean(rows.correct.to_numpy(float), rows.picture.tolist(), seed=self.generations.run["seed"])
 
     @_once
     def compare(self, first: str, second: str) -> Difference | None:
@@ -215,7 +272,8 @@ class Results:
 
         Columns: condition, curve, heads, strength, draws, accuracy, low, high, n, least and most (of the draws),
         repeats (share of answers that repeat the unsteered one), without_repeats (accuracy if these count as misses, as
-        in the paper), errors, skipped; where some steer to a mass, mass; for a narration also rho, rho_low and
+        in the paper), errors, skipped; where some steer to a mass, mass; of questions with
+        choices, by_likelihood, likelihood_low, likelihood_high and likelihood_n; for a narration also rho, rho_low and
         rho_high; where answers failed, failed.
         """
         import pandas
@@ -234,6 +292,8 @@ class Results:
         }  # fmt: skip
         if any(condition.shares for condition in self.generations.conditions):
             summary["mass"] = first.mass if first.at_least is None else first.at_least
+        if len(self.by_likelihood):
+            summary |= _numbers(self._likelihood_accuracy(name), "by_likelihood", "likelihood_")
         if self.generations.failed:
             summary["failed"] = int(rows.failed.notna().sum())
         if self.generations.protocol.moves:
@@ -311,8 +371,17 @@ def _strength(condition: Condition) -> float | None:
     return None if condition.heads is None or condition.ablate or condition.shares else max(map(abs, numbers))
 
 
-def _numbers(estimate: Estimate | None, name: str) -> dict[str, Any]:
-    """An estimate as columns, which are None if it is."""
+def _numbers(estimate: Estimate | None, name: str, prefix: str = "") -> dict[str, Any]:
+    """An estimate as columns, which are None if it is. prefix: of the names of its interval and number."""
+    low, high, n = (f"{prefix}{column}" for column in ("low", "high", "n"))
     if estimate is None:
-        return {name: None, "low": None, "high": None, "n": 0}
-    return {name: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        return {name: None, low: None, high: None, n: 0}
+    return {name: estimate.value, low: estimate.low, high: estimate.high, n: estimate.n}
+
+
+def _chance(line: Line) -> float:
+    """The accuracy of a random choice about one picture."""
+    if "question" in line:
+        choices = line["question"]["choices"]
+        return 1 / len(choices) if choices else 0.0
+    return 1 / len(line["regions"])

@@ -48,6 +48,7 @@ class Text:
     """An answer. pieces: the text, cut where the target changes. steps: the tokens, from 0, at which pieces begin.
 
     failed: why there is none, where the logits were no numbers. exposure: its means, where heads were steered.
+    likelihoods: of the choices of a question, in nats; see `choice_likelihoods.py`.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Text:
     steps: tuple[int, ...]
     failed: str | None = None
     exposure: Mapping[str, float] | None = field(default=None, compare=False)
+    likelihoods: tuple[float, ...] = ()
 
 
 def answers(
@@ -69,13 +71,7 @@ def answers(
         ids = generation.tokens.tolist()
         texts = [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
     else:
-        region = inputs.region([row.steered_to[0] for row in rows])
-        hooks: list[tuple[str, Any]] = []
-        for condition, heads, group in _by_condition(rows):
-            if condition.ablate:
-                hooks += _given(ablations).hooks(condition, group, inputs.n_rows)
-                continue
-            hooks += steer(heads, region, where=protocol.where, rows=group, **condition.steering)
+        hooks = row_hooks(protocol, inputs, rows, ablations)
         options = {"fwd_hooks": hooks, "max_new_tokens": protocol.max_new_tokens}
         generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
@@ -83,6 +79,20 @@ def answers(
     if generation.exposure is not None:
         texts = [replace(text, exposure=generation.exposure.mean(n)) for n, text in enumerate(texts)]
     return [Text("", (), (), reasons[n]) if n in reasons else text for n, text in enumerate(texts)]
+
+
+def row_hooks(
+    protocol: Protocol, inputs: VLMInputs, rows: Sequence[Row], ablations: Ablations | None
+) -> list[tuple[str, Any]]:
+    """What steers each row of a batch to its first target, as its condition says."""
+    region = inputs.region([row.steered_to[0] for row in rows])
+    hooks: list[tuple[str, Any]] = []
+    for condition, heads, group in _by_condition(rows):
+        if condition.ablate:
+            hooks += _given(ablations).hooks(condition, group, inputs.n_rows)
+        else:
+            hooks += steer(heads, region, where=protocol.where, rows=group, **condition.steering)
+    return hooks
 
 
 def _given(ablations: Ablations | None) -> Ablations:

@@ -8,12 +8,13 @@ Any class with these two methods is a judge; a subclass of `Judge` needs only th
 """
 
 from gaze_lens.errors import JudgeError
+from gaze_lens.evaluation.judges.answers import AnswerMatch
 from gaze_lens.evaluation.judges.captions import CaptionMatch, ExactDescription, NamesOnly
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
 from gaze_lens.evaluation.judges.language_model import LanguageModelJudge
 from gaze_lens.evaluation.judges.likelihood import LikelihoodJudge
 
 __all__ = [
-    "CaptionMatch", "Description", "ExactDescription", "Judge", "JudgeError", "Judgement", "LanguageModelJudge",
-    "LikelihoodJudge", "NamesOnly",
+    "AnswerMatch", "CaptionMatch", "Description", "ExactDescription", "Judge", "JudgeError", "Judgement",
+    "LanguageModelJudge", "LikelihoodJudge", "NamesOnly",
 ]  # fmt: skip
