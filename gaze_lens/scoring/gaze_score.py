@@ -27,6 +27,7 @@ from gaze_lens.model.shared_prefix import cannot_share
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.segments import Passages, Source, ask_segment
+from gaze_lens.regions.video import Video
 from gaze_lens.runs.progress import Bar
 from gaze_lens.runs.shards import Shard
 from gaze_lens.scoring.image_readings import ImageReadings
@@ -34,12 +35,13 @@ from gaze_lens.scoring.readings import StripReading, read_attention
 from gaze_lens.whole_numbers import is_count
 
 Prompts = Callable[[int], str] | Sequence[str] | Sequence[Sequence[str]]
+Scored = Source | Video
 Sample = Float[Tensor, "layer head _ _"]  # of one strip: [layer, head, asked, attended]
 
 
 def score_heads(
     model: Model,
-    strips: Sequence[Source],
+    strips: Sequence[Scored],
     *,
     prompts: Prompts | None = None,
     at: str = "prompt",
@@ -51,7 +53,8 @@ def score_heads(
     """Score every head on strips whose regions are asked about one by one.
 
     strips: pictures with named regions, in the order in which they are asked about; or `gl.passages`, whose segments
-        stand in the place of regions. prompts: a function that returns the question about region k, counted from zero;
+        stand in the place of regions; or `gl.Video`s with named regions, for which `prompts` has no default.
+        prompts: a function that returns the question about region k, counted from zero;
         a list; or for questions that depend on the strip (by a name in it) a list of lists, one for each strip. By
         default `gl.comics.ask`, and of passages "What is said in segment {k + 1}?".
     at: "prompt" reads the attention of the last prompt token, as the paper does; "answer" the mean over the positions
@@ -78,7 +81,7 @@ def score_heads(
 
 
 def score_strips(
-    model: Model, strips: Sequence[Source], **options: Any
+    model: Model, strips: Sequence[Scored], **options: Any
 ) -> Iterator[Float[Tensor, "layer head asked attended"]]:
     """The samples of `score_heads`, strip by strip. options: of `read_strips`."""
     return (reading.sample for reading in read_strips(model, strips, **options))
@@ -86,7 +89,7 @@ def score_strips(
 
 def read_strips(
     model: Model,
-    strips: Sequence[Source],
+    strips: Sequence[Scored],
     *,
     prompts: Prompts | None = None,
     at: str = "prompt",
@@ -99,7 +102,7 @@ def read_strips(
 
     shard: only the strips that `indices_of_shard` lists.
     """
-    n_strips = 0 if isinstance(strips, Source) else len(strips)  # a single picture is not a list of strips
+    n_strips = 0 if isinstance(strips, Scored) else len(strips)  # a single picture is not a list of strips
     indices = indices_of_shard(n_strips, batch_size, shard)
     largest, default = _check(strips, indices, at)
     questions = _questions(default if prompts is None else prompts, strips, indices, largest)
@@ -170,29 +173,38 @@ def scores_of(
     return HeadScores(samples, model, fingerprint, provenance, image_mass, mean_map)
 
 
-def _check(strips: Sequence[Source], indices: Sequence[int], at: str) -> tuple[int, Callable[[int], str]]:
+def _check(strips: Sequence[Scored], indices: Sequence[int], at: str) -> tuple[int, Callable[[int], str]]:
     """The largest number of regions, and the default question. Each strip is read once, as it may be on disk."""
     if at not in ("prompt", "answer"):
         raise InputError(f'at={at!r} was given; give "prompt" or "answer".')
     largest, kinds = 0, set()
     for index in indices:
         strip = strips[index]
-        kinds.add(isinstance(strip, Passages))
+        kinds.add(next((kind for kind in (Passages, Video) if isinstance(strip, kind)), Picture))
         if len(kinds) > 1:
-            raise InputError("Pictures and passages were given together; score heads on one kind at a time.")
+            raise InputError("Pictures, passages or videos were given together; score heads on one kind at a time.")
         if len(getattr(strip, "regions", ())) < 2:
             raise RegionError(
-                f"Strip {index} has fewer than two named regions; make strips with gl.comics.strip, or gl.passages."
+                f"Strip {index} has fewer than two named regions; make strips with gl.comics.strip, gl.passages "
+                "or gl.Video(frames, fps=8, regions={...})."
             )
         missing = [name for name in strip.regions if not strip.captions.get(name)] if at == "answer" else []
         if missing:
             raise InputError(f'Strip {index} has no caption for {missing}; at="answer" needs one for every region.')
         largest = max(largest, len(strip.regions))
-    return largest, ask_segment if True in kinds else ask
+    defaults: dict[type | None, Callable[[int], str]] = {Passages: ask_segment, Picture: ask}
+    return largest, defaults.get(next(iter(kinds), Picture), _no_question)
+
+
+def _no_question(index: int) -> str:
+    raise InputError(
+        f"Nothing was said of how to ask about region {index + 1} of a video; give prompts=, a question for each "
+        "region in its order."
+    )
 
 
 def _questions(
-    prompts: Prompts, strips: Sequence[Source], indices: Sequence[int], largest: int
+    prompts: Prompts, strips: Sequence[Scored], indices: Sequence[int], largest: int
 ) -> dict[int, Sequence[str]]:
     """Index of a strip -> the question about each of its regions. largest: the number of regions of the widest."""
     if callable(prompts):
@@ -222,7 +234,7 @@ def _enough(prompts: Any, n_regions: int, whose: str) -> Sequence[str]:
 
 def _inputs(
     model: Model,
-    strips: Sequence[Source],
+    strips: Sequence[Scored],
     questions: Sequence[Sequence[str]],
     n_rows: Sequence[int],
     at: str,
@@ -241,13 +253,15 @@ def _inputs(
     rows = []
     for strip, asked, n in zip(strips, questions, n_rows, strict=True):
         answers = _captions(strip) if at == "answer" else None
-        variants = prepare_variants(model, cast(Picture, strip), asked[: len(strip.regions)], answers, reuse=encoded)
+        variants = prepare_variants(
+            model, cast(Picture | Video, strip), asked[: len(strip.regions)], answers, reuse=encoded
+        )
         rows += variants + variants[-1:] * (n - len(variants))
     return concatenated(rows)
 
 
 def _inputs_of_text(
-    model: Model, passages: Sequence[Source], questions: Sequence[Sequence[str]], n_rows: Sequence[int], at: str
+    model: Model, passages: Sequence[Scored], questions: Sequence[Sequence[str]], n_rows: Sequence[int], at: str
 ) -> VLMInputs:
     """The same for passages: without images, all rows are prepared at once."""
     triples = zip(passages, questions, n_rows, strict=True)
@@ -256,6 +270,6 @@ def _inputs_of_text(
     return model.prepare([one for one, _, _ in order], [asked[k] for _, asked, k in order], answers=answers)
 
 
-def _captions(strip: Source) -> list[str]:
+def _captions(strip: Scored) -> list[str]:
     """The captions of a strip's regions, in their order."""
     return [strip.captions[name] for name in strip.regions]

@@ -111,6 +111,8 @@ def _columns(
     for tokens in inputs.image_tokens:
         alone = len(inputs.pictures[tokens.row]) == 1  # several pictures have no grid in common
         grid = of_rows[tokens.row] = _grid(tokens) if alone else None
+        if len(inputs.pictures[tokens.row]) > 1:  # cells of several pictures would be summed
+            grid = of_rows[tokens.row] = None
         if grid is not None:
             has_cell = tokens.cells[:, 0] >= 0
             index = tokens.cells[has_cell] @ torch.tensor([grid[1], 1])
@@ -169,9 +171,11 @@ def _reader(
 
 
 def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
-    """1 where a key of the prompt is a token of a region of the row's picture, or of a segment of its text; else 0."""
+    """1 where a key of the prompt is a token of a region of the row's picture or video, or of its text; else 0."""
     if inputs.passages:
         return _segment_membership(inputs)
+    if inputs.videos:
+        return _membership_in_videos(inputs)
     n_regions = [[len(picture.regions) for picture in pictures] for pictures in inputs.pictures]
     member = torch.zeros(inputs.n_rows, inputs.layout.n_keys, max(map(sum, n_regions)))
     for tokens in inputs.image_tokens:
@@ -179,6 +183,16 @@ def membership(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
         for index, name in enumerate(inputs.pictures[tokens.row][tokens.image].regions, first):
             positions = list(inputs.positions_of(name, row=tokens.row, image=tokens.image))
             member[tokens.row, positions, index] = 1.0
+    return member
+
+
+def _membership_in_videos(inputs: VLMInputs) -> Float[Tensor, "row position region"]:
+    """1 where a position of the prompt is a token of a region of the row's video, else 0."""
+    names = [inputs.region_names(row) for row in range(inputs.n_rows)]
+    member = torch.zeros(inputs.n_rows, inputs.layout.length, max(map(len, names)))
+    for row, of_row in enumerate(names):
+        for index, name in enumerate(of_row):
+            member[row, list(inputs.positions_of(name, row=row)), index] = 1.0
     return member
 
 

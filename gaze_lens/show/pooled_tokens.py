@@ -67,6 +67,7 @@ def _images(inputs: VLMInputs, regions: Sequence[Any] | None, row: int) -> list[
     for image in images:
         positions_of_image = set(image.positions.tolist())
         name = f"image {image.image + 1}" if len(images) > 1 else "image"
+        name = image.moment.name if image.moment is not None else name
         inside = [(label, positions) for label, positions in named if positions[0] in positions_of_image]
         rest = tuple(sorted(positions_of_image - in_regions))
         if rest:

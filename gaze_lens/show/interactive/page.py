@@ -22,6 +22,7 @@ from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Region
 from gaze_lens.regions.outlines import outlines
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.video import VideoFrames
 from gaze_lens.show.interactive.keys import Keys
 from gaze_lens.show.interactive.packing import HALF, levels_for, packed, packed_rows
 from gaze_lens.show.interactive.recording import Recording
@@ -113,6 +114,8 @@ def _image(picture: Picture, index: int, n_images: int) -> dict[str, Any]:
     """Size in original pixels, the picture itself, and its text alternative."""
     names = "; ".join(f"{n}: {picture.captions[n]}" if n in picture.captions else n for n in picture.regions)
     name = f"Image {index + 1} of {n_images}" if n_images > 1 else "The image"
+    if isinstance(picture, VideoFrames):
+        name = f"Of a video {picture.moment}"
     alt = f"{name}, {picture.image.width} x {picture.image.height} pixels." + f" Regions: {names}." * bool(names)
     image = picture.image.convert("RGB")
     if max(image.size) > MAX_SIDE:

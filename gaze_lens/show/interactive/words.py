@@ -61,7 +61,8 @@ def _image_runs(inputs: VLMInputs) -> dict[int, str]:
         runs[position] = ""
         if owners.get(position - 1) != image:
             end = next(p for p in count(position) if owners.get(p) != image)
-            name = f"image {image + 1}" if len(inputs.image_tokens) > 1 else "image"
+            moment = inputs.image_tokens[image].moment
+            name = moment.name if moment else f"image {image + 1}" if len(inputs.image_tokens) > 1 else "image"
             runs[position] = f"{name}: {end - position} tokens"
     return runs
 
