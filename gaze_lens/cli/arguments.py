@@ -218,14 +218,14 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 
 def protocol_of(
-    name: str, prompt: str | None, max_new_tokens: int | None, every: int | None, end: str | None
+    name: str, prompt: str | None, max_new_tokens: int | None, every: int | None, end: str | None, **others: Any
 ) -> protocols.Protocol:
-    """A protocol by name, with the options that are not None."""
+    """A protocol by name, with the options that are not None. others: other fields of `Protocol`."""
     if name != "dynamic" and (every is not None or end is not None):
         raise InputError("every and end say when the target of a narration changes: give --protocol dynamic.")
     if name == "asking" and prompt is not None:
         raise InputError("--protocol asking has a question for every region; leave out --prompt.")
-    options: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end}
+    options: dict[str, Any] = {"prompt": prompt, "max_new_tokens": max_new_tokens, "every": every, "end": end, **others}
     return protocols.PROTOCOLS[name](**{key: value for key, value in options.items() if value is not None})
 
 

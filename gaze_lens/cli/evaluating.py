@@ -53,8 +53,9 @@ def evaluate(
             running.print_lines(loss_lines(answers), running.shard_done(run.shard, out))
             return
         results = evaluation.evaluate(
-            loaded, strips, conditions, protocol=protocol, judge=judge_object, out=out, **settings
-        )
+            loaded, strips, conditions, protocol=protocol, judge=judge_object, out=out,
+            repeated_at=rare.repeated_at, **settings,
+        )  # fmt: skip
     if running.is_first():
         typer.echo(str(results))
         typer.echo(f"Written: {out / 'report.html'}, and tables beside it.")

@@ -56,6 +56,13 @@ class RareOptions:
     draws: options.Draws = 5
     below: options.Below = None
     batch_size: options.BatchSize = 24
+    where: options.Where = None
+    delay: options.Delay = None
+    n_targets: options.Targets = None
+    as_published: options.AsPublished = False
+    repetition_penalty: options.Penalty = None
+    no_repeat_ngram: options.Ngram = None
+    repeated_at: options.RepeatedAt = 0.85
 
 
 @dataclass
@@ -72,7 +79,12 @@ class QuestionOptions:
 
         default = "regions" if pictures.annotations is not None else "question"
         name = self.protocol or ("answers" if pictures.questions is not None else default)
-        return arguments.protocol_of(name, self.prompt, rare.max_new_tokens, rare.every, rare.end)
+        return arguments.protocol_of(
+            name, self.prompt, rare.max_new_tokens, rare.every, rare.end, delay=rare.delay, n_targets=rare.n_targets,
+            where=None if rare.where is None else tuple(arguments.listed(rare.where)),
+            as_published=rare.as_published or None, repetition_penalty=rare.repetition_penalty,
+            no_repeat_ngram=rare.no_repeat_ngram,
+        )  # fmt: skip
 
 
 @dataclass

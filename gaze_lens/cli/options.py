@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 from typer import BadParameter, Option, echo
 
 JUDGES = "answer, caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL or openai:MODEL"
-RARE = "max-new-tokens, every, end, scores, mode, strength, draws, below, batch-size"
+RARE = (
+    "max-new-tokens, every, end, scores, mode, strength, draws, below, batch-size, where, delay, n-targets, "
+    "as-published, repetition-penalty, no-repeat-ngram, repeated-at"
+)
 
 
 def check_conditions(names: str) -> str:
@@ -141,3 +144,10 @@ Bias = Annotated[float, rare]  # in logits; 10000 saturates
 Draws = Annotated[int, rare]  # of random heads
 Below = Annotated[float | None, rare]  # percentile of scores to draw random heads from; see conditions()
 BatchSize = Annotated[int, rare]  # answers at a time
+Where = Annotated[str | None, rare]  # prefill, after image, decode: where to steer; each protocol has its own
+Delay = Annotated[int | None, rare]  # dynamic: the target changes so many tokens later; 1 as in the paper's code
+Targets = Annotated[int | None, rare]  # of each picture, at most so many regions
+AsPublished = Annotated[bool, rare]  # biases in the rounding of the paper's runs
+Penalty = Annotated[float | None, rare]  # Hugging Face's repetition_penalty
+Ngram = Annotated[int | None, rare]  # Hugging Face's no_repeat_ngram_size
+RepeatedAt = Annotated[float, rare]  # share of equal words from which an answer repeats the unsteered one

@@ -11,7 +11,7 @@ As in Gandikota and Bau 2026, "Protocols". The questions are our own; `prompt=` 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ class Protocol:
     max_new_tokens: the greatest length of an answer; decoding is greedy. where: as for `gl.steer`.
     every, end: for a narration, when the target changes: after every so many tokens, or when the text contains `end`
         (such as "."). Give at most one of them; with neither, an answer has one target.
+    delay: with `every`, how many tokens later the target changes: 1 as in the code of the paper's authors, whose
+        second target shows from token 51 on, where this one shows from token 50 on.
+    n_targets: of each picture, at most so many regions, drawn at random, are targets; all by default.
+    as_published: as for `gl.steer`, in all conditions that steer.
+    repetition_penalty, no_repeat_ngram: as Hugging Face's generate has them (`no_repeat_ngram_size`).
     """
 
     name: str
@@ -41,6 +46,11 @@ class Protocol:
     where: tuple[str, ...] = ("prefill", "decode")
     every: int | None = None
     end: str | None = None
+    delay: int = 0
+    n_targets: int | None = None
+    as_published: bool = False
+    repetition_penalty: float | None = None
+    no_repeat_ngram: int | None = None
 
     def __post_init__(self) -> None:
         counts = [self.max_new_tokens] + ([] if self.every is None else [self.every])
@@ -50,6 +60,16 @@ class Protocol:
             raise InputError(
                 "The target of a narration changes after so many tokens, or at an end; give every= or end=, not both."
             )
+        if not is_count(self.delay, least=0) or self.delay >= (self.every or 1):
+            raise InputError(f"delay={self.delay} was given; give fewer tokens than every={self.every}, or 0.")
+        if self.n_targets is not None and (self.moves or not is_count(self.n_targets)):
+            raise InputError(
+                f"n_targets={self.n_targets} was given; give 1 or more, for answers that have one target each."
+            )
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty < float("inf"):
+            raise InputError(f"repetition_penalty={self.repetition_penalty} was given; give a number above 0.")
+        if self.no_repeat_ngram is not None and not is_count(self.no_repeat_ngram):
+            raise InputError(f"no_repeat_ngram={self.no_repeat_ngram} was given; give a length of 1 or more.")
 
     @property
     def moves(self) -> bool:
@@ -64,7 +84,25 @@ class Protocol:
             return [(picture.target,)]
         if not picture.regions:
             raise InputError("A picture has no named regions, so there is no target to steer to; name some.")
-        return [(name,) for name in picture.regions]
+        names = list(picture.regions)
+        if self.n_targets is not None and self.n_targets < len(names):
+            drawn = np.random.default_rng([*np.atleast_1d(seed), DRAWN]).permutation(len(names))[: self.n_targets]
+            names = [names[index] for index in sorted(drawn)]
+        return [(name,) for name in names]
+
+    @property
+    def steering(self) -> dict[str, Any]:
+        """What `gl.steer` is given beside the condition's own."""
+        return {"where": self.where, **({"as_published": True} if self.as_published else {})}
+
+    @property
+    def generation_options(self) -> dict[str, Any]:
+        """What `model.generate` is given beside the hooks."""
+        options = {
+            "max_new_tokens": self.max_new_tokens, "repetition_penalty": self.repetition_penalty,
+            "no_repeat_ngram_size": self.no_repeat_ngram,
+        }  # fmt: skip
+        return {name: value for name, value in options.items() if value is not None}
 
     def prompt_for(self, picture: Source, target: str) -> str:
         """The question for a target. Raises InputError for passages where the default question is about a picture."""
@@ -100,8 +138,9 @@ class Protocol:
         return letters if CHOICES in self.prompt else question.choices
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """For JSON. What was not in version 0.1 is left out where it is the default, so that old runs go on."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name not in NEW or value != NEW[name]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Protocol":
@@ -113,6 +152,11 @@ class Protocol:
 
 
 ANSWERS, CHOICES = "answers", "{choices}"
+DRAWN = 1  # in the seed of targets that are drawn
+NEW: dict[str, Any] = {
+    field.name: field.default for field in fields(Protocol)
+    if field.name in ("delay", "n_targets", "as_published", "repetition_penalty", "no_repeat_ngram")
+}  # fmt: skip
 OF_PICTURES = (OPEN, THIS, NARRATE_ANY_ORDER, ONE_THING, tuple(map(ask, range(len(ORDINALS)))))  # default questions
 OF_PASSAGES = {"question": OPEN_SEGMENT, "static": OPEN_SEGMENT, "dynamic": NARRATE}  # what to ask of passages instead
 
@@ -128,14 +172,17 @@ def default_protocol(pictures: Sequence[Source]) -> Protocol:
     return question(OF_PASSAGES["question"]) if of_text else question()
 
 
-def question(prompt: str = OPEN, *, max_new_tokens: int = 15) -> Protocol:
-    """Question steering: one question about the picture, steered to each region in turn."""
-    return Protocol("question", prompt, max_new_tokens)
+def question(prompt: str = OPEN, *, max_new_tokens: int = 15, **options: Any) -> Protocol:
+    """Question steering: one question about the picture, steered to each region in turn.
+
+    options: other fields of `Protocol`, such as `n_targets=2` or `where=("decode",)`.
+    """
+    return Protocol("question", prompt, max_new_tokens, **options)
 
 
-def static_narration(prompt: str = THIS, *, max_new_tokens: int = 100) -> Protocol:
-    """Static narration: a question about "this panel"; only the steering says which panel."""
-    return Protocol("static", prompt, max_new_tokens)
+def static_narration(prompt: str = THIS, *, max_new_tokens: int = 100, **options: Any) -> Protocol:
+    """Static narration: a question about "this panel"; only steering says which panel. options: as for `question`."""
+    return Protocol("static", prompt, max_new_tokens, **options)
 
 
 def dynamic_narration(
@@ -145,33 +192,41 @@ def dynamic_narration(
     end: str | None = None,
     max_new_tokens: int = 300,
     where: Sequence[str] = ("decode",),
+    **options: Any,
 ) -> Protocol:
     """Dynamic narration: the target changes every 50 tokens, or when a sentence ends (`end="."`), in a random order.
 
-    The text is cut where the target changes, and each piece is judged by its own target.
+    The text is cut where the target changes, and each piece is judged by its own target. options: as for `question`;
+    `delay=1` changes targets where the code of the paper's authors does.
     """
     every = 50 if every is None and end is None else every
-    return Protocol("dynamic", prompt, max_new_tokens, tuple(where), every, end)
+    return Protocol("dynamic", prompt, max_new_tokens, tuple(where), every, end, **options)
 
 
-def regions(prompt: str = ONE_THING, *, max_new_tokens: int = 15) -> Protocol:
-    """Photographs with named objects, such as COCO's: one question, steered to each object in turn."""
-    return Protocol("regions", prompt, max_new_tokens)
+def regions(prompt: str = ONE_THING, *, max_new_tokens: int = 15, **options: Any) -> Protocol:
+    """Photographs with named objects, such as COCO's: one question, steered to each object in turn.
+
+    options: as for `question`.
+    """
+    return Protocol("regions", prompt, max_new_tokens, **options)
 
 
-def asking(prompts: Sequence[str] = tuple(map(ask, range(len(ORDINALS)))), *, max_new_tokens: int = 15) -> Protocol:
-    """One question for each region: what can the unsteered model see?"""
-    return Protocol("asking", tuple(prompts), max_new_tokens)
+def asking(
+    prompts: Sequence[str] = tuple(map(ask, range(len(ORDINALS)))), *, max_new_tokens: int = 15, **options: Any
+) -> Protocol:
+    """One question for each region: what can the unsteered model see? options: as for `question`."""
+    return Protocol("asking", tuple(prompts), max_new_tokens, **options)
 
 
-def answering(prompt: str = "{question}", *, max_new_tokens: int = 15) -> Protocol:
+def answering(prompt: str = "{question}", *, max_new_tokens: int = 15, **options: Any) -> Protocol:
     """Questions with answers (`gl.data.read_questions`), steered to their regions.
 
     prompt: how they are asked, such as "{question} Answer with one word."; with "{choices}", choices get letters.
+    options: as for `question`.
     """
     if "{question}" not in prompt:
         raise InputError(f"prompt={prompt!r} was given; it says where the question goes: '{{question}} Be brief.'")
-    return Protocol(ANSWERS, prompt, max_new_tokens)
+    return Protocol(ANSWERS, prompt, max_new_tokens, **options)
 
 
 PROTOCOLS = {

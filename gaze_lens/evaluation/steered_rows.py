@@ -72,8 +72,7 @@ def answers(
         texts = [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
     else:
         hooks = row_hooks(protocol, inputs, rows, ablations)
-        options = {"fwd_hooks": hooks, "max_new_tokens": protocol.max_new_tokens}
-        generation, error = _generated(model, inputs, **options)
+        generation, error = _generated(model, inputs, fwd_hooks=hooks, **protocol.generation_options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
     reasons = {} if error is None else error.reasons
     if generation.exposure is not None:
@@ -91,7 +90,7 @@ def row_hooks(
         if condition.ablate:
             hooks += _given(ablations).hooks(condition, group, inputs.n_rows)
         else:
-            hooks += steer(heads, region, where=protocol.where, rows=group, **condition.steering)
+            hooks += steer(heads, region, rows=group, **protocol.steering, **condition.steering)
     return hooks
 
 
@@ -130,7 +129,7 @@ def _narrate(
         model,
         inputs,
         fwd_hooks=[hook for switch in changes.switches.values() for hook in switch.hooks()],
-        max_new_tokens=protocol.max_new_tokens,
+        **protocol.generation_options,
         stopping_criteria=StoppingCriteriaList([changes]),
     )
     if error is None and not all(bias in generation.acted for bias in changes.first):
@@ -164,7 +163,8 @@ class _TargetChanges(StoppingCriteria):
         region = self.inputs.region(places)
         for condition, heads, group in self.groups:
             if condition.key in keys:
-                ((_, bias), *_) = steer(heads, region, where=self.protocol.where, rows=group, **condition.steering)
+                options = {**self.protocol.steering, **condition.steering}
+                ((_, bias), *_) = steer(heads, region, rows=group, **options)
                 self.switches[condition.key].to(bias)
 
     def __call__(self, input_ids: Int[Tensor, "row position"], _scores: Any, **_options: Any) -> Bool[Tensor, " row"]:
@@ -183,7 +183,8 @@ class _TargetChanges(StoppingCriteria):
 def _ends(model: Model, protocol: Protocol, piece: Sequence[int], written: int) -> bool:
     """Whether a piece ends after the tokens `piece`. written: the number of tokens of the text so far."""
     if protocol.every is not None:
-        return written % protocol.every == 0
+        since = written - protocol.delay
+        return since > 0 and since % protocol.every == 0
     return (protocol.end or "") in model.processor.decode(piece, skip_special_tokens=True)
 
 

@@ -26,6 +26,23 @@ def heads(tiny_model, tmp_path_factory):
     return folder / "heads.json"
 
 
+def test_a_file_says_how_answers_are_generated_and_steered(run, heads, tmp_path):
+    (tmp_path / "run.toml").write_text(
+        'where = "decode"\nn-targets = 1\nas-published = true\nrepetition-penalty = 1.2\nno-repeat-ngram = 3\n'
+        "repeated-at = 0.5"
+    )
+    result = run("evaluate", "--strips", "synthetic:1", "--panels", 3, "--heads", heads, "--n-heads", 2, "--conditions",
+                 "gaze,none", "--out", tmp_path / "out", "--config", tmp_path / "run.toml")  # fmt: skip
+    assert result.exit_code == 0
+    figures = json.loads((tmp_path / "out" / "results.json").read_text())
+    protocol = figures["run"]["protocol"]
+    assert protocol["where"] == ["decode"]
+    expected = {"n_targets": 1, "as_published": True, "repetition_penalty": 1.2, "no_repeat_ngram": 3}
+    assert {name: protocol[name] for name in expected} == expected
+    assert [row["n"] for row in figures["conditions"]] == [1, 1]
+    assert "of at least 0.5" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_evaluate_writes_figures_goes_on_and_is_judged_again(run, heads, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "run.toml").write_text("draws = 2")
