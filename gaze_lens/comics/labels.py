@@ -34,7 +34,7 @@ def labelled(picture: Picture, *, seed: int, labels: Sequence[str] = ascii_upper
     for index, (name, region) in zip(drawn, picture.regions.items(), strict=True):
         captions[name] = labels[index]
         _draw(image, as_shape(region).bounds, labels[index], size)
-    return Picture(image, picture.regions, captions)
+    return Picture(image, picture.regions, captions, picture.fit)
 
 
 def _draw(image: Image.Image, bounds: Box, text: str, size: float) -> None:

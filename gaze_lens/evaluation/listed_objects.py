@@ -41,7 +41,7 @@ def in_parts(picture: Picture, shape: tuple[int, int] = (1, 2)) -> Picture:
         for row, down in enumerate(DOWN[rows])
         for column, across in enumerate(ACROSS[columns])
     }
-    return Picture(picture.image, regions)
+    return Picture(picture.image, regions, fit=picture.fit)
 
 
 def objects_named(
