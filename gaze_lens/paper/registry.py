@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import chain
 
 from gaze_lens.errors import InputError
-from gaze_lens.paper import head_rows, model_rows, narration_rows, steering_rows
+from gaze_lens.paper import head_rows, layer_rows, model_rows, narration_rows, photo_rows, steering_rows
 from gaze_lens.paper.row import Row
 
-GROUPS = (head_rows, model_rows, narration_rows, steering_rows)
+GROUPS = (head_rows, layer_rows, model_rows, narration_rows, photo_rows, steering_rows)
 ROWS: tuple[Row, ...] = tuple(sorted(chain(*(module.ROWS for module in GROUPS)), key=lambda row: row.number))
 
 
