@@ -89,7 +89,7 @@ class AttentionBackend:
     def _newest(self, before: int, n_seen: int, n_rows: int) -> NewestTokens | None:
         """What the conditions of a forward are asked about. A prompt may come in parts, and partly from a cache."""
         prefill = before == 0 or (self.layout is not None and n_seen <= self.layout.length)
-        return self.watch and self.watch.newest(n_rows, n_seen - before, prefill=prefill)
+        return self.watch.newest(n_rows, n_seen - before, prefill=prefill) if self.watch else None
 
     @contextmanager
     def run(self, _kwargs: dict[str, Any]) -> Iterator[None]:

@@ -71,8 +71,9 @@ class SharedMask:
         key = bias, call.query.dtype
         if key not in self.bias_matrices:
             matrix = bias.bias_matrix(call.positions, self.of_rows(call)[0], call.query.dtype)
-            active = self._active(bias, call) if matrix is not None else None
-            self.bias_matrices[key] = matrix if active is None else torch.where(active, matrix, 0.0)
+            if matrix is not None and (active := self._active(bias, call)) is not None:
+                matrix = torch.where(active, matrix, 0.0)
+            self.bias_matrices[key] = matrix
         return self.bias_matrices[key]
 
     def with_biases(self, biases: Sequence[AttentionBias], call: Call) -> Float[Tensor, " batch #head query key"]:
@@ -90,8 +91,9 @@ class SharedMask:
         if key not in self.shares:
             visible = call.visible(rows).expand(call.query.shape[0], -1, -1, -1)
             share = edit.share(call.positions, visible, rows, has_sink=call.sinks is not None)
-            active = self._active(edit, call) if share is not None else None
-            self.shares[key] = share if active is None else replace(share, gate=share.gate & active)
+            if share is not None and (active := self._active(edit, call)) is not None:
+                share = replace(share, gate=share.gate & active)
+            self.shares[key] = share
         return self.shares[key]
 
     def _active(self, edit: ScoreEdit, call: Call) -> Bool[Tensor, "batch 1 1 1"] | None:

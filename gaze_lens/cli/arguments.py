@@ -54,7 +54,7 @@ def strips_of(
         return data.read_pages(source, data.gutters(panels) if detect else panels, limit=limit)
     if source.startswith(SYNTHETIC):
         drawn = synthetic_strips(source, panels, FINDING + seed, limit)
-        return data.Pictures({f"strip {i}": lambda strip=strip: strip for i, strip in enumerate(drawn)}, source=source)
+        return data.Pictures({f"strip {i}": partial(replace, strip) for i, strip in enumerate(drawn)}, source=source)
     if source.startswith("hf:"):
         return data.read_dataset(source.removeprefix("hf:"), limit=limit)
     return data.read_strips(source, limit=limit, **cut)
