@@ -7,6 +7,7 @@
     gl.show.matrices(scores, scores.top(4))         # for each head: panel asked about by panel attended to
     gl.show.attention(model, inputs, heads)         # interactive: hover over a word or the picture, drag a box
     gl.show.attention_map(model, inputs, heads)     # over the picture, for one token
+    gl.show.logit_lens(model, inputs, layers=[4, 8])  # over the picture: every image token read as a word
     gl.show.circuitsvis(model, inputs, heads)       # whole patterns, image tokens pooled by region (CircuitsVis)
     gl.show.staircase(gl.track(model, inputs, heads))  # token by token: which region
     gl.show.attention_over_time(gl.track(model, inputs, heads))  # token by token: how much on the image, how narrowly
@@ -40,12 +41,13 @@ from gaze_lens.show.span_charts import span_maps
 from gaze_lens.show.staircase_chart import staircase
 from gaze_lens.show.staircase_stack import staircases
 from gaze_lens.show.steered_answers import steering
+from gaze_lens.show.word_readings import logit_lens
 
 __all__ = [
     "AttentionViewer", "CircuitsView", "Plot", "accuracies", "accuracies_by_target", "accuracy_curve", "attention",
     "attention_map", "attention_over_time", "bars", "chosen_heads", "circuitsvis", "curves", "heads_per_layer",
-    "layer_flips", "matrices", "patching", "picture", "question_clusters", "score_histogram", "scores", "span_maps",
-    "staircase", "staircases", "steering",
+    "layer_flips", "logit_lens", "matrices", "patching", "picture", "question_clusters", "score_histogram", "scores",
+    "span_maps", "staircase", "staircases", "steering",
 ]  # fmt: skip
 
 __getattr__ = renamed_names(__name__, {"course": "attention_over_time"})
