@@ -176,7 +176,8 @@ def main(
         raise typer.BadParameter(f"there is no run {unknown[0]!r}; there are {', '.join(each.name for each in RUNS)}")
     names = run or [each.name for each in RUNS]
     if again:
-        for each in [each for each in (*PILOT, *RUNS) if (out / each.name / "figures.json").exists()]:
+        selected = [each for each in (*PILOT, *RUNS) if not run or each.name in run]
+        for each in [each for each in selected if (out / each.name / "figures.json").exists()]:
             folder = states / f"{each.name}-{VARIANTS[each.variant].steps}"
             read_again(folder / "checkpoint", out / each.name / "figures.json")
     elif not report:
