@@ -124,7 +124,7 @@ def _no_models(context: Context) -> str | None:
 def _training(_context: Context) -> str:
     return (
         "It is a training, not a measurement of a finished model: the same tower frozen and trained under the same "
-        "language model. The study is planned in docs/study/plan.md and run by python -m training.study."
+        "language model. docs/study.md is such a study of small models; python -m training.study runs it."
     )
 
 

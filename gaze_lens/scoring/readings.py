@@ -109,10 +109,8 @@ def _columns(
         whole[row, list(positions)] = 1.0
     cells, of_rows = torch.zeros(member.shape[:2]), dict[int, tuple[int, int] | None]()
     for tokens in inputs.image_tokens:
-        alone = len(inputs.pictures[tokens.row]) == 1  # several pictures have no grid in common
+        alone = len(inputs.pictures[tokens.row]) == 1  # cells of several pictures would be summed
         grid = of_rows[tokens.row] = _grid(tokens) if alone else None
-        if len(inputs.pictures[tokens.row]) > 1:  # cells of several pictures would be summed
-            grid = of_rows[tokens.row] = None
         if grid is not None:
             has_cell = tokens.cells[:, 0] >= 0
             index = tokens.cells[has_cell] @ torch.tensor([grid[1], 1])
