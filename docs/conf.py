@@ -14,7 +14,7 @@ author = "the gaze_lens contributors"
 release = importlib.metadata.version("gaze-lens")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings"]
 # Tables that belong into a page.
-exclude_patterns = ["_build", "zoo/table.md", "study/results.md", "text_heads/tables.md"]
+exclude_patterns = ["_build", "zoo/table.md", "paper/table.md", "study/results.md", "text_heads/tables.md"]
 html_theme = "furo"
 html_title = "gaze_lens"
 html_copy_source = False

@@ -21,7 +21,7 @@ from gaze_lens.paper.choosing import find_heads
 from gaze_lens.paper.context import REPEATED, Context
 from gaze_lens.paper.row import Cost, Figure, Row, RowResult, Settings, answers
 from gaze_lens.paper.selected_heads import compared
-from gaze_lens.paper.steering_rows import QUESTION, by_published_count, count_runs, counts_note, tables_of
+from gaze_lens.paper.steering_rows import QUESTION, by_published_count, count_runs, counts_cost, counts_note, tables_of
 from gaze_lens.runs.digests import digest
 
 SHOWN = ("gaze", "random", "all")
@@ -168,7 +168,7 @@ ROWS: Sequence[Row] = (
         22, "junk", "Junk beside accuracy, and the depth of the heads (appendix E.4)", {
             "heads in the second half in %": "the second half of the network, in every family",
         },
-        cost=lambda _settings: Cost(0), run=junk, runs=count_runs,
+        cost=counts_cost, run=junk, runs=count_runs,
     ),
     Row(
         23, "encoder", "Does a frozen encoder prevent gaze heads? (appendix E.4)", {"hypothesis": "it does; open"},

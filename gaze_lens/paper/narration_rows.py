@@ -157,6 +157,6 @@ ROWS = (
             "random, as the natural order": 20.8, "random, rho with the schedule": -0.140,
             "random, rho with the natural order": 0.983, "all, as scheduled": 7.1, "all, as the natural order": 7.5,
         },
-        cost=lambda _settings: Cost(0), run=blind_to_schedule, runs=dynamic_runs,
+        cost=dynamic_cost, run=blind_to_schedule, runs=dynamic_runs,
     ),
 )  # fmt: skip
