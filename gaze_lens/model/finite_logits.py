@@ -32,7 +32,7 @@ class FiniteLogits:
 
     def __init__(self, model: Model, *, rows: int, start: int, options: dict[str, Any]) -> None:
         self.model, self.rows, self.start = model, rows, start
-        self.ends = _ends_of(model, options)
+        self.ends = ends_of(model, options)
         self.logits: Float[Tensor, "sequence token"] | None = None  # of the present forward, before processors
         self.first: Int[Tensor, " row"] | None = None  # the step at which a row failed, else -1
         processors = LogitsProcessorList([*(options.get("logits_processor") or ()), _Check(self)])
@@ -96,7 +96,7 @@ class _Stop(StoppingCriteria):
         return self.watch.check(input_ids)
 
 
-def _ends_of(model: Model, options: dict[str, Any]) -> Int[Tensor, " end"]:
+def ends_of(model: Model, options: dict[str, Any]) -> Int[Tensor, " end"]:
     """The tokens that end a text."""
     config = options.get("generation_config") or model.original_model.generation_config
     ends = options.get("eos_token_id", config.eos_token_id)

@@ -7,6 +7,7 @@ GET  /about                   model, heads, limits, ready questions
 POST /samples                 a strip, drawn from {"seed": 7}: key, size, regions, captions
 POST /pictures                an upload, the file as the body: key, size
 GET  /pictures/KEY            the picture as PNG
+GET  /pictures/KEY/token      width and height of what one token shows, in pixels of the picture; null where busy
 POST /answers                 a question (see `request_bodies.py`): a stream of events (see `generation_session.py`)
 POST /answers/KEY/target      {"target": {...}}: another target from the next token on
 POST /answers/KEY/stop        no further token
@@ -16,6 +17,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.picture import Picture
+from gaze_lens.serve.generation_session import token_size
 from gaze_lens.serve.image_store import ImageStore, read_upload, to_png
 from gaze_lens.serve.limits import Limits, RequestError
 from gaze_lens.serve.request_bodies import SampleBody, TargetChange, read_answer_request, read_json
@@ -39,7 +42,8 @@ from gaze_lens.serve.security import SecurityMiddleware, read_body
 from gaze_lens.tiny import NAME
 
 PAGE = Path(__file__).parent / "page"
-FILES = ("page.css", "page.js", "stage.js", "stream.js", "words.js")
+SCRIPTS = ("page", "answers", "controls", "history", "spotlight", "stage", "stream", "words")
+FILES = ("page.css", *(f"{name}.js" for name in SCRIPTS))
 JSON_LIMIT = 65_536  # bytes
 HEARTBEAT = 2.0  # seconds between pings, by which a client that is gone is noticed
 SHUTDOWN_GRACE = 5  # seconds that an answer has for its last token when the server stops
@@ -56,6 +60,7 @@ def build(state: "AppState", names: Iterable[str] = ()) -> SecurityMiddleware:
         Route("/samples", state.sample, methods=["POST"]),
         Route("/pictures", state.upload, methods=["POST"]),
         Route("/pictures/{key}", state.picture),
+        Route("/pictures/{key}/token", state.token),
         Route("/answers", state.answer, methods=["POST"]),
         Route("/answers/{key}/target", state.target, methods=["POST"]),
         Route("/answers/{key}/stop", state.stop, methods=["POST"]),
@@ -136,6 +141,13 @@ class AppState:
         png = await asyncio.to_thread(to_png, self.images.get(request.path_params["key"]))
         return Response(png, media_type="image/png")
 
+    async def token(self, request: Request) -> Response:
+        """The size of a token; null while an answer is written, as nobody is to wait for it: its events say it, too."""
+        picture = self.images.get(request.path_params["key"])
+        if not self.queue.is_idle:
+            return JSONResponse(None)
+        return JSONResponse(await self.queue.in_model_thread(partial(_token_size, self.model, picture)))
+
     async def answer(self, request: Request) -> Response:
         """Put a question into the queue, and stream what comes of it."""
         return AnswerStream(
@@ -156,6 +168,10 @@ class AppState:
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, JSON_LIMIT, self.limits)
+
+
+def _token_size(model: Model, picture: Picture) -> dict[str, float]:
+    return token_size(model.prepare(picture, comics.OPEN).image_tokens[0])
 
 
 class AnswerStream(EventSourceResponse):

@@ -4,29 +4,38 @@ request = read_answer_request(data, images, limits)     # data: the bytes of the
 target = read_json(TargetChange, data).target
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gaze_lens.regions.picture import Picture
-from gaze_lens.regions.shapes import Box
+from gaze_lens.regions.shapes import Box, Polygon
 from gaze_lens.serve.image_store import ImageStore
 from gaze_lens.serve.limits import Limits, RequestError
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=60)]
 Sides = tuple[Number, Number, Number, Number]  # x0, y0, x1, y1 in pixels of the picture
+Disc = tuple[Number, Number, Annotated[float, Field(gt=0, le=1e6)]]  # x, y, radius in pixels of the picture
 Body = TypeVar("Body", bound=BaseModel)
+CORNERS = 64  # of the polygon that stands for a disc: its area is 0.2 % smaller
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the heads are steered to: a box of the picture, its name, and the strength in logits."""
+    """Where the heads are steered to, and how.
+
+    shape: in pixels of the picture. strength: in logits. mass: instead of a strength, the share of each head's
+    attention, 0-1. n_heads: only the first heads of the set; None: all.
+    """
 
     name: str
-    box: Box
-    strength: float
+    shape: Box | Polygon
+    strength: float | None = None
+    mass: float | None = None
+    n_heads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class AnswerRequest:
     """One question about a picture, whose regions the words are tinted by.
 
     target: where the heads are steered to from the beginning; None leaves them alone. pause: seconds to wait after
-    every token.
+    every token. baseline: whether the unsteered answer is written beside it.
     """
 
     picture: Picture
@@ -42,18 +51,29 @@ class AnswerRequest:
     target: Target | None
     max_new_tokens: int
     pause: float
+    baseline: bool = False
 
 
 class TargetBody(BaseModel):
-    """A target as JSON."""
+    """A target as JSON: a box or a disc, steered to by a strength or a mass."""
 
     name: Name
-    box: Sides
-    strength: float = Field(ge=0.01, le=1e5)
+    box: Sides | None = None
+    disc: Disc | None = None
+    strength: Annotated[float, Field(ge=0.01, le=1e5)] | None = None
+    mass: Annotated[float, Field(gt=0, lt=1)] | None = None
+    n_heads: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "TargetBody":
+        if (self.box is None) == (self.disc is None) or (self.strength is None) == (self.mass is None):
+            raise ValueError("give a box or a disc, and a strength or a mass; not both, and not neither")
+        return self
 
     def to_target(self) -> Target:
         """The target; RegionError for a box that is empty."""
-        return Target(self.name, Box(*self.box), self.strength)
+        shape = Box(*self.box) if self.box is not None else _polygon(*(self.disc or ()))
+        return Target(self.name, shape, self.strength, self.mass, self.n_heads)
 
 
 class TargetChange(BaseModel):
@@ -77,6 +97,7 @@ class AnswerBody(BaseModel):
     target: TargetBody | None = None
     max_new_tokens: Number
     pause: Number
+    baseline: bool = False
 
 
 def read_json(model: type[Body], data: bytes) -> Body:
@@ -109,7 +130,14 @@ def read_answer_request(data: bytes, images: ImageStore, limits: Limits) -> Answ
         body.target.to_target() if body.target else None,
         int(body.max_new_tokens),
         body.pause,
+        body.baseline,
     )
+
+
+def _polygon(x: float, y: float, radius: float) -> Polygon:
+    """A disc."""
+    angles = [2 * math.pi * corner / CORNERS for corner in range(CORNERS)]
+    return Polygon([(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles])
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

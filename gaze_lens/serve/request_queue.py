@@ -10,7 +10,9 @@ Everything here runs in the event loop, except `GenerationSession.run`, which ha
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from gaze_lens.errors import GazeLensError
 from gaze_lens.heads.head_set import HeadSet
@@ -19,6 +21,7 @@ from gaze_lens.serve.generation_session import Event, GenerationSession
 from gaze_lens.serve.limits import Limits, RequestError
 from gaze_lens.serve.request_bodies import AnswerRequest
 
+Result = TypeVar("Result")
 LAST = ("done", "error")  # kinds of events after which none comes
 
 
@@ -55,6 +58,7 @@ class RequestQueue:
         self.running: QueueEntry | None = None
         self._changed = asyncio.Event()
         self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     def add(self, request: AnswerRequest) -> QueueEntry:
         """A new last entry; RequestError (503) where the queue is full."""
@@ -82,6 +86,17 @@ class RequestQueue:
             entry.put({"kind": "done", "reason": "stopped", "tokens": 0})
             self._announce()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is being written, and none waits."""
+        return self.running is None and not self.waiting
+
+    async def in_model_thread(self, function: Callable[[], Result]) -> Result:
+        """What a function returns; it waits for an answer that is being written."""
+        if self._closed:
+            raise RequestError("The server stops.", 503)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
     def close(self) -> None:
         """Take no further request, and remove every entry; `work` ends."""
         self._closed = True
@@ -93,7 +108,7 @@ class RequestQueue:
     async def work(self) -> None:
         """Run one entry after the other, until the queue is closed."""
         loop, encoded = asyncio.get_running_loop(), None
-        with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
+        with self._thread:
             while not self._closed:
                 if not self.waiting:
                     self._changed.clear()
@@ -101,7 +116,7 @@ class RequestQueue:
                     continue
                 self.running = entry = self.waiting.popleft()
                 self._announce()
-                future = loop.run_in_executor(thread, entry.session.run, encoded)
+                future = loop.run_in_executor(self._thread, entry.session.run, encoded)
                 await asyncio.wait([future])
                 self.running, error = None, future.exception()
                 encoded = encoded if error else future.result()

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from reference import tower_runs
 
-from gaze_lens import Box, HeadSet, comics, steer, track
+from gaze_lens import Box, HeadSet, Picture, comics, steer, track
 from gaze_lens.errors import RegionError
 from gaze_lens.serve.generation_session import GenerationSession, SwitchableBias
-from gaze_lens.serve.request_bodies import AnswerRequest, Target
+from gaze_lens.serve.request_bodies import AnswerRequest, Target, TargetBody
 
 HEADS = HeadSet(["L1H6", "L1H11"])
 STRENGTH = 10_000.0
@@ -171,3 +171,66 @@ def test_questions_about_one_picture_encode_it_once(tiny_model, strip):
         _, text = ask(comics.ask(2), encoded)
         assert len(runs) == 1
     assert text == str(tiny_model.generate(tiny_model.prepare(strip, comics.ask(2)), max_new_tokens=8))
+
+
+def test_the_baseline_beside_is_what_the_model_says_and_changes_nothing(tiny_model, strip):
+    """Two rows are generated: the second is never steered, and the first is what it is alone."""
+    moves = {3: lambda session: session.set_target(target_at(strip, "panel 5"))}
+    alone = answer(tiny_model, strip, target_at(strip, "panel 2"), at=moves)
+    beside = answer(tiny_model, strip, target_at(strip, "panel 2"), at=moves, baseline=True)
+    free = answer(tiny_model, strip)
+    assert said(beside) == said(alone) != said(free)
+    baseline = [event for event in beside if event["kind"] == "baseline"]
+    assert "".join(event["text"] for event in baseline) == said(free)
+    expected = [event for event in free if event["kind"] == "word"]
+    for event, other in zip(baseline, expected, strict=True):
+        assert event["mass"] == pytest.approx(other["mass"], abs=2e-3)
+    assert beside[-1] == alone[-1]
+
+
+def test_a_row_that_ends_first_is_not_padded_with_words(tiny_model, strip):
+    def of(prompt, **changes):
+        events = []
+        request = AnswerRequest(strip, prompt, target_at(strip, "panel 2"), 40, 0.0, **changes)
+        GenerationSession(tiny_model, HEADS, request, events.append).run()
+        return events
+
+    alone, beside = of(comics.OPEN), of(comics.OPEN, baseline=True)
+    assert (said(beside), beside[-1]) == (said(alone), alone[-1])
+    assert beside[-1]["reason"] == "finished"
+    free = tiny_model.generate(tiny_model.prepare(strip, comics.OPEN), max_new_tokens=40)
+    assert "".join(event["text"] for event in beside if event["kind"] == "baseline") == str(free)
+
+
+def test_a_mass_and_a_number_of_heads_are_those_of_steer(tiny_model, strip):
+    box = strip.regions["panel 3"]
+    events = answer(tiny_model, strip, Target("panel 3", box, mass=0.6), max_new_tokens=6)
+    for event in (event for event in events if event["kind"] == "word"):
+        assert event["mass"]["panel 3"] == pytest.approx(0.6, abs=1e-3)
+    events = answer(tiny_model, strip, Target("panel 3", box, mass=0.6, n_heads=1), max_new_tokens=6)
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    hooks = steer(HEADS[:1], inputs.region("panel 3"), mass=0.6)
+    assert said(events) == str(tiny_model.generate(inputs, fwd_hooks=hooks, max_new_tokens=6))
+    assert events[1]["mass"]["panel 3"] == pytest.approx(0.6, abs=1e-3), "read from the head that is steered"
+    many = {0: lambda session: session.set_target(Target("panel 3", box, mass=0.6, n_heads=3))}
+    (refused,) = [event for event in answer(tiny_model, strip, at=many) if event["kind"] == "refused"]
+    assert "3 heads were asked for; there are 2" in refused["message"]
+
+
+def test_a_disc_is_the_tokens_whose_centre_it_holds(tiny_model, strip):
+    target = TargetBody(name="spotlight", disc=(112.0, 16.0, 12.0), strength=STRENGTH).to_target()
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    tokens = inputs.image_tokens[0]
+    centres = (tokens.boxes[:, :2] + tokens.boxes[:, 2:]) / 2
+    near = ((centres - torch.tensor([112.0, 16.0])) ** 2).sum(1) < 12.0**2
+    assert inputs.positions_of(target.shape) == tuple(tokens.positions[near].tolist())
+    assert 1 < near.sum() < len(near)
+    assert strip.captions["panel 4"] in said(answer(tiny_model, strip, target))
+
+
+def test_a_region_without_a_token_is_left_out_and_told(tiny_model, strip):
+    small = Picture(strip.image, {**strip.regions, "box 1": Box(40.1, 0.1, 40.4, 0.4)})
+    events = answer(tiny_model, small)
+    assert kinds(events) == ["dropped", "started", "done"]
+    assert (events[0]["region"], "at least a token's size" in events[0]["message"]) == ("box 1", True)
+    assert said(events) == said(answer(tiny_model, strip))

@@ -273,6 +273,13 @@ def test_every_answer_has_safe_headers(server):
             {"target": {"name": "a", "box": [0, 0, None, 32], "strength": 1}},
             "target.box.2: Input should be a valid number",
         ),
+        ({"target": {"name": "a", "disc": [9, 9, 0], "mass": 0.5}}, "target.disc.2: Input should be greater than 0"),
+        ({"target": {"name": "a", "disc": [9, 9, 3], "mass": 1.0}}, "target.mass: Input should be less than 1"),
+        ({"target": {"name": "a", "disc": [9, 9, 3], "mass": 0.5, "n_heads": 0}}, "target.n_heads"),
+        ({"target": {"name": "a", "box": [0, 0, 9, 9], "disc": [9, 9, 3], "mass": 0.5}}, "give a box or a disc"),
+        ({"target": {"name": "a", "box": [0, 0, 9, 9]}}, "a strength or a mass"),
+        ({"target": {"name": "a", "box": [0, 0, 9, 9], "strength": 1, "mass": 0.5}}, "a strength or a mass"),
+        ({"baseline": 1}, "baseline: Input should be a valid boolean"),
     ],
     ids=str,
 )

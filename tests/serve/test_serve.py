@@ -14,6 +14,7 @@ from gaze_lens.cli.arguments import SCORED, heads_of
 from gaze_lens.errors import HeadError, InputError
 from gaze_lens.serve import Limits, require_extra, serve
 from gaze_lens.serve import server as module
+from gaze_lens.serve.app import FILES
 from gaze_lens.serve.server import bind
 
 HEADS = HeadSet(["L1H6", "L1H11"])
@@ -127,7 +128,7 @@ def test_an_answer_that_fails_is_told_and_the_next_one_works(server, monkeypatch
 
 
 def test_the_page_loads_nothing_from_elsewhere(server):
-    files = ["/", "/page.css", "/page.js", "/stage.js", "/stream.js", "/words.js"]
+    files = ["/", *(f"/{name}" for name in FILES)]
     texts = {path: server.ask("GET", path)[2].decode() for path in files}
     for path, text in texts.items():
         assert text, path

@@ -5,67 +5,9 @@ import re
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from serving import LONGEST, served
+from serving_page import SLOW, aside, ask, captions, drag, finish, said, words
 
-from gaze_lens import HeadSet, comics
-from gaze_lens.serve import Limits
-
-HEADS = HeadSet(["L1H6", "L1H11"])
-expect.set_options(timeout=1000 * LONGEST)
-SLOW = "0.25"  # seconds a token: time for the mouse
-
-
-@pytest.fixture(scope="module")
-def server(tiny_model):
-    with served(tiny_model, HEADS, Limits(waiting=2)) as running:
-        yield running
-
-
-@pytest.fixture
-def page(server, browser):
-    """The page with a sample strip; fails where a script fails or anything is asked of another host."""
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    opened, wrong = context.new_page(), []
-    opened.set_default_timeout(1000 * LONGEST)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("request", lambda request: None if request.url.startswith(server.origin) else wrong.append(request.url))
-    opened.goto(f"{server.origin}/?seed=5")
-    expect(opened.locator(".target")).to_have_count(6)
-    yield opened
-    context.close()
-    server.idle()
-    assert not wrong
-
-
-def captions(page):
-    """What each panel of the sample shows."""
-    return [page.locator(".target").nth(index).get_attribute("title") for index in range(6)]
-
-
-def ask(page, *, pause="0", question=None):
-    page.select_option("#pause", pause)
-    if question is not None:
-        page.fill("#prompt", question)
-    page.click("#go")
-
-
-def finish(page):
-    expect(page.locator("#stop")).to_be_disabled()
-
-
-def words(page):
-    return page.locator("#answer .word").all_inner_texts()
-
-
-def said(page):
-    """The answer without the marks of its targets."""
-    keep = "p => [...p.childNodes].filter((node) => node.className !== 'switch').map((node) => node.textContent)"
-    return "".join(page.locator("#answer").evaluate(keep))
-
-
-def aside(page):
-    """Take the mouse off the picture."""
-    page.mouse.move(5, 5)
+from gaze_lens import comics
 
 
 def test_words_stream_in(page):
@@ -114,16 +56,6 @@ def test_a_held_target_stays_and_each_answer_is_steered_by_it(page):
     finish(page)
     expect(page.locator("#answer .switch")).to_have_count(0)
     assert shown[1] in page.locator("#earlier").inner_text(), "the answer before is kept"
-
-
-def drag(page, x0, y0, x1, y1):
-    """Drag over a part of the picture, in fractions of it."""
-    frame = page.locator("#picture").bounding_box()
-    page.mouse.move(frame["x"] + x0 * frame["width"], frame["y"] + y0 * frame["height"])
-    page.mouse.down()
-    page.mouse.move(frame["x"] + x1 * frame["width"], frame["y"] + y1 * frame["height"], steps=5)
-    page.mouse.up()
-    aside(page)
 
 
 def test_a_dragged_box_is_a_target_in_the_pictures_own_pixels(page):

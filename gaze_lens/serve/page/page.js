@@ -1,13 +1,19 @@
 // The page: a picture with regions, a question, and an answer whose target moves with the mouse.
 
+import { Answers } from "/answers.js";
+import { Controls } from "/controls.js";
+import { History } from "/history.js";
 import { Stage } from "/stage.js";
 import { events, get, post } from "/stream.js";
-import { Words } from "/words.js";
 
 const $ = (id) => document.getElementById(id);
 const stage = new Stage($("stage"), steer);
-let about, words = null, running = null; // running: { key, abort } of the current answer
-let read = -1;
+const controls = new Controls($, stage, steer);
+const answers = new Answers(
+  { answer: $("answer"), baseline: $("baseline"), free: $("free"), reading: $("reading") }, stage);
+const past = new History($("earlier"), $("before"));
+let about, running = null; // running: of the current answer, { key, abort, sent, sending }
+let loading = new AbortController(); // of the picture that was asked for last
 let seed = Number(new URLSearchParams(location.search).get("seed")) || Math.ceil(Math.random() * 1e6); // /?seed=5
 
 function say(text, bad = false) {
@@ -25,36 +31,55 @@ async function attempt(action) {
 
 // Picture
 
-async function show(response, alt) {
-  const picture = await response.json();
+// Of several pictures that are asked for, only the last one is shown, whichever arrives first.
+const fetchPicture = (path, body, alt) => attempt(async () => {
+  loading.abort();
+  const mine = loading = new AbortController();
+  const picture = await (await post(path, body, mine.signal)).json();
+  if (mine === loading) await show(picture, alt, mine);
+});
+
+async function show(picture, alt, mine) {
+  await stage.show(picture, alt, Number($("panels").value), () => mine === loading);
+  if (mine !== loading) return;
   running?.abort.abort();
-  await stage.show(picture, alt, Number($("panels").value));
   say("");
+  const token = await get(`/pictures/${picture.key}/token`); // the size of one: what is smaller is no box
+  if (stage.key === picture.key) stage.token ??= token;
 }
 
-const takeSample = () => attempt(async () => {
-  await show(await post("/samples", { seed }), `A strip of panels with coloured shapes, number ${seed}`);
+function takeSample() {
+  const number = seed;
   seed += 1;
-});
+  return fetchPicture("/samples", { seed: number }, `A strip of panels with coloured shapes, number ${number}`);
+}
 
-const load = (file) => attempt(async () => {
+function load(file) {
   if (!file) return;
   if (file.size > about.upload) {
-    throw new Error(`${file.name} is larger than ${about.upload / 1e6} MB; choose a smaller one.`);
+    return say(`${file.name} is larger than ${about.upload / 1e6} MB; choose a smaller one.`, true);
   }
   say(`Loading ${file.name} …`);
-  await show(await post("/pictures", file), file.name);
-});
+  fetchPicture("/pictures", file, file.name);
+}
 
 // Answer
 
 function target() {
-  const region = stage.region(stage.target);
-  return region && { ...region, strength: Number($("strength").value) };
+  const aim = stage.aim();
+  return aim && { ...aim, ...controls.how() };
 }
 
-function steer() {
-  if (running?.key) attempt(() => post(`/answers/${running.key}/target`, { target: target() }));
+// One request at a time, so that they arrive in order; of all wishes meanwhile the last counts.
+async function steer() {
+  const current = running;
+  if (!current?.key || current.sending) return;
+  current.sending = true;
+  for (let next = target(); running === current && JSON.stringify(next) !== current.sent; next = target()) {
+    current.sent = JSON.stringify(next);
+    await attempt(() => post(`/answers/${current.key}/target`, { target: next }));
+  }
+  current.sending = false;
 }
 
 function stop() {
@@ -62,34 +87,19 @@ function stop() {
   else running?.abort.abort();
 }
 
-function keep() {
-  if (!words?.spans.length) return;
-  words.spans[read]?.classList.remove("read");
-  const item = document.createElement("li");
-  const question = document.createElement("span");
-  question.className = "question";
-  question.textContent = words.question;
-  item.append(question, ...$("answer").childNodes);
-  $("earlier").prepend(item);
-  $("before").hidden = false;
-  while ($("earlier").children.length > 8) $("earlier").lastChild.remove();
-}
-
 async function ask() {
   running?.abort.abort(); // the server then ends that answer
-  keep();
-  const current = { key: null, abort: new AbortController() };
+  past.add(answers.question, answers.parts());
+  const beside = $("beside").checked;
+  const question = { picture: stage.key, prompt: $("prompt").value, regions: stage.boxes(), target: target(),
+    max_new_tokens: Number($("length").value), pause: Number($("pause").value), baseline: beside };
+  const current = { key: null, abort: new AbortController(), sent: JSON.stringify(question.target), sending: false };
   running = current;
-  words = new Words($("answer"), stage);
-  words.question = $("prompt").value;
-  $("reading").textContent = "";
-  [read, $("stop").disabled] = [-1, false];
+  answers.begin(question.prompt, beside);
+  $("stop").disabled = false;
   try {
-    const question = { picture: stage.key, prompt: $("prompt").value, regions: stage.boxes(), target: target(),
-      max_new_tokens: Number($("length").value), pause: Number($("pause").value) };
-    const mine = words;
     const response = await post("/answers", question, current.abort.signal);
-    for await (const event of events(response)) take(event, current, mine);
+    for await (const event of events(response)) if (running === current) take(event);
   } catch (error) {
     if (running === current) say(error.name === "AbortError" ? "Stopped." : error.message, error.name !== "AbortError");
   } finally {
@@ -99,47 +109,26 @@ async function ask() {
 
 const ENDS = { finished: "Finished", stopped: "Stopped", full: "Stopped at the length asked for" };
 
-function take(event, current, mine) {
-  if (running !== current) return;
+function take(event) {
   if (event.kind === "queued") {
-    current.key = event.id;
+    running.key = event.id;
+    steer(); // where the mouse went since the question
     say(event.ahead ? `Waiting: ${event.ahead} before this one.` : "Waiting …");
   } else if (event.kind === "started") {
+    stage.token = event.token;
     say(`Reading ${event.prompt_tokens} tokens, ${event.image_tokens} of them picture …`);
-  } else if (event.kind === "word") {
-    mine.add(event);
+  } else if (event.kind === "word" || event.kind === "baseline") {
+    answers.add(event);
     say("Writing …");
   } else if (event.kind === "done") {
     say(`${ENDS[event.reason]}, ${event.tokens} tokens.`);
+  } else if (event.kind === "dropped") {
+    stage.remove(event.region);
+    say(event.message, true);
   } else if (event.kind === "refused" || event.kind === "error") {
     say(event.message, true);
   }
 }
-
-// The numbers of a word
-
-function point(index) {
-  if (!words?.spans.length) return;
-  words.spans[read]?.classList.remove("read");
-  read = Math.max(0, Math.min(words.spans.length - 1, index));
-  const span = words.spans[read];
-  span.classList.add("read");
-  $("reading").textContent = words.describe(span);
-  stage.light(span.dataset.region);
-}
-
-$("answer").addEventListener("pointerover", (event) => {
-  const index = words ? words.spans.indexOf(event.target) : -1;
-  if (index >= 0) point(index);
-});
-$("answer").addEventListener("pointerleave", () => stage.light(null));
-$("answer").addEventListener("blur", () => stage.light(null));
-$("answer").addEventListener("keydown", (event) => {
-  const moved = { ArrowRight: read + 1, ArrowLeft: read - 1, Home: 0, End: Infinity }[event.key];
-  if (moved === undefined) return;
-  event.preventDefault();
-  point(moved);
-});
 
 // Controls
 
@@ -158,7 +147,6 @@ $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
-$("strength").addEventListener("change", steer);
 $("stop").addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
@@ -167,15 +155,22 @@ document.addEventListener("keydown", (event) => {
   const named = /^[1-9]$/.test(event.key) && stage.names()[Number(event.key) - 1];
   if (named) stage.hold(named);
 });
+addEventListener("pagehide", () => {
+  past.add(answers.question, answers.parts());
+  past.save({ picture: stage.key && stage.picture(), alt: stage.alt, question: $("prompt").value });
+});
 
 attempt(async () => {
   about = await get("/about");
   $("about").textContent = `${about.model}, steering ${about.heads.slice(0, 8).join(", ")}`
     + (about.heads.length > 8 ? ` and ${about.heads.length - 8} more heads` : "");
+  controls.begin(about.heads.length);
   $("questions").replaceChildren(...about.questions.map((text) => new Option(text, text)));
-  $("prompt").value = about.questions[0];
   $("pause").value = String(about.pause);
   [$("length").max, $("length").value] = [about.max_new_tokens, Math.min(100, about.max_new_tokens)];
   stage.most = about.regions;
-  await takeSample();
+  const { picture, alt, question } = past.restore();
+  $("prompt").value = question ?? about.questions[0];
+  if (!picture) return takeSample();
+  return show(picture, alt, loading).catch(takeSample); // the server forgets pictures
 });

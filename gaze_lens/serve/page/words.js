@@ -17,7 +17,8 @@ export class Words {
   }
 
   add(event) {
-    if (event.target !== this.target) this.mark(event.target);
+    const target = event.target ?? null; // an unsteered answer has none
+    if (target !== this.target) this.mark(target);
     const last = this.spans.at(-1);
     if (last && this.continues(last, event.text)) return this.join(last, event);
     const [, gap, text] = /^(\s*)(.*)$/s.exec(event.text);
@@ -25,6 +26,7 @@ export class Words {
     if (!text) return null;
     const span = document.createElement("span");
     Object.assign(span, { className: "word", textContent: text, parts: [event] });
+    if (target !== null) span.style.setProperty("--aim", this.stage.colour(target));
     this.tint(span);
     this.spans.push(span);
     this.element.append(span);
