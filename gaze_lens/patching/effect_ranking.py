@@ -31,6 +31,7 @@ from gaze_lens.patching.head_effects import HeadEffects
 from gaze_lens.patching.metrics import BatchMetrics
 from gaze_lens.patching.sweep import Sweep, check_inputs, digests
 from gaze_lens.regions.layout import Region
+from gaze_lens.regions.segments import Source
 from gaze_lens.whole_numbers import is_count
 
 SIZES = (1, 2, 5, 10, 20, 50, 100)  # of sets of the best heads, which are steered together at the end
@@ -89,7 +90,7 @@ def rank_by_effect(
         ranked = by_head[:, chosen_on].mean(-1).argsort(descending=True, stable=True).tolist()
         sets = [HeadSet([heads[i][0] for i in ranked[:size]]) for size in SIZES if size <= len(heads)]
         together = effects.of(sets)
-    pictures = [picture for case in cases for row in case.inputs.pictures for picture in row]
+    pictures: list[Source] = [picture for case in cases for row in case.inputs.pictures for picture in row]
     passages = [one for case in cases for one in case.inputs.passages if one is not None]
     return HeadEffects(
         values=torch.cat([by_block, by_head, together]), sets=(*blocks.values(), *heads, *sets),
