@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import repeat_kv
 
@@ -61,6 +61,10 @@ class Call:
         sinks = None if self.sinks is None else self.sinks[heads]
         query = self.query[:, heads]
         return replace(self, module=UNGROUPED, query=query, key=key, value=value, sinks=sinks, extra=extra)
+
+    def at_keys(self, columns: Int[Tensor, " key"]) -> "Call":
+        """The same call on some of the keys; its positions and its mask stay those of the whole call."""
+        return replace(self, key=self.key.index_select(2, columns), value=self.value.index_select(2, columns))
 
     def block(self, queries: slice, keys: slice) -> "Call":
         """The same call for some queries on some keys; its positions and its mask stay those of the whole call."""

@@ -21,6 +21,7 @@ from gaze_lens.attention.call import Call, Rows
 from gaze_lens.attention.mass_edit import MassEdit, Share, refuse_conflicts
 from gaze_lens.attention.positions import QueryKeyPositions
 from gaze_lens.attention.score_edit import ScoreEdit
+from gaze_lens.attention.split_keys import SplitKeys
 from gaze_lens.attention.step_condition import NewestTokens
 from gaze_lens.errors import HookError
 from gaze_lens.regions.layout import Layout
@@ -50,7 +51,8 @@ class SharedMask:
     rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
     bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
     sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
-    shares: dict[tuple[MassEdit, tuple[int, ...]], Share | None] = field(default_factory=dict)
+    shares: dict[tuple[MassEdit, Sequence[int]], Share | None] = field(default_factory=dict)
+    splits: dict[tuple[Share, torch.dtype], SplitKeys | None] = field(default_factory=dict)
 
     def fits(self, call: Call) -> bool:
         """Whether this is the mask of a call."""
@@ -86,8 +88,8 @@ class SharedMask:
 
     def share(self, edit: MassEdit, call: Call, rows: Rows) -> Share | None:
         """What an edit does to some query rows; None where it has nothing to act on."""
-        every = range(call.positions.n_queries)
-        key = edit, tuple(every[rows] if isinstance(rows, slice) else rows)
+        n_queries = call.positions.n_queries
+        key = edit, (tuple(rows) if isinstance(rows, list) else range(*rows.indices(n_queries)))
         if key not in self.shares:
             visible = call.visible(rows).expand(call.query.shape[0], -1, -1, -1)
             share = edit.share(call.positions, visible, rows, has_sink=call.sinks is not None)
@@ -95,6 +97,13 @@ class SharedMask:
                 share = replace(share, gate=share.gate & active)
             self.shares[key] = share
         return self.shares[key]
+
+    def split(self, share: Share, call: Call) -> SplitKeys | None:
+        """The keys of a region and the others apart; None where attention to each does not say all."""
+        key = share, call.query.dtype
+        if key not in self.splits:
+            self.splits[key] = SplitKeys.of(share, call.query.dtype)
+        return self.splits[key]
 
     def _active(self, edit: ScoreEdit, call: Call) -> Bool[Tensor, "batch 1 1 1"] | None:
         active = self.active(edit, call.query.shape[0], call.query.device)

@@ -157,12 +157,17 @@ class Share:
         return self.gate & self.inside.any(-1, keepdim=True) & others
 
     @cached_property
-    def hidden(self) -> tuple[Sees, Sees]:
+    def hidden(self) -> Bool[Tensor, "2 batch #head query key"]:
         """What is left out of the log-sum-exps of the region and of the others.
 
         Nothing where the edit does not act: that would be the logarithm of 0, and gradients that are not a number.
         """
-        return self.acts & ~self.inside, self.acts & ~self.outside
+        return torch.stack([self.acts & ~self.inside, self.acts & ~self.outside])
+
+    @cached_property
+    def set_inside(self) -> Sees:
+        """The keys to which something is added, where it acts."""
+        return self.acts & self.inside
 
     def up_to(self, n_keys: int) -> "Share":
         """The same without the keys after the first so many."""
@@ -179,8 +184,10 @@ class Share:
         weights: of the heads, or None.
         """
         acts, mass = self.acts, self.edit.mass
-        of_region = own = scores.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
-        of_others = self._of_others(scores, sinks)
+        own, of_others = scores.masked_fill(self.hidden, -math.inf).logsumexp(-1, keepdim=True)
+        of_region = own
+        if sinks is not None and self.edit.pool is None:
+            of_others = torch.logaddexp(of_others, sinks.to(scores)[None, :, None, None])
         logit = math.log(mass) - math.log1p(-mass)
         if self.edit.floor:
             acts = acts & (own - of_others < logit)
@@ -189,7 +196,8 @@ class Share:
             meant = scores + self.spread
             of_region = meant.masked_fill(self.hidden[0], -math.inf).logsumexp(-1, keepdim=True)
         if self.edit.pool is None and weights is None:
-            return torch.where(acts & self.inside, meant + (logit - (of_region - of_others)), scores), acts
+            inside = acts & self.inside if self.edit.floor else self.set_inside
+            return torch.where(inside, meant + (logit - (of_region - of_others)), scores), acts
         together = torch.logaddexp(own, of_others)
         raised = (meant - scores) + (math.log(mass) + together - of_region)
         lowered = math.log1p(-mass) + together - of_others
@@ -199,14 +207,6 @@ class Share:
             return torch.where(acts & self.inside, scores + (raised - lowered), scores), acts
         edited = torch.where(self.inside, scores + raised, torch.where(self.outside, scores + lowered, scores))
         return torch.where(acts, edited, scores), acts
-
-    def _of_others(self, scores: Scores, sinks: Float[Tensor, " head"] | None) -> Float[Tensor, "batch head query 1"]:
-        """The log-sum-exp of the others' scores, with the sink's where it is one of them."""
-        of_others = scores.masked_fill(self.hidden[1], -math.inf)
-        if sinks is not None and self.edit.pool is None:
-            sink = sinks.to(scores)[None, :, None, None].expand(*scores.shape[:3], 1)
-            of_others = torch.cat([of_others, sink], dim=-1)
-        return of_others.logsumexp(-1, keepdim=True)
 
 
 def _mixed(weights: Float[Tensor, "head 1 1"], change: Tensor) -> Tensor:

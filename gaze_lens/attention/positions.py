@@ -146,9 +146,18 @@ class Positions:
 
     def within(self, positions: range) -> list[int]:
         """The positions of a range that are in the set of any row, in order."""
-        listed = {p for row in self.rows for p in row if p in positions}
+        listed = (
+            {p for p in positions if p in self._any}
+            if len(positions) < len(self._any)
+            else {p for p in self._any if p in positions}
+        )
         ranged = range(max(positions.start, int(min(self.start, positions.stop))), int(min(self.stop, positions.stop)))
         return sorted(listed | set(ranged))
+
+    @cached_property
+    def _any(self) -> frozenset[int]:
+        """The positions that are listed for any row."""
+        return frozenset(p for row in self.rows for p in row)
 
     def mask(self, positions: range) -> Bool[Tensor, "row position"]:
         """For each row of the set, which positions of a range are in it (on the CPU)."""
