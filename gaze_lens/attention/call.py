@@ -118,7 +118,9 @@ class Call:
 
     def dropped(self, weights: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
         """Weights under the model's dropout, which is none outside of training."""
-        return nn.functional.dropout(weights, p=self.dropout, training=self.module.training)
+        if not (self.dropout and self.module.training):
+            return weights
+        return nn.functional.dropout(weights, p=self.dropout, training=True)
 
     def mix(self, weights: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch query head d_head"]:
         """The values, weighted."""

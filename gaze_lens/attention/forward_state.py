@@ -49,6 +49,7 @@ class SharedMask:
     device: torch.device  # layers may be spread over several
     active: Callable[[ScoreEdit, int, torch.device], Tensor | None]
     rows: dict[tuple[int, ...] | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    hidden: Tensor | None = None  # what the queries do not see, where it was asked for
     bias_matrices: dict[tuple[AttentionBias, torch.dtype], Tensor | None] = field(default_factory=dict)
     sums: dict[tuple[AttentionBias, ...], Tensor] = field(default_factory=dict)
     shares: dict[tuple[MassEdit, Sequence[int]], Share | None] = field(default_factory=dict)
@@ -67,6 +68,12 @@ class SharedMask:
             seen, added = call.visible(rows).expand(batch, -1, -1, -1), call.additive(rows).expand(batch, -1, -1, -1)
             self.rows[key] = seen, added
         return self.rows[key]
+
+    def unseen(self, call: Call) -> Bool[Tensor, " batch #head query key"]:
+        """What the queries do not see."""
+        if self.hidden is None:
+            self.hidden = ~self.of_rows(call)[0]
+        return self.hidden
 
     def bias_matrix(self, bias: AttentionBias, call: Call) -> Float[Tensor, "#batch #head query key"] | None:
         """What a bias adds to the scores of its heads; None where it has nothing to act on."""

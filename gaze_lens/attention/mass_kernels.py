@@ -30,13 +30,14 @@ def quick_masses(
 ) -> Mixed | None:  # fmt: skip
     """Attention with masses set by one of the first two ways; None where neither will do."""
     here = [edit for edit in masses if edit.heads_in(layer.index)]
-    shares = [share for edit in here if (share := state.mask_of(call).share(edit, call, slice(None))) is not None]
+    shared = state.mask_of(call)
+    shares = [share for edit in here if (share := shared.share(edit, call, slice(None))) is not None]
     if not shares:
         return None
     if call.positions.n_queries == 1:
         mixed = _one_query(call, layer, state, acting, shares)
     elif simple and not acting and len(shares) == 1 and not (call.dropout and call.module.training):
-        split = state.mask_of(call).split(shares[0], call)
+        split = shared.split(shares[0], call)
         if split is None or shares[0].edit.weights_in(layer.index) is not None:
             return None
         mixed = _two_kernels(call, layer, split, shares[0].edit.heads_in(layer.index))
@@ -54,7 +55,7 @@ def _one_query(
     scores = call.scores_of_rows(slice(None))
     if acting:
         scores = scores + biased_mask(call, layer, state, acting)
-    scores = _wide(scores, state.mask_of(call).of_rows(call)[0])
+    scores = _wide(scores, state.mask_of(call).unseen(call))
     for share in shares:
         heads = head_index(share.edit.heads_in(layer.index), scores.device)
         sinks = None if call.sinks is None else call.sinks[heads]
@@ -131,14 +132,14 @@ def weights_with_mass(
     part: Call, share: Share, scores: Tensor, visible: Tensor, layer: AttentionLayer
 ) -> tuple[Tensor, Tensor]:
     """The weights with a mass set, and the rows in which it is."""
-    edited, acts = share.set(_wide(scores, visible), part.sinks, share.edit.weights_in(layer.index))
+    edited, acts = share.set(_wide(scores, ~visible), part.sinks, share.edit.weights_in(layer.index))
     return part.softmax(edited), acts
 
 
-def _wide(scores: Tensor, visible: Tensor) -> Tensor:
+def _wide(scores: Tensor, hidden: Tensor) -> Tensor:
     """Masked scores in float32 or better: half precision is too coarse for what is added."""
     wide = scores if scores.dtype == torch.float64 else scores.float()
-    return wide.masked_fill(~visible, torch.finfo(wide.dtype).min)
+    return wide.masked_fill(hidden, torch.finfo(wide.dtype).min)
 
 
 @lru_cache(maxsize=4096)

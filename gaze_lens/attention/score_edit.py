@@ -40,14 +40,18 @@ class ScoreEdit:
     steered_to: Region | None = None
 
     @cached_property
-    def _weight_of(self) -> dict[Head, float]:
-        """How strongly it acts in each head; empty where it acts fully in all."""
-        return dict(zip(self.heads, self.head_weights or (), strict=self.head_weights is not None))
+    def _weights_by_layer(self) -> dict[int, tuple[float, ...]]:
+        """The weights of the chosen heads of each layer in which it does not act fully in all of them."""
+        weight_of = dict(zip(self.heads, self.head_weights or (), strict=self.head_weights is not None))
+        by_layer = {
+            layer: tuple(weight_of.get(Head(layer, head), 1.0) for head in heads)
+            for layer, heads in self._by_layer.items()
+        }
+        return {layer: weights for layer, weights in by_layer.items() if set(weights) != {1.0}}
 
     def weights_in(self, layer: int) -> tuple[float, ...] | None:
         """How strongly it acts in the chosen heads of a layer; None where it acts fully in all of them."""
-        weights = tuple(self._weight_of.get(Head(layer, head), 1.0) for head in self.heads_in(layer))
-        return None if set(weights) <= {1.0} else weights
+        return self._weights_by_layer.get(layer)
 
     @cached_property
     def _by_layer(self) -> dict[int, tuple[int, ...]]:

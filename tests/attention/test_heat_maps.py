@@ -9,6 +9,8 @@ from reference import SLIDING, full, look, padded, picture
 
 import gaze_lens as gl
 from gaze_lens import HeadSet, HookedVLM, testing
+from gaze_lens.attention import kernel_parts
+from gaze_lens.attention.call import Call
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.interventions.steering import EPS
 
@@ -96,6 +98,47 @@ def test_beside_the_kernel_it_is_what_it_is_on_the_full_matrices(case, setting, 
     options = {"max_new_tokens": 3, "min_new_tokens": 3, "output_logits": True}
     runs = [model.generate(inputs, fwd_hooks=h, **options) for h in (hooks, [*hooks, *whole])]
     torch.testing.assert_close(torch.stack(runs[0].logits), torch.stack(runs[1].logits), atol=2e-5, rtol=0)
+
+
+LONG = [
+    {"mass": 0.7}, {"mass": 0.7, "keep": "image"}, {"at_least": 0.2}, {"mass": 0.7, "where": ["after image", "decode"]},
+]  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("weights", [1.0, 0.4])
+@pytest.mark.parametrize("soft", [False, True], ids=["box", "heat map"])
+@pytest.mark.parametrize("setting", LONG, ids=str)
+def test_prompts_whose_queries_are_taken_in_blocks(model, setting, soft, weights, monkeypatch):
+    """Without padding, so that no block sees later keys; the first block sees nothing of the region."""
+    monkeypatch.setattr(kernel_parts, "FEWEST_ROWS", 6)
+    inputs = model.prepare(picture(96, 64), "a question of many words, which are tokens")
+    array = np.zeros((64, 96))
+    array[32:, :] = np.linspace(0.1, 1, 96)
+    region = inputs.region(gl.HeatMap(array) if soft else (0, 32, 48, 64))
+    assert inputs.layout.length > 6 * 6
+    assert region.positions[0][0] >= 6
+    hooks = gl.steer({"L1H1": weights, "L1H2": weights, "L2H0": weights}, region, **setting)
+    options = {"max_new_tokens": 3, "output_logits": True}
+    runs = [model.generate(inputs, fwd_hooks=h, **options) for h in (hooks, [*hooks, *full(range(4), look)])]
+    torch.testing.assert_close(torch.stack(runs[0].logits), torch.stack(runs[1].logits), atol=2e-5, rtol=0)
+    fast, slowly = (model.run_with_hooks(inputs, fwd_hooks=h) for h in (hooks, [*hooks, *full(range(4), look)]))
+    torch.testing.assert_close(fast, slowly, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_mass_of_every_query_makes_no_scores_in_the_prompt_and_none_of_keys_that_are_repeated(model, monkeypatch):
+    """The cheap ways are those that are taken."""
+    inputs = model.prepare(picture(96, 64), "What?")
+    made = []
+    scores = Call.scores
+    monkeypatch.setattr(Call, "scores", lambda call, query, key: made.append(query.shape) or scores(call, query, key))
+    hooks = gl.steer(["L1H1", "L2H0"], inputs.region((0, 0, 48, 64)), mass=0.7)
+    model.run_with_hooks(inputs, fwd_hooks=hooks)
+    assert made == []
+    model.generate(inputs, fwd_hooks=hooks, max_new_tokens=2)
+    cfg = model.cfg
+    assert made == [(1, cfg.n_key_value_heads, cfg.n_heads // cfg.n_key_value_heads, cfg.d_head)] * 2
 
 
 @torch.no_grad()
