@@ -18,8 +18,13 @@ HIGH = 0.5  # the score above which the paper's histogram has a tail
 def gaze_scores(context: Context) -> RowResult:
     """Row 6: the gaze scores of all heads, and in which layers the chosen ones are."""
     scores, layers = context.scores.score, [head.layer for head in context.heads]
+    plots = {
+        "scores": show.scores(context.scores), "histogram": show.score_histogram(context.scores, context.heads),
+        "chosen": show.chosen_heads(context.scores, context.heads),
+        "layers": show.heads_per_layer(context.heads, n_layers=len(scores)),
+    }  # fmt: skip
     artefacts = (
-        *context.save("fig2a", "scores", show.scores(context.scores)),
+        *(path for name, plot in plots.items() for path in context.save("fig2a", name, plot)),
         *context.save("fig2a", "matrices", show.matrices(context.scores, context.heads[:8])),
     )
     n_strips = len(context.scores.samples)

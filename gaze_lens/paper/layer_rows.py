@@ -18,7 +18,7 @@ from gaze_lens.evaluation.statistics import Estimate, mean
 from gaze_lens.interventions.direction import Direction
 from gaze_lens.paper.bar_figures import bars_of
 from gaze_lens.paper.context import Context
-from gaze_lens.paper.layer_probes import DIGITS, Probe, first_panels, probe_of, reads_labels
+from gaze_lens.paper.layer_probes import DIGITS, Labels, Probe, first_panels, probe_of, reads_labels
 from gaze_lens.paper.row import Cost, Figure, Row, RowResult, Settings, answers
 from gaze_lens.patching import order_rates, question_states, sample_orders
 from gaze_lens.runs.files import write_whole
@@ -95,9 +95,13 @@ def narration(context: Context) -> RowResult:
         drawn = replace(probe, seed=context.settings.seed + seed)
         found = steering(context, drawn if seed else probe)
         strips = drawn.pictures(context.strips[:NARRATED])
-        options = {"max_new_tokens": TOKENS, "progress": context.progress, "judge": _reader(context, probe)}
+        options: dict[str, Any] = {
+            "max_new_tokens": TOKENS,
+            "progress": context.progress,
+            "judge": _reader(context, probe),
+        }
         plain.append(narrate_in_order(context.model, strips, probe.narrate, **options))
-        edit = {"direction": found.direction, "band": found.band}
+        edit: dict[str, Any] = {"direction": found.direction, "band": found.band}
         steered.append(narrate_in_order(context.model, strips, probe.narrate, **edit, **options))
     figures: list[Figure] = []
     artefacts: list[str] = []
@@ -164,7 +168,7 @@ def variants(context: Context) -> RowResult:
     best, figures = steering(context, probe).best, []
     cases: list[tuple[str, Probe, int | None]] = [(f"{n} panels", probe, n) for n in (3, 4, 6)]
     cases += [(f"wording {k + 1}", replace(probe, wording=text), None) for k, text in enumerate(probe.wordings)]
-    if probe.has_labels:
+    if isinstance(probe, Labels):
         cases.append(("digits", replace(probe, labels=DIGITS, label="digit"), None))
     for name, one, panels in cases:
         if panels is not None and panels > context.settings.panels:

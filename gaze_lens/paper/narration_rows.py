@@ -33,6 +33,7 @@ def staircases(context: Context) -> RowResult:
     values: dict[str, list[float]] = {}
     artefacts: list[str] = []
     for order, prompt in ORDERS.items():
+        shown: dict[str, Trajectory] = {}
         for index, strip in enumerate(context.strips[:TRACKED]):
             for name, heads in sets.items():
                 if heads is not None:
@@ -41,7 +42,8 @@ def staircases(context: Context) -> RowResult:
                         steps_correlation(trajectory.looked_at, trajectory.regions)
                     )
                     if index == 0:
-                        artefacts += context.save("fig2b", f"{order} {name}", show.staircase(trajectory))
+                        shown[f"{name} heads, {order}"] = trajectory
+        artefacts += context.save("fig2b", order, show.staircases(shown))
     figures = tuple(Figure.rho(name, _mean(found)) for name, found in values.items())
     notes = (
         "Mean over strips of Spearman's rho between the step and the panel that the heads look at most, weighted by "

@@ -1,8 +1,9 @@
 """Rows that steer heads, and ask whether the answers describe the target (8 to 10, 12 to 14)."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from gaze_lens import show
 from gaze_lens.comics.questions import OPEN
@@ -14,6 +15,10 @@ from gaze_lens.paper.choosing import PUBLISHED, counts_of, scaled
 from gaze_lens.paper.context import Context
 from gaze_lens.paper.row import Cost, Figure, Row, RowResult, Run, Settings, answers
 from gaze_lens.paper.selected_heads import SELECTORS, best_heads, compared, missing_notes, random_heads
+from gaze_lens.show.accuracy_charts import UNITS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 STRENGTHS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 WORDINGS = (
@@ -88,7 +93,21 @@ def head_counts(context: Context) -> RowResult:
     (run,) = count_runs(context)
     results = context.results(run)
     figures = tuple(Figure.rate(name, results.accuracy(one)) for name, one in by_published_count(results))
-    return RowResult(figures, results.judge, (counts_note(context),), tables_of(context, run))
+    table = results.table()
+    lines = {name: table[table.condition.str.startswith(f"{name} ")] for name in (*SELECTORS, "random")}
+    plot = _curves(context, "tab5", lines, "heads", chance=results.chance)
+    return RowResult(figures, results.judge, (counts_note(context),), (*plot, *tables_of(context, run)))
+
+
+def _curves(
+    context: Context, row: str, lines: Mapping[str, "DataFrame"], along: str, *, chance: float
+) -> tuple[str, ...]:
+    """Accuracy along the number of heads, or the strength: a line for each set; nothing where none was judged."""
+    drawn = {name: rows for name, rows in lines.items() if rows.accuracy.notna().any()}
+    if not drawn:
+        return ()
+    options: dict[str, Any] = {"x": along, "xlabel": UNITS[along], "title": f"Accuracy by {UNITS[along]}"}
+    return context.save(row, "curves", show.curves(drawn, log=True, chance=chance, **options))
 
 
 def by_published_count(results: Results) -> list[tuple[str, str]]:
@@ -129,7 +148,11 @@ def bias_strengths(context: Context) -> RowResult:
     (run,) = strength_runs(context)
     results = context.results(run)
     figures = tuple(Figure.rate(name, results.accuracy(name)) for name in results.names)
-    return RowResult(figures, results.judge, artefacts=tables_of(context, run))
+    table = results.table()
+    is_random = table.condition.str.startswith("random")
+    lines = {"gaze": table[~is_random], "random": table[is_random]}
+    plot = _curves(context, "tab4", lines, "strength", chance=results.chance)
+    return RowResult(figures, results.judge, artefacts=(*plot, *tables_of(context, run)))
 
 
 def wording_runs(context: Context) -> Sequence[Run]:
