@@ -6,6 +6,7 @@ from pathlib import Path
 from gaze_lens import paper
 from gaze_lens.paper.files import read_rows
 
+NAMES = ("fig1", "fig10", "fig11", "fig12", "fig13", "fig2b", "fig3a", "fig3b", "tab5", "tab4", "tab7", "tab3", "fig6")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -23,13 +24,13 @@ def test_every_row_is_on_the_page():
 
 def test_the_forwards_on_the_page_are_those_of_the_costs():
     text, settings = (DOCS / "paper.md").read_text(), paper.Settings()
-    for name in ("fig2b", "fig3a", "fig3b", "tab5", "tab4", "tab7", "tab3", "fig6"):
+    for name in NAMES:
         (row,) = paper.rows_named([name])
         (line,) = (line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line.split("|")[2])
         assert line.rstrip("| ").split("|")[-1].strip() == f"{row.cost(settings).forwards:,}"
 
 
-def test_what_is_shown_was_measured_on_six_strips():
+def test_what_is_shown_was_measured_on_six_strips_at_most():
     found = read_rows(DOCS / "paper")
     figures = [figure for one in found.values() if one.result for figure in one.result.figures]
-    assert {figure.n_strips for figure in figures if figure.unit == "%"} <= {None, 6}
+    assert max(figure.n_strips for figure in figures if figure.n_strips is not None) == 6
