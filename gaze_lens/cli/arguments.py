@@ -4,6 +4,8 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
