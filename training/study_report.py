@@ -16,6 +16,7 @@ from training.study_statistics import comparison, formed_at, holm, interval
 
 Figures = Mapping[str, Any]
 NINE_PERCENT = 0.09
+NOTHING_TO_COMPARE = "Runs of one treatment at most answer, so that there is nothing to compare."
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 PAIRS = (("a", "c"), ("a", "b"), ("a", "d"), ("b", "c"))
 CURVES = {
@@ -160,7 +161,7 @@ def comparisons_table(found: Mapping[Run, Figures]) -> str:
     rows = []
     for first, second in PAIRS:
         main = (first, second) == ("a", "c")
-        values = {name: by_treatment(found, name) for name in OUTCOMES}
+        values = {name: by_treatment(found, name) for name in OUTCOMES if not name.startswith("readout")}
         if not {first, second} <= values["peak steering"].keys():
             continue
         results = {
@@ -205,7 +206,8 @@ def formation_plot(out: Path, found: Mapping[Run, Figures]) -> Plot:
                 label = None if run.treatment in labelled else run.treatment
                 labelled.add(run.treatment)
                 values = [curve(each) for each in seen]
-                one.plot(steps, values, color=COLOURS[run.treatment], linewidth=1.2, label=label)
+                line = {"color": COLOURS[run.treatment], "linestyle": "-" if run.treatment in PAIRS[0] else ":"}
+                one.plot(steps, values, linewidth=1.2, label=label, **line)
             if name in CHANCE:
                 one.axhline(CHANCE[name], color=FAINT, linestyle="--", linewidth=1)
             set_title(one, name, "")
@@ -263,7 +265,7 @@ def on_those_that_answer(found: Mapping[Run, Figures]) -> list[str]:
     if len(seeing) == len(found):
         return []
     pairs = [pair for pair in PAIRS if set(pair) <= by_treatment(seeing, "peak steering").keys()]
-    table = comparisons_table(seeing) if pairs else f"No two treatments have one; {len(seeing)} runs answer."
+    table = comparisons_table(seeing) if pairs else NOTHING_TO_COMPARE
     return ["### Treatments compared, on runs that answer", table]
 
 
