@@ -7,6 +7,7 @@ from .attention.positions import Positions, QueryKeyPositions
 from .attention.row_reader import RowReader
 from .attention.score_edit import ScoreEdit
 from .counterfactuals import changes
+from .decoding import contrast_decoding, recipes
 from .errors import GazeLensError
 from .evaluation import evaluate, rejudge
 from .heads.comparison import compare_heads, compare_rankings
@@ -87,6 +88,7 @@ __all__ = [
     "comics",
     "compare_heads",
     "compare_rankings",
+    "contrast_decoding",
     "counterfactual",
     "data",
     "evaluate",
@@ -105,6 +107,7 @@ __all__ = [
     "path_hooks",
     "path_patch",
     "rank_by_effect",
+    "recipes",
     "rejudge",
     "resample_ablate",
     "score_heads",

@@ -70,34 +70,46 @@ class NewestTokens:
 class TokenWatch:
     """Keeps what each forward of a model leaves for the conditions of the next one: `with watch.attached(hf_model)`.
 
+    paused: another branch of the decoding is running, which has a watch of its own.
     reordered: whether rows change places between forwards. defaults: the model's own options of `generate`.
     """
 
     logits: Tensor | None = None
     tokens: Tensor | None = None
+    paused: bool = False
     reordered: bool = False
     defaults: Any = None
 
     @contextmanager
     def attached(self, hf_model: Any) -> Iterator[None]:
-        """Watch every forward inside."""
+        """Watch every forward inside; what was seen is forgotten afterwards."""
+        self.defaults = hf_model.generation_config
+        with self.listening(hf_model):
+            yield
+        self.logits = self.tokens = None
+
+    @contextmanager
+    def listening(self, hf_model: Any) -> Iterator[None]:
+        """Watch every forward inside, and remember the last one."""
         handles = [
             hf_model.register_forward_pre_hook(self._before, with_kwargs=True),
             hf_model.register_forward_hook(self._after),
         ]
-        self.defaults = hf_model.generation_config
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            self.logits = self.tokens = None
 
     def _before(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.paused:
+            return
         ids = kwargs.get("input_ids", args[0] if args else None)
         self.tokens = ids[:, -1] if isinstance(ids, Tensor) and ids.ndim == 2 else None
 
     def _after(self, _module: Any, _args: Any, output: Any) -> None:
+        if self.paused:
+            return
         logits = output.logits[:, -1].detach()
         self.logits = logits.clone() if output.logits.shape[1] > 1 else logits  # a view would keep all of the prompt's
 

@@ -8,6 +8,7 @@ A condition steers a set of heads with one mode, or to one mass, for all picture
 compare the gaze heads, the same number of random heads with the lowest scores, and all heads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -43,6 +44,7 @@ class Condition:
     curve: "heads", "strength" or "mass" for a point of such a curve, else "".
     ablate: steer nowhere, and replace the heads' output by its mean over the prompts of the run's first pictures.
     mass, at_least, keep: instead of a mode, the region's share of attention, as for `gl.steer`.
+    contrast: the strength with which the steered model is contrasted with the unsteered one (`gl.contrast_decoding`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Condition:
     mass: float | None = None
     at_least: float | None = None
     keep: str | None = None
+    contrast: float | None = None
 
     def __post_init__(self) -> None:
         if self.heads is not None and not len(self.heads):
@@ -64,6 +67,10 @@ class Condition:
         if self.curve not in CURVES:
             raise InputError(f"curve={self.curve!r} was given; give one of {', '.join(map(repr, CURVES))}.")
         self._check_shares()
+        if self.contrast is not None and (self.heads is None or self.ablate or not 0 < self.contrast < math.inf):
+            raise InputError(
+                f"The condition {self.name!r} has contrast={self.contrast!r}; give heads to steer and a number above 0."
+            )
 
     def _check_shares(self) -> None:
         """InputError for a mass beside a mode, two masses, or what is kept without one."""
@@ -104,7 +111,7 @@ class Condition:
         return {
             "name": self.name, "draw": self.draw, "heads": heads, "mode": list(astuple(self.mode)),
             "elsewhere": self.elsewhere, "curve": self.curve, **({"ablate": True} if self.ablate else {}),
-            **self.shares,
+            **self.shares, **({} if self.contrast is None else {"contrast": self.contrast}),
         }  # fmt: skip
 
     @classmethod
@@ -120,7 +127,7 @@ class Condition:
             values["elsewhere"],
             values["curve"],
             values.get("ablate", False),
-            **{name: values[name] for name in SHARES if name in values},
+            **{name: values[name] for name in (*SHARES, "contrast") if name in values},
         )
 
 

@@ -70,6 +70,10 @@ def generate_answers(
     conditions = checked(conditions)
     if not isinstance(protocol, Protocol):
         raise InputError(f"protocol={protocol!r} was given; give what gl.evaluation.question() returns, or another.")
+    if protocol.moves and any(condition.contrast is not None for condition in conditions):
+        raise InputError(
+            "A condition contrasts, which narrations with a target that moves do not; leave contrast= out."
+        )
     if protocol.moves and any(condition.ablate for condition in conditions):
         raise InputError("Conditions that ablate heads have no target that could move; use another protocol.")
     todo = _shard(names_of(pictures), shard)
@@ -205,13 +209,20 @@ class _Run:
         ]  # fmt: skip
         distinct = dict(zip(reversed(keys), reversed(rows), strict=True))
         batch = list(distinct.values())
-        inputs = self.inputs(picture, [row.prompt for row in batch], reuse=encoded)
-        written = answers(self.model, self.protocol, inputs, batch, self.ablations)
-        if isinstance(picture, Question):
-            chances = choice_likelihoods(self.model, self.protocol, picture, batch, encoded, self.ablations)
-            written = [replace(text, likelihoods=each) for text, each in zip(written, chances, strict=True)]
-        texts = dict(zip(distinct, written, strict=True))
+        texts: dict[Any, Text] = {}
+        for contrast in dict.fromkeys(row.condition.contrast for row in batch):  # each is a decoding of its own
+            group = {key: row for key, row in distinct.items() if row.condition.contrast == contrast}
+            texts.update(zip(group, self.written(picture, list(group.values()), encoded), strict=True))
         return [texts[key] for key in keys]
+
+    def written(self, picture: Source, rows: list[Row], encoded: VLMInputs) -> list[Text]:
+        """The answers of rows of one decoding; with the likelihoods of choices, unless branches are contrasted."""
+        inputs = self.inputs(picture, [row.prompt for row in rows], reuse=encoded)
+        texts = answers(self.model, self.protocol, inputs, rows, self.ablations)
+        if isinstance(picture, Question) and rows[0].condition.contrast is None:
+            chances = choice_likelihoods(self.model, self.protocol, picture, rows, encoded, self.ablations)
+            texts = [replace(text, likelihoods=each) for text, each in zip(texts, chances, strict=True)]
+        return texts
 
     def record(self, name: str, row: Row, text: Text | None = None, skipped: str | None = None) -> Record:
         """The record of an answer, or of a row that was skipped."""
@@ -221,7 +232,8 @@ class _Run:
             boxes = tuple(astuple(box) for box in row.steered_to)
         by_logits = condition.heads is not None and not condition.ablate and not condition.shares
         mode = astuple(condition.mode) if by_logits else ()
-        answer = {**condition.shares, **({} if text is None else vars(text))}
+        contrast = {} if condition.contrast is None else {"contrast": condition.contrast}
+        answer = {**condition.shares, **contrast, **({} if text is None else vars(text))}
         return Record(
             name, condition.name, condition.draw, row.targets, row.prompt, self.seed, condition.digest, mode, boxes,
             skipped=skipped, **answer,

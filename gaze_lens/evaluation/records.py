@@ -30,6 +30,7 @@ LATER = (
     "at_least",
     "keep",
     "likelihoods",
+    "contrast",
 )  # left out of lines where they are not given, as by earlier versions
 OLD_KEYS = {"aims": "steered_to"}  # version 0.1 wrote the first
 
@@ -48,7 +49,7 @@ class Record:
         `generation.exposure.mean()` has. Numbers that rounding changes do not make two answers different.
     skipped: why there is no answer, or None. failed: why its generation failed (logits that are no numbers), or None;
         a resumed run tries again.
-    likelihoods: the log-probabilities of a question's choices, in nats.
+    likelihoods: the log-probabilities of a question's choices, in nats. contrast: its strength, if there is one.
     """
 
     picture: str
@@ -70,6 +71,7 @@ class Record:
     at_least: float | None = None
     keep: str | None = None
     likelihoods: tuple[float, ...] = ()
+    contrast: float | None = None
 
     aims = renamed_attribute("aims", "steered_to")
 

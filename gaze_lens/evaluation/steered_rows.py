@@ -16,6 +16,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.switchable_bias import SwitchableBias
+from gaze_lens.decoding.contrast import contrast_decoding
 from gaze_lens.errors import HookError, InputError, NotFiniteError
 from gaze_lens.evaluation.ablated_rows import Ablations
 from gaze_lens.evaluation.condition import Condition
@@ -64,6 +65,8 @@ def answers(
 ) -> list[Text]:
     """One answer for each row of a batch; each is the answer that the row would get alone.
 
+    rows: of conditions with one contrast, or without.
+
     ablations: for rows of conditions that ablate.
     """
     if protocol.moves:
@@ -72,7 +75,12 @@ def answers(
         texts = [cut(model, protocol, text, ids[n], steps[n]) for n, text in enumerate(generation.texts)]
     else:
         hooks = row_hooks(protocol, inputs, rows, ablations)
-        generation, error = _generated(model, inputs, fwd_hooks=hooks, **protocol.generation_options)
+        options: dict[str, Any] = {"fwd_hooks": hooks, **protocol.generation_options}
+        contrast = rows[0].condition.contrast
+        if contrast is not None:
+            options["decoding"] = contrast_decoding(model, inputs, plus=hooks, strength=contrast)
+            options["fwd_hooks"] = []
+        generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
     reasons = {} if error is None else error.reasons
     if generation.exposure is not None:

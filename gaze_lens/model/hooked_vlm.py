@@ -11,7 +11,7 @@ What it does with attention is described in `gaze_lens/attention/attention_funct
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -291,6 +291,7 @@ class HookedVLM(TokenMethods):
         chat_template: bool = False,
         prepend_bos: bool | None = None,
         return_type: str | None = None,
+        decoding: Any = None,
         **options: Any,
     ) -> Any:
         """Generate with Hugging Face's `generate`, under hooks, in prefill and every decode step: a `Generation`.
@@ -304,6 +305,7 @@ class HookedVLM(TokenMethods):
         chat_template: of text, whether it is a user's turn in a conversation; if not, the model continues it, as in
             TransformerLens. prepend_bos: of text that is continued, whether it begins with BOS, as in TransformerLens.
         return_type: "tokens", "str" or "input": prompt and answer in one, as `TransformerBridge` returns them.
+        decoding: what `gl.contrast_decoding` returns for these inputs.
         options: whatever Hugging Face's `generate` takes (do_sample, num_beams, cache_implementation, streamer, ...),
             and `TransformerBridge` (stop_at_eos, verbose, use_past_kv_cache, ...), or an InputError says what to give.
             Greedy unless you ask for sampling. With past_key_values= that hold the beginning of the inputs, such as
@@ -321,9 +323,13 @@ class HookedVLM(TokenMethods):
         options = generation_options(hugging_face_options(self, options), max_new_tokens)
         refuse_assisted(self, {**prompt.arguments, **options})
         prompt = without_held_images(self, prompt, options)
-        hooks = hook_list(fwd_hooks)
+        hooks, branches = hook_list(fwd_hooks), nullcontext()
+        if decoding is not None:
+            hooks, options = decoding.prepared(self, inputs, hooks, options)
+            branches = decoding.running()
         reader = exposure_reader(self, hooks, prompt.inputs, options) if exposure else None
-        generation = self._generate(prompt, hooks, names_filter, max_bytes, options, reader)
+        with branches:
+            generation = self._generate(prompt, hooks, names_filter, max_bytes, options, reader)
         return as_asked(generation, return_type, prompt, self.tokenizer)
 
     def _generate(

@@ -23,6 +23,7 @@ from gaze_lens.attention.positions import Positions
 from gaze_lens.attention.region_reader import RegionReader, keep_rows
 from gaze_lens.attention.score_edit import ScoreEdit
 from gaze_lens.attention.switchable_bias import SwitchableBias
+from gaze_lens.decoding.contrast import contrast_decoding
 from gaze_lens.errors import HeadError, InputError, RegionError
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
@@ -88,9 +89,14 @@ class GenerationSession(StoppingCriteria):
             }
         )
         queries = Positions.since(self.inputs.last_position)
+        steering, decoding = self.switch.hooks(), None
+        if request.contrast:
+            decoding = contrast_decoding(self.model, self.inputs, plus=steering, strength=request.contrast)
+        reading = [hook for reader in self.readers for hook in reader.hooks(queries)]
         generation = self.model.generate(
             self.inputs,
-            fwd_hooks=[*self.switch.hooks(), *(hook for reader in self.readers for hook in reader.hooks(queries))],
+            fwd_hooks=[*([] if decoding else steering), *reading],
+            decoding=decoding,
             max_new_tokens=request.max_new_tokens,
             stopping_criteria=StoppingCriteriaList([self]),
         )

@@ -43,7 +43,8 @@ class AnswerRequest:
     """One question about a picture, whose regions the words are tinted by.
 
     target: where the heads are steered to from the beginning; None leaves them alone. pause: seconds to wait after
-    every token. baseline: whether the unsteered answer is written beside it.
+    every token. baseline: whether the unsteered answer is written beside it. contrast: the strength with which the
+    steered model is contrasted with the unsteered one; 0 for none.
     """
 
     picture: Picture
@@ -52,6 +53,7 @@ class AnswerRequest:
     max_new_tokens: int
     pause: float
     baseline: bool = False
+    contrast: float = 0.0
 
 
 class TargetBody(BaseModel):
@@ -98,6 +100,7 @@ class AnswerBody(BaseModel):
     max_new_tokens: Number
     pause: Number
     baseline: bool = False
+    contrast: float = Field(default=0.0, ge=0, le=10)
 
 
 def read_json(model: type[Body], data: bytes) -> Body:
@@ -131,6 +134,7 @@ def read_answer_request(data: bytes, images: ImageStore, limits: Limits) -> Answ
         int(body.max_new_tokens),
         body.pause,
         body.baseline,
+        body.contrast,
     )
 
 

@@ -524,3 +524,23 @@ def test_masses_and_their_curve(tiny_model, strips, tmp_path):
     assert [r.text for r in again.generations.records] == [r.text for r in results.generations.records]
     lines = (tmp_path / "generations.jsonl").read_text(encoding="utf-8").splitlines()
     assert all("mass" not in json.loads(line) for line in lines if '"condition": "none"' in line)
+
+
+def test_a_condition_contrasts_the_steered_with_the_unsteered_model(tiny_model, strips):
+    conditions = [Condition("contrast", GAZE, mass=0.6, contrast=1.5), Condition("gaze", GAZE), Condition("none")]
+    results = gl.evaluate(tiny_model, strips[:1], conditions, progress=False)
+    records = [record for record in results.generations.records if record.condition == "contrast"]
+    assert [record.contrast for record in records] == [1.5] * 3
+    for record in records:
+        inputs = tiny_model.prepare(strips[0], comics.OPEN)
+        hooks = gl.steer(GAZE, inputs.region(record.targets[0]), mass=0.6)
+        decoding = gl.contrast_decoding(tiny_model, inputs, plus=hooks, strength=1.5)
+        assert str(tiny_model.generate(inputs, decoding=decoding, max_new_tokens=15)) == record.text
+    alone = gl.evaluate(tiny_model, strips[:1], conditions[1:], progress=False)
+    others = [record.text for record in results.generations.records if record.condition != "contrast"]
+    assert others == [record.text for record in alone.generations.records]
+    assert [c.contrast for c in results.generations.conditions] == [1.5, None, None]
+    with pytest.raises(InputError, match="has contrast=0"):
+        Condition("mine", GAZE, contrast=0)
+    with pytest.raises(InputError, match="A condition contrasts"):
+        generate_answers(tiny_model, strips, conditions, protocol=dynamic_narration(end="."), progress=False)

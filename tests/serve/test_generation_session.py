@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from reference import tower_runs
 
-from gaze_lens import Box, HeadSet, Picture, comics, steer, track
+from gaze_lens import Box, HeadSet, Picture, boost_and_suppress, comics, contrast_decoding, steer, track
 from gaze_lens.errors import RegionError
 from gaze_lens.serve.generation_session import GenerationSession, SwitchableBias
 from gaze_lens.serve.request_bodies import AnswerRequest, Target, TargetBody
@@ -234,3 +234,12 @@ def test_a_region_without_a_token_is_left_out_and_told(tiny_model, strip):
     assert kinds(events) == ["dropped", "started", "done"]
     assert (events[0]["region"], "at least a token's size" in events[0]["message"]) == ("box 1", True)
     assert said(events) == said(answer(tiny_model, strip))
+
+
+def test_a_contrast_with_the_unsteered_model(tiny_model, strip):
+    events = answer(tiny_model, strip, Target("panel 2", strip.regions["panel 2"], strength=3.0), contrast=1.5)
+    inputs = tiny_model.prepare(strip, comics.NARRATE_FREELY)
+    hooks = steer(HEADS, inputs.region("panel 2"), mode=boost_and_suppress(3.0))
+    decoding = contrast_decoding(tiny_model, inputs, plus=hooks, strength=1.5)
+    assert said(events) == str(tiny_model.generate(inputs, decoding=decoding, max_new_tokens=40))
+    assert len([event for event in events if event["kind"] == "word"]) > 3
