@@ -113,7 +113,7 @@ class Results:
 
         columns = ["picture", "condition", "draw", "choice", "correct", "lead"]
         records = [record for record in self.generations.records if record.likelihoods]
-        asked = {name: line.get("question") for name, line in self.generations.pictures.items()}
+        asked = {name: line.get("question", {}) for name, line in self.generations.pictures.items()}
         return pandas.DataFrame([likeliest(record, asked[record.picture]) for record in records], columns=columns)
 
     def mcnemar(self, first: str, second: str, *, by: str = "text") -> McNemar:
@@ -134,8 +134,8 @@ class Results:
         leads = self._one_draw(names, "likelihood").pivot(index="picture", columns="condition", values="lead").dropna()
         if leads.empty or not set(names) <= set(leads):
             raise InputError("No question was answered in all three conditions, with choices; there is no shift.")
-        columns = (leads[name].to_numpy() for name in names)
-        return score_shift(*columns, leads.index.tolist(), seed=self.generations.run["seed"])
+        toward, away, plain = (leads[name].to_numpy() for name in names)
+        return score_shift(toward, away, plain, leads.index.tolist(), seed=self.generations.run["seed"])
 
     def _one_draw(self, names: Sequence[str], by: str) -> "DataFrame":
         """The answers of some conditions of one draw each."""

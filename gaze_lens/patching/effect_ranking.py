@@ -90,13 +90,13 @@ def rank_by_effect(
         ranked = by_head[:, chosen_on].mean(-1).argsort(descending=True, stable=True).tolist()
         sets = [HeadSet([heads[i][0] for i in ranked[:size]]) for size in SIZES if size <= len(heads)]
         together = effects.of(sets)
-    pictures: list[Source] = [picture for case in cases for row in case.inputs.pictures for picture in row]
-    passages = [one for case in cases for one in case.inputs.passages if one is not None]
+    sources: list[Source] = [picture for case in cases for row in case.inputs.pictures for picture in row]
+    sources += [one for case in cases for one in case.inputs.passages if one is not None]
     return HeadEffects(
         values=torch.cat([by_block, by_head, together]), sets=(*blocks.values(), *heads, *sets),
         kinds=("block",) * len(blocks) + ("head",) * len(heads) + ("set",) * len(sets), chosen_on=chosen_on,
         unsteered=effects.unsteered, model=model.cfg.model_name, fingerprint=model.fingerprint, seed=seed,
-        images=" ".join(sorted({image_digest(source) for source in (*pictures, *passages)})),
+        images=" ".join(sorted({image_digest(source) for source in sources})),
     )  # fmt: skip
 
 
