@@ -19,6 +19,14 @@ INSTRUCTIONS = (
     "about any of them, or is no description at all, or fits several equally well, answer none."
 )
 NONE = "none"
+CUT = (
+    "You are given a description of a picture. Cut out the parts of it that each describe one thing, in the order of "
+    "the text. Copy them word for word; leave out what describes nothing that can be seen."
+)
+PHRASES = {
+    "type": "object", "properties": {"phrases": {"type": "array", "items": {"type": "string"}}},
+    "required": ["phrases"], "additionalProperties": False,
+}  # fmt: skip
 
 
 class LanguageModelJudge(Judge):
@@ -80,6 +88,33 @@ class LanguageModelJudge(Judge):
         with ThreadPoolExecutor(self.workers) as pool:
             judgements = pool.map(lambda description: attempt(self, description), descriptions)
             return list(Bar(judgements, "judging", total=len(descriptions), disable=not progress))
+
+    def phrases(self, text: str) -> list[str]:
+        """`maps.over(maps.phrases(judge.phrases(str(maps.generation))))`: the parts of a text that describe one thing.
+
+        They stand in the text word for word. Raises JudgeError if the service fails, or its replies have other parts.
+        """
+        body = self.provider.body(CUT, [f"The text: {text.strip()}"], PHRASES)
+        key = key_of([self.name, self.provider.base_url, body, self.provider.options])
+        reply = self.cache.get(key)
+        if reply is None:
+            reply = {"phrases": self._ask_phrases(body, text)}
+            self.cache.put(key, reply)
+        return reply["phrases"]
+
+    def _ask_phrases(self, body: Mapping[str, Any], text: str) -> list[str]:
+        problem = ""
+        for _ in range(self.attempts):
+            try:
+                found = self.provider.ask(body).get("phrases")
+            except Malformed as error:
+                problem = str(error)
+                continue
+            listed = found if isinstance(found, list) else []
+            if listed and all(isinstance(one, str) and one.strip() and one.lower() in text.lower() for one in listed):
+                return listed
+            problem = f"The judge answered {self.provider.without_secret(str(found))[:200]}."
+        raise JudgeError(f"No reply of {self.attempts} has parts of the text, word for word. {problem}")
 
     def _parts(self, description: Description, names: Sequence[str]) -> list[Part]:
         """The parts of the message: every region with its name, then the text."""
