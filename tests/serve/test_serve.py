@@ -91,6 +91,22 @@ def test_one_at_a_time_in_order_and_the_queue_is_bounded(server):
         connection.close()
 
 
+def test_the_size_of_a_token_is_told_where_the_model_is_free(server):
+    server.idle()
+    question = server.question(pause=0.3)
+    path = f"/pictures/{question['picture']}/token"
+    assert server.json("GET", path) == {"width": 16, "height": 16}
+    connection, response = server.open(question)
+    wait(lambda: server.state.queue.running is not None)
+    assert server.json("GET", path) is None
+    started = next(event for event in events(response) if event["kind"] == "started")
+    assert started["token"] == {"width": 16, "height": 16}
+    response.close()
+    connection.close()
+    server.idle()
+    assert server.error("GET", "/pictures/unknown/token")[0] == 404
+
+
 def test_whoever_waits_can_leave(server):
     first, second = server.open(server.question(pause=0.3)), server.open(server.question())
     wait(lambda: len(server.state.queue.waiting) == 1)

@@ -55,7 +55,7 @@ def test_a_stray_drag_makes_no_box_and_boxes_can_be_removed(page):
     with page.expect_response(lambda answer: answer.url.endswith("/token") and first not in answer.url) as answered:
         page.click("#sample")
     assert answered.value.json() == {"width": 16, "height": 16}
-    page.wait_for_function("document.querySelector('#picture').alt.endsWith('6')")
+    expect(page.locator("#picture")).to_have_attribute("alt", re.compile("6$"))
     drag(page, 0.5, 0.5, 0.5 + 15 / 192, 0.99)
     expect(page.locator(".target")).to_have_count(6)
     drag(page, 2.02 / 6, 0.02, 2.98 / 6, 0.98)
@@ -113,7 +113,7 @@ def test_on_a_phone_the_picture_stays_in_sight_and_a_finger_scrolls(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("#stage").evaluate("stage => getComputedStyle(stage).touchAction") == "manipulation"
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function("scrollY > 100")
+    assert page.evaluate("scrollY") > 100
     assert page.locator("#picture").bounding_box()["y"] >= 0
     assert page.locator("#answer").bounding_box()["y"] < 500
 
@@ -156,6 +156,24 @@ def test_sliders_say_how_it_is_steered_also_while_it_writes(page):
     finish(page)
 
 
+def test_a_target_that_is_chosen_while_the_question_travels_counts(page):
+    """The server cannot be told of it yet: the answer has no key."""
+    held = []
+    page.route("**/answers", lambda route: held.append(route))  # noqa: PLW0108 (Playwright sets attributes on it)
+    page.locator(".target").nth(1).click()
+    ask(page, pause="0.1")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.locator(".target").nth(4).click()
+    (route,) = held
+    assert route.request.post_data_json["target"]["name"] == "panel 2"
+    with page.expect_request(re.compile("/target$")) as moved:
+        route.continue_()
+    assert moved.value.post_data_json["target"]["name"] == "panel 5"
+    expect(page.locator("#answer .switch").last).to_have_text("▸ panel 5")
+    page.click("#stop")
+    finish(page)
+
+
 def test_answers_and_picture_survive_a_reload(page):
     page.locator(".target").nth(1).click()
     drag(page, 0.2, 0.1, 0.6, 0.9)
@@ -179,7 +197,7 @@ def test_a_slow_upload_never_replaces_a_newer_one(page, tmp_path):
     held = []
     page.route("**/pictures", lambda route: route.continue_() if held else held.append(route))
     page.set_input_files("#file", tmp_path / "slow.png")
-    page.wait_for_function("document.querySelector('#status').textContent.startsWith('Loading slow')")
+    expect(page.locator("#status")).to_have_text(re.compile("^Loading slow"))
     page.set_input_files("#file", tmp_path / "quick.png")
     expect(page.locator("#picture")).to_have_attribute("alt", "quick.png")
     expect(page.locator(".target")).to_have_count(0)  # not cut into panels unless asked

@@ -124,7 +124,9 @@ export class Stage {
   // A box that was drawn. One that is smaller than a token was not meant: it holds none.
   drag(from, to) {
     const sides = [Math.abs(to[0] - from[0]), Math.abs(to[1] - from[1])];
-    if (this.token && (sides[0] < this.token.width || sides[1] < this.token.height)) return;
+    const least = (token, whole) => Math.min(token, whole / 2); // a small picture may have one row of tokens
+    if (this.token && (sides[0] < least(this.token.width, this.width)
+      || sides[1] < least(this.token.height, this.height))) return;
     const box = [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]),
       Math.max(from[1], to[1])];
     const name = this.snapped(box);
