@@ -185,7 +185,9 @@ def place(tab, selector):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_words_are_beside_what_is_looked_at_or_it_stays_in_sight(browser, saved, tmp_path, width):
     picture = tmp_path / "picture.html"
-    picture.write_text(page_of(3, 400, (12, 18)), encoding="utf-8")
+    header = header_for(3, 400, (12, 18))
+    header["subject"]["name"] = "the image and the segments"  # the longest text of a choice
+    picture.write_text(made_page(header, recording_for(3, 400, (12, 18))), encoding="utf-8")
     for path, seen in ((saved, ".text"), (picture, ".picture")):
         with opened(browser, path, size=(width, 700)) as tab:
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
