@@ -5,7 +5,7 @@ and `figures.json`. States and checkpoints go to `--states`. If the command is s
 repeats nothing but the steps since the last state (every 100). Started twice, it shares the runs. At the end, or with
 `--report` at any time, it writes the page's table and pictures from the runs' files alone.
 
-A run takes a quarter of an hour to an hour of one core.
+A run takes about ten minutes of one core, those of 4,000 steps half an hour.
 """
 
 import copy
