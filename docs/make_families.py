@@ -35,13 +35,14 @@ name that is not a family is a variant. [new_family.md](new_family.md) explains 
   steered head on its target, over all queries that can attend to it.
 - **shared**: whether `gl.score_heads` runs the common beginning of prompts about a picture once, and continues from it
   with each question. It does so where this is exact; reasons against it are listed below.
+- **video**: whether `gl.Video` is taken, with the place and time of every token ([howto/video.md](howto/video.md)).
 
 """
 COLUMNS = {
     "family": "family", "Hugging Face class": "architecture", "layout": "layout", "layers": "layers", "hooks": "hooks",
     "eager": "full_hooks_to_eager", "patterns": "patterns_to_eager", "default": "no_hooks_to_default",
     "default, hooks": "some_hooks_to_default", "tokens": "generated_hooked", "encoded": "encoded_to_pixels",
-    "scores": "scores_to_slow_loop", "steered": "least_mass_on_target", "shared": "whole",
+    "scores": "scores_to_slow_loop", "steered": "least_mass_on_target", "shared": "whole", "video": "video",
 }  # fmt: skip
 
 

@@ -109,9 +109,8 @@ class Family:
 
 
 GRID = (grid.token_maps, grid.encode, grid.to_forward_kwargs)
-WITH_VIDEO: dict[str, Any] = {
-    "video_maps": grid.video_maps, "pixel_names": ("pixel_values", "pixel_values_videos")
-}  # fmt: skip
+PIXELS_AND_VIDEOS = ("pixel_values", "pixel_values_videos")
+WITH_VIDEO: dict[str, Any] = {"video_maps": grid.video_maps, "pixel_names": PIXELS_AND_VIDEOS}
 FIXED = (single_view.fixed_maps, single_view.fixed_encode, single_view.fixed_to_forward_kwargs)
 SHAPED = (single_view.shaped_maps, single_view.shaped_encode, image_by_image)
 VIEWS = (tiles.encode, tiles.to_forward_kwargs)
@@ -124,7 +123,7 @@ PIXELS_AND_MASK = ("pixel_values", "pixel_attention_mask")
 CLOSEST = partial(tile_grids.token_maps, choose=tile_grids.closest_aspect)
 LEAST_UPSCALING = partial(tile_grids.token_maps, choose=tile_grids.least_upscaling)
 ONE_BY_ONE = (encode_each, image_by_image)
-BY_SAMPLE = (anyres.encode_by_sample, image_by_image)
+BY_SAMPLE = (anyres.encode_with_videos, anyres.to_forward_kwargs)
 POOLED = (pooled_crops.encode, image_by_image)
 CROSS_ATTENTION = (cross_attention.token_maps, cross_attention.encode, cross_attention.to_forward_kwargs)
 MINICPM = (view_grids.minicpm_maps, view_grids.minicpm_encode, view_grids.minicpm_to_forward_kwargs)
@@ -164,9 +163,15 @@ FAMILIES: tuple[Family, ...] = (
     causal("Mistral3", ("Mistral3ForConditionalGeneration",), row_breaks.token_maps_of_several, *ONE_BY_ONE),
     causal("LightOnOCR", ("LightOnOcrForConditionalGeneration",), row_breaks.token_maps, *ONE_BY_ONE),
     causal("LLaVA-NeXT", ("LlavaNextForConditionalGeneration",), anyres.token_maps, *ONE_BY_ONE),
-    causal("LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *BY_SAMPLE),
+    causal(
+        "LLaVA-OneVision", ("LlavaOnevisionForConditionalGeneration",), anyres.token_maps_by_sample, *BY_SAMPLE,
+        pixel_names=PIXELS_AND_VIDEOS, video_maps=anyres.frame_maps,
+    ),
     # tiles
-    causal("InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
+    causal(
+        "InternVL", ("InternVLForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS,
+        video_maps=partial(tiles.frame_maps, merge="downsample_ratio"),
+    ),
     causal("Qianfan-OCR", ("QianfanOCRForConditionalGeneration",), partial(CLOSEST, merge="downsample_ratio"), *VIEWS),
     causal("AyaVision", ("AyaVisionForConditionalGeneration",), partial(CLOSEST, merge="downsample_factor"), *VIEWS),
     causal(

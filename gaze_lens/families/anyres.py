@@ -8,17 +8,18 @@ of each tile.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gaze_lens.errors import ModelError
-from gaze_lens.families.features import EncodedImage, encode_each
-from gaze_lens.families.geometry import Processed, Size, TokenMap
+from gaze_lens.families.features import EncodedImage, encode_each, image_by_image
+from gaze_lens.families.geometry import FramesMap, Processed, Size, TokenMap
 from gaze_lens.families.placement import Axis, blank, concatenated, even_spans, placed_grid, with_row_ends
 
 LARGEST = 1.1  # OneVision shrinks a grid if its side is larger than this times the limit
@@ -67,6 +68,35 @@ def token_maps_by_sample(processed: Processed) -> list[TokenMap]:
         _anyres(processed, size, tile, most=most) if single else _padded(size, tile)
         for size, single in zip(processed.images, alone, strict=True)
     ]
+
+
+def frame_maps(processed: Processed) -> list[list[FramesMap]]:
+    """For each video of LLaVA-OneVision a map of every sampled frame, which is stretched to one square view.
+
+    The model interpolates the features of a frame to half the side. The last frame has a token more, which covers
+    nothing.
+    """
+    if not processed.videos:
+        return []
+    tile, side = _tile(processed), processed.processor.video_processor.size
+    if (
+        dict(side) != {"height": tile.pixels, "width": tile.pixels}
+        or processed.processor.video_processor.do_center_crop
+    ):
+        raise ModelError(
+            f"The video processor has size={dict(side)}, the vision tower an image size of {tile.pixels}: expected the "
+            "same for both sides, and no crop. Load the processor of this checkpoint."
+        )
+    edges = torch.linspace(0, tile.side, math.ceil(tile.side / 2) + 1, dtype=torch.double)
+    spans = tile.patch * torch.stack([edges[:-1], edges[1:]], dim=-1)
+    return [_frames(size, n_frames, spans, tile, video) for video, (size, n_frames) in enumerate(processed.videos)]
+
+
+def _frames(size: Size, n_frames: int, spans: Float[Tensor, "token 2"], tile: Tile, video: int) -> list[FramesMap]:
+    across, down = (Axis(length, tile.pixels).original(spans) for length in size)
+    frame = placed_grid(size, across, down)
+    maps = [frame] * (n_frames - 1) + [concatenated([frame, blank(1)])]
+    return [FramesMap((n,), replace(one, moment=(video, n))) for n, one in enumerate(maps)]
 
 
 def _alone(tensors: Mapping[str, Tensor]) -> list[bool]:
@@ -191,3 +221,36 @@ def encode_by_sample(
     outputs = encode_each(model, tensors, maps, indices, batch_num_images=numbers)
     by_index = dict(zip(indices, outputs, strict=True))
     return [by_index[index] for index in selected]
+
+
+def encode_with_videos(
+    model: Any, tensors: Mapping[str, Tensor], maps: Sequence[TokenMap], selected: Sequence[int]
+) -> list[EncodedImage]:
+    """As `encode_by_sample`, also for frames of videos, each of which is an image of its own."""
+    numbers = {index: n for n, index in enumerate(i for i, one in enumerate(maps) if one.moment is None)}
+    images = [index for index in selected if index in numbers]
+    of_images = encode_by_sample(model, tensors, maps, [numbers[index] for index in images]) if images else []
+    encoded = dict(zip(images, of_images, strict=True))
+    for index in selected:
+        moment = maps[index].moment
+        if moment is not None:
+            frame = tensors["pixel_values_videos"][moment[0], moment[1]][None, None]
+            (tokens,) = model.get_video_features(frame, return_dict=True).pooler_output
+            last = bool(maps[index].boxes[-1].isnan().all())  # the token at the end of a video
+            encoded[index] = {"tokens": tokens if last else tokens[:-1], "of_video": True, "last": last}
+    return [encoded[index] for index in selected]
+
+
+def to_forward_kwargs(images: Sequence[EncodedImage]) -> dict[str, Any]:
+    """One tensor per image; and of videos one with a row for each, which have equally many frames in one batch."""
+    outputs = image_by_image([image for image in images if not image.get("of_video")])["mm_encoder_outputs"]
+    outputs = outputs if outputs["image"].pooler_output else {}
+    frames, videos = [image for image in images if image.get("of_video")], list[Tensor]()
+    start = 0
+    for end, frame in enumerate(frames, 1):
+        if frame["last"]:
+            videos.append(torch.cat([one["tokens"] for one in frames[start:end]]))
+            start = end
+    if videos:
+        outputs["video"] = BaseModelOutputWithPooling(pooler_output=torch.stack(videos))
+    return {"mm_encoder_outputs": outputs}

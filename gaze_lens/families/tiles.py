@@ -5,15 +5,16 @@ choose the views. The token map of a view and the vision tower's call are the sa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from gaze_lens.errors import InputError
 from gaze_lens.families.features import EncodedImage
-from gaze_lens.families.geometry import Processed, Size, TokenMap
+from gaze_lens.families.geometry import FramesMap, Processed, Size, TokenMap
 
 View = tuple[float, float, float, float]  # x0, y0, x1, y1 in original pixels: the part of the image in a tile
 
@@ -125,6 +126,26 @@ def encode_padded(
     tiles = {name: torch.cat([chunk[index] for index in selected])[None] for name, chunk in chunks.items()}
     (features,) = model.get_image_features(**tiles, return_dict=True).pooler_output
     return [{"tokens": tokens} for tokens in features.split([len(maps[index]) for index in selected])]
+
+
+def frame_maps(processed: Processed, *, merge: str) -> list[list[FramesMap]]:
+    """For each video a map of every sampled frame, which is stretched to one tile (InternVL).
+
+    merge: the config's name for the factor that merges patches.
+    """
+    if not processed.videos:
+        return []
+    height, width = processed.tensors["pixel_values"].shape[-2:]
+    if processed.processor.video_processor.do_center_crop or height != width:
+        raise InputError(
+            f"The video processor makes frames of {width} x {height} pixels, cut out or not square; gaze_lens knows "
+            "the places of tokens where frames are stretched to a square. Load the processor of the model's checkpoint."
+        )
+    tile = Tile.of(width, patch=patch_size(processed.config), merge=merged(getattr(processed.config, merge)))
+    return [
+        [FramesMap((n,), replace(token_map(size, [whole(size)], tile), moment=(video, n))) for n in range(n_frames)]
+        for video, (size, n_frames) in enumerate(processed.videos)
+    ]
 
 
 def tile_side(processed: Processed) -> int:

@@ -19,7 +19,7 @@ from gaze_lens.inputs.sampling import metadata_of, sampled
 from gaze_lens.inputs.segment_positions import taken_out, with_passages, with_segments
 from gaze_lens.inputs.typed_text import check_typed_text, check_utf8
 from gaze_lens.inputs.video import refuse_other_parts
-from gaze_lens.inputs.video_frames import check_placeholders, with_frames
+from gaze_lens.inputs.video_frames import check_order, check_placeholders, with_frames
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.regions.picture import Fit, Picture
 from gaze_lens.regions.reading import is_upright, read_image
@@ -54,6 +54,8 @@ def prepare(
         _refuse_placeholders(processor, conversation)
         check_typed_text(processor.tokenizer, _parts(conversation))
     prompts = [_prompt_text(processor, family, conversation) for conversation in conversations]
+    for prompt, row in zip(prompts, sources, strict=True):
+        check_order(processor, prompt, ["video" if isinstance(one, Video) else "image" for one in row])
     ids = ids_of(answers, len(prompts), processor.tokenizer, getattr(config, "image_token_id", None))
     if ids is not None and family.no_chat_template:
         answers, ids = _as_texts(processor.tokenizer, ids), None

@@ -3,6 +3,7 @@
 pictures, videos, maps = with_frames(family, processed, seen, maps)
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,12 +40,30 @@ def with_frames(
     return pictures, videos, ordered
 
 
+def check_order(processor: Any, prompt: str, kinds: Sequence[str]) -> None:
+    """InputError where the chat template writes pictures and videos in another order than they were given in.
+
+    prompt: the text for the processor. kinds: "image" or "video", in the order of what was given.
+    """
+    if len(set(kinds)) < 2:
+        return
+    marks = {processor.image_token: "image", processor.video_token: "video"}
+    found = re.findall("|".join(map(re.escape, marks)), prompt)
+    if [marks[mark] for mark in found] != list(kinds):
+        order = ", ".join(marks[mark] for mark in found)
+        raise InputError(
+            f"The model's chat template writes them in the order {order}, and they were given as {', '.join(kinds)}; "
+            "give pictures and videos in the template's order."
+        )
+
+
 def check_placeholders(
     tensors: Mapping[str, Tensor], config: Any, images: Sequence[Sequence[Any]], videos: Sequence[Sequence[Any]]
 ) -> None:
     """InputError for images beside videos in a model whose forward cannot tell their tokens apart (GLM-4.1V)."""
     token = getattr(config, "video_token_id", None)
-    if any(images) and any(videos) and (token is None or not bool((tensors["input_ids"] == token).any())):
+    two_tensors = any(images) and any(videos) and "pixel_values_videos" in tensors
+    if two_tensors and (token is None or not bool((tensors["input_ids"] == token).any())):
         raise InputError(
             "Pictures and videos were given together, and this model has one token for both, which Hugging Face's "
             "forward cannot tell apart. Give the pictures as frames, or run the two apart."

@@ -25,7 +25,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from gaze_lens.testing.parts import byte_tokenizer, chat_template, images_first, text_config
+from gaze_lens.testing.parts import byte_tokenizer, chat_template, images_first, images_then_videos, text_config
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 CHAT = chat_template("<image>\n", images_first)
@@ -87,8 +87,10 @@ def _llava_onevision(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     image_processor = LlavaOnevisionImageProcessor(size={"height": TILE, "width": TILE}, image_grid_pinpoints=pinpoints)
     limit = "anyres_max_4"
     processor = LlavaOnevisionProcessor(
-        image_processor=image_processor, tokenizer=tokenizer, video_processor=LlavaOnevisionVideoProcessor(),
-        num_image_tokens=(TILE // PATCH) ** 2, vision_feature_select_strategy="full", chat_template=CHAT,
+        image_processor=image_processor, tokenizer=tokenizer,
+        video_processor=LlavaOnevisionVideoProcessor(size={"height": TILE, "width": TILE}),
+        num_image_tokens=(TILE // PATCH) ** 2, vision_feature_select_strategy="full",
+        chat_template=chat_template("<image>\n", images_then_videos),
         vision_aspect_ratio=limit,
     )  # fmt: skip
     vision = SiglipVisionConfig(**TOWER, image_size=TILE, patch_size=PATCH, vision_use_head=False)

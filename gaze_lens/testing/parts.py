@@ -106,6 +106,13 @@ def images_first(image: str) -> str:
     return f"{listed}'image') %}}{image}{{% endfor %}}{listed}'text') %}}{{{{ part['text'] }}}}{{% endfor %}}"
 
 
+def images_then_videos(image: str) -> str:
+    """The same with all videos after the images, as in LLaVA-OneVision."""
+    listed = "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}<video>\n{% endfor %}"
+    images, text = images_first(image).split("{% endfor %}", 1)
+    return f"{images}{{% endfor %}}{listed}{text}"
+
+
 def either(image: str) -> str:
     """Contents that may be texts or lists, as in Qwen-VL."""
     return _if("message['content'] is string", "{{ message['content'] }}", parts(image))

@@ -47,6 +47,7 @@ from gaze_lens.testing.parts import (
     parts,
     text_config,
     trimmed,
+    with_video,
 )
 
 CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -75,7 +76,7 @@ def _internvl(changes: dict[str, Any]) -> tuple[nn.Module, Any]:
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(size=_square(32), max_patches=6), tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size=_square(32)), image_seq_length=4,
-        chat_template=chat_template("<IMG_CONTEXT>\n"),
+        chat_template=chat_template(with_video("<IMG_CONTEXT>\n", "<video>\n")),
     )  # fmt: skip
     return InternVLForConditionalGeneration(config), processor
 

@@ -13,7 +13,7 @@ REGIONS = {"start": gl.Seconds(0, 2), "moving": {"frame 1": LEFT, "frame 7": RIG
 PROMPTS = ["What is in the start?", "What moves there?", "The end?"]
 
 
-@pytest.fixture(scope="module", params=["Qwen2-VL", "Qwen3-VL", "GLM-4V"])
+@pytest.fixture(scope="module", params=["Qwen2-VL", "Qwen3-VL", "GLM-4V", "InternVL", "LLaVA-OneVision"])
 def model(request):
     return gl.HookedVLM.wrap(*gl.testing.tiny(request.param))
 
@@ -82,7 +82,10 @@ def test_moments_are_tracked_where_nothing_has_a_name(model):
     trajectory = gl.track(model, inputs, [(1, 2)], max_new_tokens=3)
     assert trajectory.regions == tuple(moment.name for moment in inputs.videos[0][0].moments)
     sums = torch.as_tensor(trajectory.mass).sum(-1)
-    torch.testing.assert_close(sums, torch.as_tensor(trajectory.on_image), atol=1e-5, rtol=1e-4)
+    rest = torch.as_tensor(trajectory.on_image) - sums
+    assert rest.min() > -1e-5
+    if model.family.name != "LLaVA-OneVision":  # whose token at the end of a video is in no frame
+        assert rest.max() < 1e-5
     named = gl.track(model, model.prepare(clip(), "What?"), [(1, 2)], max_new_tokens=3)
     assert named.regions == tuple(REGIONS)
 
@@ -91,7 +94,9 @@ def test_an_attention_map_shows_the_moments_side_by_side(model):
     inputs = model.prepare(clip(regions={}), "What?")
     plot = gl.show.attention_map(model, inputs, [(1, 2)])
     assert plot.data["regions"] == tuple(moment.name for moment in inputs.videos[0][0].moments)
-    assert np.allclose(plot.data["on_regions"].sum(-1), plot.data["on_image"], atol=1e-5)
+    rest = plot.data["on_image"] - plot.data["on_regions"].sum(-1)
+    assert (rest > -1e-5).all()
+    assert (rest < 1e-5).all() == (model.family.name != "LLaVA-OneVision")
 
 
 def test_the_viewer_names_the_moments(model):
