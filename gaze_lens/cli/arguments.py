@@ -28,6 +28,7 @@ from gaze_lens.regions.shapes import Box
 from gaze_lens.scoring.gaze_score import score_heads
 from gaze_lens.tiny import HEADS, NAME
 
+CALIBRATED = 6  # pictures on whose captions a second model is tried out as a judge
 SEED = 1_000_000  # of synthetic strips to measure on; the embedded model was not trained on them
 SYNTHETIC = "synthetic:"
 XYWH = "xywh:"
@@ -232,9 +233,13 @@ def protocol_of(
 
 
 def judge_of(
-    name: str, *, model: Model | None = None, base_url: str | None = None, cache: Path | None = None
-) -> judges.Judge:
-    """A judge by name. model: for the judge "likelihood"; a loaded model, or None."""
+    name: str, *, model: Model | None = None, base_url: str | None = None, cache: Path | None = None,
+    load: Callable[[str], Model] | None = None, known: Sequence[Picture] | None = None,
+) -> judges.Judge:  # fmt: skip
+    """A judge by name. model: for the judge "likelihood"; a loaded model, or None.
+
+    load, known: for a second model, "likelihood:NAME", which is tried out on the captions of the first known pictures.
+    """
     simple = {
         "answer": judges.AnswerMatch(), "caption": judges.CaptionMatch(), "f1": judges.CaptionMatch(score="f1"),
         "rouge-l": judges.CaptionMatch(score="rouge-l"), "exact": judges.ExactDescription(),
@@ -243,6 +248,10 @@ def judge_of(
     provider, colon, service = name.partition(":")
     if colon and provider in ("anthropic", "openai") and service:
         return judges.LanguageModelJudge(provider, model=service, base_url=base_url, cache=cache)
+    if colon and provider == "likelihood" and service:
+        if load is None or known is None:
+            raise InputError(f"--judge {name} tries a second model out on pictures with captions: --strips.")
+        return judges.calibrated(judges.LikelihoodJudge(load(service)), known[:CALIBRATED])
     if name == "likelihood":
         if model is None:
             raise InputError("--judge likelihood asks a model: give --model, and the pictures with --strips.")

@@ -1,5 +1,6 @@
 """Commands that measure: evaluate, merge, judge."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,11 +38,14 @@ def evaluate(
 
     part, protocol = part_of(run.shard), questions.asked(rare, pictures)
     judge = questions.judge
-    judge_object = None if judge in (None, "likelihood") else arguments.judge_of(judge, cache=out / "replies.sqlite")
+    asks_model = judge is not None and judge.startswith("likelihood")
+    judge_object = None if judge is None or asks_model else arguments.judge_of(judge, cache=out / "replies.sqlite")
     strips = pictures.read(run.seed)
     loaded = running.load(model, run.device, run.dtype)
     running.warn_of_scale(loaded, strips)
-    judge_object = arguments.judge_of(judge, model=loaded) if judge == "likelihood" else judge_object
+    if judge is not None and asks_model:
+        load = partial(running.load, device=run.device, dtype=run.dtype)
+        judge_object = arguments.judge_of(judge, model=loaded, load=load, known=strips)
     conditions = heads.conditions_for(loaded, rare, run.seed)
     settings: dict[str, Any] = {"resume": run.resume, "seed": run.seed, "batch_size": rare.batch_size}
     with running.resumable(out, "answers"):
@@ -102,7 +106,10 @@ def judge(
     loaded = running.load(model, device, dtype) if judge == "likelihood" and model is not None else None
     judge_object = None
     if judge is not None:
-        judge_object = arguments.judge_of(judge, model=loaded, base_url=base_url, cache=out / "replies.sqlite")
+        judge_object = arguments.judge_of(
+            judge, model=loaded, base_url=base_url, cache=out / "replies.sqlite",
+            load=partial(running.load, device=device, dtype=dtype), known=pictures,
+        )  # fmt: skip
     results = rejudge(out, judge_object, pictures=pictures)
     folder = out / slug(results.judge)
     save(results, folder)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typer import BadParameter, Option, echo
 
-JUDGES = "answer, caption, f1, rouge-l, exact, names, likelihood, anthropic:MODEL or openai:MODEL"
+JUDGES = "answer, caption, f1, rouge-l, exact, names, likelihood, likelihood:MODEL, anthropic:MODEL or openai:MODEL"
 RARE = (
     "max-new-tokens, every, end, scores, mode, strength, draws, below, batch-size, where, delay, n-targets, "
     "as-published, repetition-penalty, no-repeat-ngram, repeated-at"

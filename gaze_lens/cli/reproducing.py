@@ -63,14 +63,17 @@ def paper(
     photographs = None if coco is None else arguments.pictures_of(str(images), None, coco, seed, limit)
     loaded = running.load(model, device, dtype)
     owner = {"model": loaded.cfg.model_name, "fingerprint": loaded.fingerprint}
-    judged = None if judge is None else arguments.judge_of(judge, model=loaded, cache=out / "replies.sqlite")
+    load = partial(running.load, device=device, dtype=dtype)
+    judged = None
+    if judge is not None:
+        judged = arguments.judge_of(judge, model=loaded, cache=out / "replies.sqlite", load=load, known=chosen)
     with running.resumable(out, "rows and answers"):
         found = experiments.reproduce(
             loaded, rows or ["all"], discovery=fitted(scored, fitting), choosing=fitted(chosen, fitting),
             strips=fitted(steered, fitting), out=out, judge=judged, pictures=photographs,
             scores=None if scores is None else HeadScores.load(scores, **owner), n_heads=n_heads, draws=draws,
             every=every or (TINY_EVERY if model == "tiny" else EVERY),
-            models=arguments.listed(models or ""), load=partial(running.load, device=device, dtype=dtype), seed=seed,
+            models=arguments.listed(models or ""), load=load, seed=seed,
             shard=shard_of(shard), resume=resume, echo=typer.echo,
         )  # fmt: skip
     running.print_lines([f"{len(found)} rows are done."], f"Written: {out / 'report.html'}, and files beside it.")

@@ -9,6 +9,7 @@ Any class with these two methods is a judge; a subclass of `Judge` needs only th
 
 from gaze_lens.errors import JudgeError
 from gaze_lens.evaluation.judges.answers import AnswerMatch
+from gaze_lens.evaluation.judges.calibration import calibrated, recognised
 from gaze_lens.evaluation.judges.captions import CaptionMatch, ExactDescription, NamesOnly
 from gaze_lens.evaluation.judges.judge import Description, Judge, Judgement
 from gaze_lens.evaluation.judges.language_model import LanguageModelJudge
@@ -16,5 +17,5 @@ from gaze_lens.evaluation.judges.likelihood import LikelihoodJudge
 
 __all__ = [
     "AnswerMatch", "CaptionMatch", "Description", "ExactDescription", "Judge", "JudgeError", "Judgement",
-    "LanguageModelJudge", "LikelihoodJudge", "NamesOnly",
+    "LanguageModelJudge", "LikelihoodJudge", "NamesOnly", "calibrated", "recognised",
 ]  # fmt: skip
