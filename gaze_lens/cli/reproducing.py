@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SCORED, CHOOSING = 24, 12  # synthetic strips on which the embedded model's heads are scored, and their number chosen
 EVERY, TINY_EVERY = 50, 8  # tokens; the embedded model describes a panel in about eight
+LEAST_BOX = 750.0  # square pixels of an object of COCO, as in the paper
 APART = 1  # added to the seed of strips to steer, which makes strips that were not scored on
 
 
@@ -47,6 +48,7 @@ def paper(
     config: options.Config = None,  # noqa: ARG001 - its callback reads it
 ) -> None:
     """Run the paper's experiments, by the names of its figures and tables; writes report.html."""
+    from gaze_lens import data
     from gaze_lens import paper as experiments
     from gaze_lens.cli import arguments
     from gaze_lens.errors import InputError
@@ -60,7 +62,9 @@ def paper(
     fitting = arguments.fit_of(fit)
     scored, chosen = _split(arguments.pictures_of(discovery, panels, None, seed, None), choosing, limit)
     steered = arguments.pictures_of(strips, panels, None, seed + APART, limit)
-    photographs = None if coco is None else arguments.pictures_of(str(images), None, coco, seed, limit)
+    photographs = None
+    if coco is not None and images is not None:
+        photographs = data.read_coco(coco, images, min_box=LEAST_BOX, seed=seed, limit=limit)
     loaded = running.load(model, device, dtype)
     owner = {"model": loaded.cfg.model_name, "fingerprint": loaded.fingerprint}
     load = partial(running.load, device=device, dtype=dtype)

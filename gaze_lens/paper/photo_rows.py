@@ -8,7 +8,7 @@ from typing import Any
 
 from gaze_lens import comics, show
 from gaze_lens.data import COCO_SYNONYMS
-from gaze_lens.errors import InputError
+from gaze_lens.errors import InputError, RegionError
 from gaze_lens.evaluation.condition import Condition
 from gaze_lens.evaluation.generate import generate_answers
 from gaze_lens.evaluation.judges import NamesOnly
@@ -24,6 +24,7 @@ from gaze_lens.paper.context import REPEATED, Context
 from gaze_lens.paper.row import Figure, Row, RowResult, Settings, answers
 from gaze_lens.paper.selected_heads import random_heads
 from gaze_lens.regions.picture import Picture
+from gaze_lens.regions.shapes import Shape
 from gaze_lens.runs.files import write_whole
 from gaze_lens.show.span_charts import MAX_SPANS
 from gaze_lens.tracking import AttentionMaps, SpanMaps, track_maps
@@ -111,20 +112,27 @@ def spans_of(maps: AttentionMaps, picture: Picture, *, photographs: bool) -> Spa
 
 def looked_at(spans: SpanMaps, picture: Picture, synonyms: dict[str, tuple[str, ...]]) -> list[tuple[bool, float]]:
     """For each span that names one object alone: whether its region has the largest mean over its tokens of all
-    regions, and the share of the sum of these means that it has.
+    regions, and the share of the sum of these means that it has. Regions without a token are left out.
     """
-    sizes = {
-        name: sum(len(tokens.select(shape)) for tokens in spans.image_tokens) for name, shape in picture.regions.items()
-    }
+    sizes = {name: _n_tokens(spans, shape) for name, shape in picture.regions.items()}
     captions, table, found = list(picture.captions.values()), spans.on_regions(), []
     for index, span in enumerate(spans.spans):
         named = categories_named(span.text, set(captions), synonyms)
         if len(named) == 1 and captions.count(named[0]) == 1:
             rows = table[table.span == index]
-            means = {row.region: row.attention / sizes[row.region] for row in rows.itertuples()}
+            means = {row.region: row.attention / sizes[row.region] for row in rows.itertuples() if sizes[row.region]}
             own = next(name for name, caption in picture.captions.items() if caption == named[0])
-            found.append((max(means, key=means.__getitem__) == own, means[own] / sum(means.values())))
+            if own in means and sum(means.values()) > 0:
+                found.append((max(means, key=means.__getitem__) == own, means[own] / sum(means.values())))
     return found
+
+
+def _n_tokens(spans: SpanMaps, shape: Shape) -> int:
+    """How many image tokens a region has; 0 where it is smaller than one."""
+    try:
+        return sum(len(tokens.select(shape)) for tokens in spans.image_tokens)
+    except RegionError:
+        return 0
 
 
 def lists(context: Context) -> RowResult:

@@ -1,5 +1,6 @@
 """Rows 1 to 5 and 17 to 19 on the embedded model, and what they do on a model that reads letters."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -126,6 +127,10 @@ def test_looks_are_of_objects_that_one_region_has(tiny_model):
     table = spans.on_regions()
     means = table[table.span == 0].attention  # all regions have as many tokens
     assert found[0] == (bool(means.argmax() == 0), pytest.approx(means.iloc[0] / means.sum()))
+    speck = {**scene.regions, "speck": gl.Box(1, 1, 2, 2)}
+    small = gl.Picture(scene.image, speck, {**scene.captions, "speck": "blue dot."})
+    some = maps.over(maps.phrases(["purple cross"]))
+    assert photo_rows.looked_at(replace(some, pictures=(small,)), small, {}) == found[:1], "it has no token"
     twice = gl.Picture(scene.image, scene.regions, {**scene.captions, "object 2": "purple cross."})
     assert photo_rows.looked_at(maps.over(maps.phrases(["purple cross"])), twice, {}) == []
 
@@ -149,3 +154,24 @@ def test_bars_are_the_figures():
     assert plot.data["groups"] == ("only", "all")
     assert plot.data["y"].tolist() == [[0.8], [0.2]]
     assert np.isnan(plot.data["low"][1, 0])
+
+
+def test_the_command_reads_the_papers_objects_of_coco(run, tmp_path):
+    scenes, records, objects = comics.scenes(2, seed=4), [], []
+    (tmp_path / "images").mkdir()
+    for index, scene in enumerate(scenes):
+        scene.image.save(tmp_path / "images" / f"{index}.png")
+        records.append({"id": index, "file_name": f"{index}.png", "width": 96, "height": 96})
+        boxes = [(0, 0, 32, 32), (32, 0, 27, 27), (64, 0, 27, 28)]  # 1,024, 729 and 756 square pixels
+        for category, box in enumerate(boxes):
+            place = {"image_id": index, "category_id": category, "bbox": list(box), "iscrowd": 0}
+            objects.append({"id": len(objects), "area": 500.0, **place})
+    categories = [{"id": n, "name": name} for n, name in enumerate(("dog", "cup", "cat"))]
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": records, "annotations": objects, "categories": categories}))
+    run(
+        "paper", "tab1", "--coco", annotations, "--images", tmp_path / "images", "--discovery", "synthetic:3",
+        "--choosing", 1, "--strips", "synthetic:1", "--n-heads", 2, "--draws", 1, "--out", tmp_path / "out",
+    )  # fmt: skip
+    table = (tmp_path / "out" / "tab1" / "accuracy.csv").read_text().splitlines()
+    assert [line.rsplit(",", 2)[-2] for line in table if line.startswith("gaze")] == ["0", "2", "2", "4"]
