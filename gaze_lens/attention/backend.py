@@ -39,6 +39,7 @@ class AttentionBackend:
     records: what acted in forwards is added to each of them, for as long as it is listed here.
     lock: held by the thread that runs the model.
     watch: keeps the logits of each forward for the conditions of the next one, while a run has edits.
+    in_branch: the forwards that run now are of another branch of a decoding than the generation's own.
     """
 
     config: Any
@@ -50,6 +51,7 @@ class AttentionBackend:
     records: list[Acted] = field(default_factory=list)
     lock: ModelLock = field(default_factory=ModelLock)
     watch: TokenWatch | None = None
+    in_branch: bool = False
 
     @classmethod
     def attach(cls, text_model: Any, bridges: Mapping[Any, Any], *, upcast: bool = True) -> "AttentionBackend":

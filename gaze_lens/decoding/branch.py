@@ -71,7 +71,7 @@ class Branch:
     def _on(self) -> Iterator[None]:
         """Its hooks act inside, and its own logits are kept for its conditions."""
         backend = self.model.attention_backend
-        before = backend.watch
+        before, backend.in_branch = backend.watch, True
         for switch in self._switches:
             switch.turn(on=True)
         try:
@@ -82,7 +82,7 @@ class Branch:
             with self.watch.listening(self.model.original_model):
                 yield
         finally:
-            backend.watch = before
+            backend.watch, backend.in_branch = before, False
             if before is not None:
                 before.paused = False
             for switch in self._switches:

@@ -56,8 +56,8 @@ class FiniteLogits:
         return {row: step for row, step in enumerate(first) if step >= 0}
 
     def _read(self, _module: Any, _arguments: Any, output: Any) -> None:
-        logits = output.logits[:, -1]  # a logits processor may run another branch: what is wrong in either counts
-        self.logits = logits if self.logits is None else self.logits + 0 * logits.to(self.logits)
+        if not self.model.attention_backend.in_branch:
+            self.logits = output.logits[:, -1]
 
     def check(self, input_ids: Ids) -> Bool[Tensor, " sequence"]:
         """Which sequences have failed, by now. What follows the end of a text does not count."""

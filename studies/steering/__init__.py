@@ -1,0 +1,1 @@
+"""How steering by mass compares with steering by logits, on the embedded model."""
