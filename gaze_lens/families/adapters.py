@@ -34,6 +34,7 @@ from transformer_lens.model_bridge.supported_architectures import (
     Lfm2ArchitectureAdapter,
     Qwen3_5MultimodalArchitectureAdapter,
 )
+from transformer_lens.model_bridge.supported_architectures.phi3 import Phi3ArchitectureAdapter
 
 from gaze_lens.errors import ModelError
 
@@ -256,6 +257,16 @@ class MiniCPMVAdapter(Qwen3_5MultimodalArchitectureAdapter):
             raise ModelError(f"A MiniCPM-V with the language model {kind!r} was given; gaze_lens knows qwen3_5_text.")
 
 
+class Phi3Adapter(Phi3ArchitectureAdapter):
+    """Phi-3, with its attention computed by Hugging Face's own code: one projection for queries, keys and values."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        projections: Components = {"qkv": LinearBridge("qkv_proj"), "o": LinearBridge("o_proj")}
+        attention = AttentionBridge("self_attn", self.cfg, projections, maintain_native_attention=True)
+        self.component_mapping["blocks"].submodules["attn"] = attention
+
+
 def _beside_vision(adapter: Any, paths: Paths = Paths()) -> None:
     """Turn an adapter of a language model into one of a model that has it beside a vision tower."""
     adapter.cfg.is_multimodal = True
@@ -297,6 +308,7 @@ ADAPTERS: dict[str, type[ArchitectureAdapter]] = {
 }
 
 
+PHI_3 = "Phi3ForCausalLM with Hugging Face's attention"  # TransformerLens' own adapter computes attention itself
 GEMMA_3N = "Gemma3nForConditionalGeneration with pictures"  # TransformerLens' own adapter has the text only
 
 
@@ -309,6 +321,7 @@ def register_adapters() -> None:
     from gaze_lens.families.altup import Gemma3nAdapter  # imports this module
 
     ArchitectureAdapterFactory.register_adapter(GEMMA_3N, Gemma3nAdapter)
+    ArchitectureAdapterFactory.register_adapter(PHI_3, Phi3Adapter)
 
 
 def adapter_for(architecture: str, config: Any) -> str:
@@ -320,5 +333,7 @@ def adapter_for(architecture: str, config: Any) -> str:
     vision = getattr(getattr(config, "vision_config", None), "model_type", None)
     if architecture == "Gemma3nForConditionalGeneration":
         return GEMMA_3N
+    if architecture == "Phi3ForCausalLM":
+        return PHI_3
     pixtral = architecture == "LlavaForConditionalGeneration" and vision == "pixtral"
     return "Mistral3ForConditionalGeneration" if pixtral else architecture

@@ -10,7 +10,7 @@ from gaze_lens.families.geometry import Processed, TokenMap
 ARCHITECTURES = (
     "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Gemma2ForCausalLM",
     "Gemma3ForCausalLM", "MistralForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "GraniteForCausalLM",
-    "SmolLM3ForCausalLM", "GptOssForCausalLM",
+    "SmolLM3ForCausalLM", "GptOssForCausalLM", "Phi3ForCausalLM",
 )  # fmt: skip
 
 

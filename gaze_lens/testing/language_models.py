@@ -22,6 +22,7 @@ MORE: dict[str, dict[str, Any]] = {  # beside what `text_config` gives
     "Olmo3ForCausalLM": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "GraniteForCausalLM": {},
     "SmolLM3ForCausalLM": {},
+    "Phi3ForCausalLM": {"pad_token_id": 0},
     "GptOssForCausalLM": {
         "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
