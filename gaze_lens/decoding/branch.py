@@ -116,8 +116,9 @@ class _HookSwitch:
 
 
 def _switch(function: Callable) -> Any:
-    is_edit = isinstance(function, ScoreEdit | SwitchableBias)
-    return _EditSwitch(function) if is_edit else _HookSwitch(function)
+    if isinstance(function, ScoreEdit | SwitchableBias):
+        return _EditSwitch(function)
+    return _HookSwitch(function)
 
 
 class OtherHooks:

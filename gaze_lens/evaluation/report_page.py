@@ -66,7 +66,11 @@ def _row(row: TableRow, *, moves: bool) -> dict[str, str]:
         "errors": str(row["errors"]), "skipped": str(row["skipped"]),
     }  # fmt: skip
     if "by_likelihood" in row:
-        shown: TableRow = {"by_likelihood": row["by_likelihood"], "low": row["likelihood_low"], "high": row["likelihood_high"]}
+        shown: TableRow = {
+            "by_likelihood": row["by_likelihood"],
+            "low": row["likelihood_low"],
+            "high": row["likelihood_high"],
+        }
         cells["right choice likeliest"] = _interval({**shown, "n": row["likelihood_n"]}, "by_likelihood")
     if "failed" in row:
         cells["failed"] = str(row["failed"])

@@ -1,4 +1,4 @@
-"""Language models that see no pictures: Llama, Qwen, Gemma, Mistral, OLMo, Granite, SmolLM3, GPT-OSS."""
+"""Language models that see no pictures: Llama, Qwen, Gemma, Mistral, OLMo, Granite, SmolLM3, GPT-OSS, Phi-3."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

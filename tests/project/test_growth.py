@@ -100,9 +100,9 @@ def test_discovery_keeps_no_strip_and_no_sample_while_it_runs(model, tmp_path, m
 @pytest.fixture
 def bars(monkeypatch):
     """The progress bars that come up: [(where it began, where it is, where it ends)]."""
-    made, real = [], discovery.tqdm
+    made, real = [], discovery.Bar
     for module in (discovery, generate, judging, sweep):
-        monkeypatch.setattr(module, "tqdm", lambda **options: made.append(real(**options)) or made[-1])
+        monkeypatch.setattr(module, "Bar", lambda **options: made.append(real(**options)) or made[-1])
     return lambda: [(bar.initial, bar.n, bar.total) for bar in made]
 
 
