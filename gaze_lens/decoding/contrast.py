@@ -98,7 +98,7 @@ class ContrastDecoding(LogitsProcessor):
 
 
 def contrast_decoding(
-    model: HookedVLM,
+    model: Any,
     inputs: VLMInputs,
     plus: Iterable[Any] = (),
     minus: Iterable[Any] = (),

@@ -45,4 +45,4 @@ def choice_likelihoods(
     pairs = zip(logits, answers, strict=True)
     sums = torch.stack([log_probabilities(row[-1 - len(ids) : -1], ids).sum() for row, ids in pairs])
     by_row = sums.reshape(len(rows), len(choices))
-    return [tuple(row.tolist()) if bool(row.isfinite().all()) else () for row in by_row.cpu()]
+    return [tuple(round(one, 4) for one in row.tolist()) if bool(row.isfinite().all()) else () for row in by_row.cpu()]

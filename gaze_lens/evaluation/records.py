@@ -70,7 +70,7 @@ class Record:
     mass: float | None = None
     at_least: float | None = None
     keep: str | None = None
-    likelihoods: tuple[float, ...] = ()
+    likelihoods: tuple[float, ...] = field(default=(), compare=False)
     contrast: float | None = None
 
     aims = renamed_attribute("aims", "steered_to")

@@ -85,8 +85,14 @@ def answers(
         texts = [Text(text, (text,), (0,)) for text in generation.texts]
     reasons = {} if error is None else error.reasons
     if generation.exposure is not None:
-        texts = [replace(text, exposure=generation.exposure.mean(n)) for n, text in enumerate(texts)]
+        means = [generation.exposure.mean(n) for n in range(len(texts))]
+        texts = [replace(text, exposure=_rounded(mean)) for text, mean in zip(texts, means, strict=True)]
     return [Text("", (), (), reasons[n]) if n in reasons else text for n, text in enumerate(texts)]
+
+
+def _rounded(means: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Means without the digits that depend on what else is in a batch: a resumed run writes the same lines."""
+    return None if means is None else {name: round(mean, 5) for name, mean in means.items()}
 
 
 def row_hooks(

@@ -170,7 +170,7 @@ def refusal(monkeypatch, *arguments):
 @pytest.mark.parametrize(
     ("option", "value", "names"),
     [
-        ("--protocol", "quiz", "'question', 'static', 'dynamic', 'regions', 'asking'"),
+        ("--protocol", "quiz", "'question', 'static', 'dynamic', 'regions', 'asking', 'answers'"),
         ("--conditions", "gaze,nobody", ", ".join(map(repr, NAMES))),
         ("--mode", "boost", "'boost-and-suppress', 'suppress-image', 'suppress-all', 'max-suppress-all'"),
         ("--dtype", "int8", "'auto', 'float32', 'bfloat16', 'float16'"),
