@@ -264,7 +264,8 @@ class Phi3Adapter(Phi3ArchitectureAdapter):
         super().__init__(cfg)
         projections: Components = {"qkv": LinearBridge("qkv_proj"), "o": LinearBridge("o_proj")}
         attention = AttentionBridge("self_attn", self.cfg, projections, maintain_native_attention=True)
-        self.component_mapping["blocks"].submodules["attn"] = attention
+        mapping: Any = self.component_mapping
+        mapping["blocks"].submodules["attn"] = attention
 
 
 def _beside_vision(adapter: Any, paths: Paths = Paths()) -> None:
