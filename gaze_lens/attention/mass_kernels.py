@@ -2,7 +2,8 @@
 
 - One query (decoding): the scores of all heads are small; the masses are set on them, and the values weighted.
 - Every query, one mass of all attention: mass * (attention to the region) + (1 - mass) * (attention to the rest), two
-  calls of the model's own kernel. No scores are made, and nothing but the two numbers is added.
+  calls of the model's own kernel. No scores are made, and nothing but the two numbers is added. Queries that see no key
+  of the region, or nothing else, keep what one call of the kernel on all keys gives: two calls would round otherwise.
 - Anything else: the scores of the chosen heads, a block of queries at a time; what comes of these takes the place of
   what the kernel made.
 """
@@ -68,22 +69,20 @@ def _one_query(
 
 
 def _two_kernels(call: Call, layer: AttentionLayer, split: SplitKeys, heads: tuple[int, ...]) -> Mixed:
-    """The chosen heads by two calls of the kernel, the others by one."""
-    chosen = _split_attention(call.only(list(heads)), layer, split)
-    others = [head for head in range(call.query.shape[1]) if head not in heads]
-    if not others:
-        return chosen
-    mixed = chosen.new_empty(*chosen.shape[:2], call.query.shape[1], chosen.shape[-1])
-    mixed[:, :, list(heads)] = chosen
-    mixed[:, :, others] = default_kernel(call.only(others), layer, call.mask)
+    """All heads by one call of the kernel; then, from the first query whose mass is set, the chosen heads by two."""
+    plain, chosen = default_kernel(call, layer, call.mask), list(heads)
+    split_up = _split_attention(call.only(chosen), layer, split)
+    rows = slice(split.first, None)
+    mixed = plain.clone()
+    mixed[:, rows, chosen] = torch.where(split.acts[:, rows], split_up, plain[:, rows, chosen])
     return mixed
 
 
 def _split_attention(some: Call, layer: AttentionLayer, split: SplitKeys) -> Mixed:
-    """The two kernels' sum, a block of queries at a time."""
+    """The two kernels' sum for the queries from the first whose mass is set, a block of them at a time."""
     sides = [(some.at_keys(side.columns), side) for side in (split.region, split.rest)]
     blocks = []
-    for rows, n_keys in blocks_of(some, 0, some.positions.n_queries):
+    for rows, n_keys in blocks_of(some, split.first, some.positions.n_queries):
         mixed: Tensor | None = None
         for call, side in sides:
             end = side.up_to(n_keys)

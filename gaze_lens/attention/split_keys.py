@@ -36,11 +36,17 @@ class Side:
 class SplitKeys:
     """The two sides of a `MassEdit` in the layers with one mask.
 
-    A query that sees keys of one side only has all of its attention there, as it had.
+    acts: the queries whose mass is set; the others keep what the model's own kernel gives them.
     """
 
     region: Side
     rest: Side
+    acts: Bool[Tensor, "batch query 1 1"]
+
+    @cached_property
+    def first(self) -> int:
+        """The first query whose mass is set."""
+        return int(self.acts.flatten(2).any(-1).any(0).int().argmax())
 
     @classmethod
     def of(cls, share: Share, dtype: torch.dtype) -> "SplitKeys | None":
@@ -51,11 +57,11 @@ class SplitKeys:
             return None
         if not bool(share.gate.all()):
             return None
-        sees_region = share.inside.any(-1, keepdim=True)
-        of_region = torch.where(share.acts, edit.mass, sees_region.to(dtype)).transpose(1, 2).to(dtype)
+        acts = share.acts.transpose(1, 2)
+        of_region = torch.full_like(acts, edit.mass, dtype=dtype)
         spread = None if share.spread is None else share.spread.to(dtype)
         sides = (_side(share.inside, of_region, spread), _side(share.outside, 1 - of_region, None))
-        return cls(*sides)
+        return cls(*sides, acts)
 
 
 def _side(seen: Tensor, share: Tensor, spread: Tensor | None) -> Side:

@@ -144,6 +144,22 @@ def test_in_bfloat16_it_is_right_to_a_hundredth(setting):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["Qwen3-VL", "Qwen2.5-VL"])
+def test_what_comes_before_the_region_is_as_it_was_in_a_prompt_of_several_blocks(name, dtype):
+    hf_model, processor = testing.tiny(name)
+    model = HookedVLM.wrap(hf_model.to(dtype), processor)
+    inputs = model.prepare(picture(96, 64), "word " * 60 + "What is there?")
+    region = inputs.region(inputs.span("What"), around="text")
+    before = region.positions[0][0]
+    assert before > 256
+    heads = [(layer, 1) for layer in range(model.cfg.n_layers)]
+    plain, found = model(inputs), model.run_with_hooks(inputs, fwd_hooks=gl.steer(heads, region, mass=0.8))
+    assert torch.equal(found[:, :before], plain[:, :before])
+    assert not torch.equal(found[:, before:], plain[:, before:])
+
+
+@torch.no_grad()
 def test_rows_that_cannot_have_it_are_as_they_were_and_nothing_is_put_on_later_keys():
     model = HookedVLM.wrap(*testing.tiny("Qwen3-VL"))
     inputs = model.prepare(picture(96, 64), "What is there?")
