@@ -40,6 +40,9 @@ def paper(
         int | None, options.steering(help="Tokens after which a narration's target moves; by default 50, for tiny 8.")
     ] = None,
     models: Annotated[str | None, options.run(help="Of rows that compare models: names or folders, a,b,c.")] = None,
+    study: Annotated[
+        Path | None, options.run(help="Of row encoder: the folder of a study's figures, such as docs/study.")
+    ] = None,
     seed: options.Seed = 0,
     shard: options.Shard = None,
     resume: options.Resume = False,
@@ -77,7 +80,7 @@ def paper(
             strips=fitted(steered, fitting), out=out, judge=judged, pictures=photographs,
             scores=None if scores is None else HeadScores.load(scores, **owner), n_heads=n_heads, draws=draws,
             every=every or (TINY_EVERY if model == "tiny" else EVERY),
-            models=arguments.listed(models or ""), load=load, seed=seed,
+            models=arguments.listed(models or ""), load=load, study=study, seed=seed,
             shard=shard_of(shard), resume=resume, echo=typer.echo,
         )  # fmt: skip
     running.print_lines([f"{len(found)} rows are done."], f"Written: {out / 'report.html'}, and files beside it.")

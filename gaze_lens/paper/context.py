@@ -20,6 +20,7 @@ from gaze_lens.heads.head_scores import HeadScores
 from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.model_protocol import Model
 from gaze_lens.paper.row import Run, Settings
+from gaze_lens.paper.study_figures import Study
 from gaze_lens.regions.picture import Picture
 from gaze_lens.runs.shards import Shard
 from gaze_lens.show.plot import Plot
@@ -35,6 +36,7 @@ class Context:
     scores: of all heads. heads: those that are steered. judge: as for `gl.evaluate`.
     pictures: photographs with named objects, or None: then rows about photographs take synthetic scenes, and say so.
     models: names, or folders, of the models that rows 20 to 22 compare. load: loads one of them.
+    study: the figures of a study of frozen encoders, for row 23.
     shard: (i, n), the part of the strips that this process answers. kept: what a row leaves to later ones.
     """
 
@@ -52,6 +54,7 @@ class Context:
     load: Callable[[str], Model] | None = None
     shard: Shard = (0, 1)
     progress: bool = True
+    study: Study | None = None
     kept: dict[str, Any] = field(default_factory=dict, init=False)
     _results: dict[str, Results] = field(default_factory=dict, init=False)
 

@@ -22,6 +22,7 @@ from gaze_lens.paper.context import REPEATED, Context
 from gaze_lens.paper.row import Cost, Figure, Row, RowResult, Settings, answers
 from gaze_lens.paper.selected_heads import compared
 from gaze_lens.paper.steering_rows import QUESTION, by_published_count, count_runs, counts_cost, counts_note, tables_of
+from gaze_lens.paper.study_figures import OUTCOMES, TREATMENTS
 from gaze_lens.runs.digests import digest
 
 SHOWN = ("gaze", "random", "all")
@@ -121,15 +122,31 @@ def _no_models(context: Context) -> str | None:
     )
 
 
-def _training(_context: Context) -> str:
+def encoder(context: Context) -> RowResult:
+    """Row 23: the study's largest contrast and peak steering, as means over the seeds of each treatment."""
+    study = context.study
+    if study is None:
+        raise InputError("This row shows a study that was trained before: give study=, the folder of its figures.")
+    figures = [
+        Figure(f"{outcome}, {treatment}: {TREATMENTS[treatment]}", mean)
+        for outcome in OUTCOMES for treatment, mean in study.means(outcome).items()
+    ]  # fmt: skip
+    seeds = [f"{treatment} {len(study.seeds(treatment))}" for treatment in study.means(OUTCOMES[0])]
+    notes = (
+        f"Means over seeds, so many of each treatment: {', '.join(seeds)}. The model of this page has no part in them: "
+        "they are small models, trained for this study, which docs/study.md describes with intervals and tests.",
+        *(f"{name} diverged, and is in no mean." for name in study.diverged),
+    )
+    return RowResult(tuple(figures), notes=notes)
+
+
+def _no_study(context: Context) -> str | None:
+    if context.study is not None:
+        return None
     return (
         "It is a training, not a measurement of a finished model: the same tower frozen and trained under the same "
         "language model. docs/study.md is such a study of small models; python -m training.study runs it."
     )
-
-
-def _never(_context: Context) -> RowResult:
-    raise InputError("This row is a training; gaze-lens paper cannot run it.")
 
 
 def models_cost(settings: Settings) -> Cost:
@@ -172,6 +189,6 @@ ROWS: Sequence[Row] = (
     ),
     Row(
         23, "encoder", "Does a frozen encoder prevent gaze heads? (appendix E.4)", {"hypothesis": "it does; open"},
-        cost=lambda _settings: Cost(0), run=_never, reason=_training,
+        cost=lambda _settings: Cost(0), run=encoder, reason=_no_study,
     ),
 )  # fmt: skip

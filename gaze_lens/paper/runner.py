@@ -23,7 +23,9 @@ from gaze_lens.paper.pace import Pace, in_words, measured
 from gaze_lens.paper.page import write_page
 from gaze_lens.paper.registry import rows_named
 from gaze_lens.paper.row import Cost, Row, Settings
+from gaze_lens.paper.study_figures import Study, read_study
 from gaze_lens.regions.picture import Picture
+from gaze_lens.runs.digests import digest
 from gaze_lens.runs.shards import Shard, check_shard
 
 Echo = Callable[[str], None]
@@ -42,6 +44,7 @@ def reproduce(
     pictures: Sequence[Picture] | None = None,
     models: Sequence[str] = (),
     load: Callable[[str], Model] | None = None,
+    study: str | Path | None = None,
     n_heads: int | None = None,
     draws: int = 5,
     every: int = 50,
@@ -59,6 +62,7 @@ def reproduce(
     out: the folder of results; report.html there has every row that is done.
     judge: by default the captions decide. pictures: photographs with named objects; otherwise synthetic scenes.
     models: names or folders, for the rows that compare models; load: loads one.
+    study: the folder of a study of frozen encoders, such as docs/study of a checkout: row "encoder" shows its figures.
     draws: sets of random heads. every: tokens after which the target of a dynamic narration moves.
     shard: (i, n): answers about every n-th strip; rows that do not rest on answers are dealt out whole.
     Every row says its forwards, and how long they may take, before it begins (`echo`).
@@ -72,7 +76,9 @@ def reproduce(
         len(strips), len(discovery), len(choosing), _panels(strips), model.cfg.n_layers, model.cfg.n_heads,
         draws=draws, pictures=len(pictures or ()), models=len(models), every=every, seed=seed,
     )  # fmt: skip
-    begin(out, _described(model, discovery, choosing, strips, pictures, judge, models, settings), resume=resume)
+    studied = None if study is None else read_study(study)
+    described = _described(model, discovery, choosing, strips, pictures, judge, models, studied, settings)
+    begin(out, described, resume=resume)
     is_whole, pace = check_shard(shard)[1] == 1, measured(model, strips[0])
     if is_whole and not (out / HEADS).exists():
         echo(_announced("Heads to steer", cost_of_heads(settings), pace))
@@ -82,7 +88,8 @@ def reproduce(
     )  # fmt: skip
     settings = Settings(**{**vars(settings), "chosen": len(heads)})
     context = Context(
-        model, settings, out, strips, scores, heads, discovery, choosing, judge, pictures, models, load, shard, progress
+        model, settings, out, strips, scores, heads, discovery, choosing, judge, pictures, models, load, shard,
+        progress, studied,
     )  # fmt: skip
     refused = _run_all(context, selected, pace, echo)
     if is_whole:
@@ -151,7 +158,8 @@ def _panels(strips: Sequence[Picture]) -> int:
 
 def _described(
     model: Model, discovery: Sequence[Picture], choosing: Sequence[Picture], strips: Sequence[Picture],
-    pictures: Sequence[Picture] | None, judge: Judge | None, models: Sequence[str], settings: Settings,
+    pictures: Sequence[Picture] | None, judge: Judge | None, models: Sequence[str],
+    study: Study | None, settings: Settings,
 ) -> dict[str, Any]:  # fmt: skip
     """What two calls on one folder must have in common."""
     sets = {"discovery": discovery, "choosing": choosing, "strips": strips, "pictures": pictures or []}
@@ -159,5 +167,6 @@ def _described(
     return {
         "format": "gaze_lens paper 1", "model": model.cfg.model_name, "fingerprint": model.fingerprint,
         "weights": weights_digest(model), **digests, "judge": None if judge is None else name_of(judge),
-        "models": list(models), "draws": settings.draws, "every": settings.every, "seed": settings.seed,
+        "models": list(models), "study": None if study is None else digest(repr(study)),
+        "draws": settings.draws, "every": settings.every, "seed": settings.seed,
     }  # fmt: skip
