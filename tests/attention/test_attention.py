@@ -216,13 +216,13 @@ def test_a_full_matrix_is_built_only_for_those_who_ask(model, monkeypatch):
 def test_only_heads_under_a_bias_pay_for_a_mask(model, monkeypatch):
     """The others keep the kernel that needs none; heads under one bias share a mask, and so do layers."""
     inputs, calls = model.prepare(picture(96, 64), "What?"), []
-    honest = kernels._default_kernel
+    honest = kernels.default_kernel
 
     def note(call, layer, mask):
         calls.append((layer.index, call.query.shape[1], mask))
         return honest(call, layer, mask)
 
-    monkeypatch.setattr(kernels, "_default_kernel", note)
+    monkeypatch.setattr(kernels, "default_kernel", note)
     keys = Positions.everything(), Positions.of([20, 21]), 3.0
     near, far = AttentionBias(HeadSet(["L1H0", "L2H3"]), *keys), AttentionBias(HeadSet(["L1H0", "L1H2"]), *keys)
     model.run_with_hooks(inputs, fwd_hooks=[*near.hooks(), *far.hooks()])

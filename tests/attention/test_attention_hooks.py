@@ -13,7 +13,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, StaticCache
 
 from gaze_lens import AttentionBias, HeadSet, HookedVLM, Positions, QueryKeyPositions, RowReader, steer
-from gaze_lens.attention import kernels
+from gaze_lens.attention import kernel_parts, kernels
 from gaze_lens.errors import HeadError, HookError, InputError, RegionError
 from gaze_lens.model.edit_checks import hook_list
 from gaze_lens.regions.layout import Region
@@ -130,15 +130,15 @@ def test_the_fast_path_is_the_full_path_in_every_order(model):
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [1, 7, 16])
 def test_some_rows_at_a_time_are_all_rows_and_see_no_later_keys(model, monkeypatch, rows):
-    monkeypatch.setattr(kernels, "FEWEST_ROWS", rows)
-    monkeypatch.setattr(kernels, "MOST_BLOCKS", 10**6)
-    inputs, kernel, keys = model.prepare(picture(128, 64), "What is going on?"), kernels._default_kernel, []
+    monkeypatch.setattr(kernel_parts, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(kernel_parts, "MOST_BLOCKS", 10**6)
+    inputs, kernel, keys = model.prepare(picture(128, 64), "What is going on?"), kernels.default_kernel, []
 
     def watched(call, layer, mask):
         keys.append(call.key.shape[2])
         return kernel(call, layer, mask)
 
-    monkeypatch.setattr(kernels, "_default_kernel", watched)
+    monkeypatch.setattr(kernels, "default_kernel", watched)
     for heads in (["L1H0", "L1H3", "L2H2"], [(1, head) for head in range(model.cfg.n_heads)]):
         biases = image_bias(inputs, heads=heads).hooks()
         slow = model.run_with_hooks(inputs, fwd_hooks=[*biases, *full([1, 2])])

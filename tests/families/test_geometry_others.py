@@ -180,7 +180,7 @@ def test_mllama_placeholders_are_counted():
     with pytest.raises(InputError, match="Row 0 has 0 image placeholders in its text, and 1 images"):
         collate(
             without, inputs.pictures, [Text("a")], inputs.maps,
-            image_token_id=example.hf_model.config.image_token_id, tokenizer=inputs.tokenizer, cross_attention=True,
+            config=example.hf_model.config, tokenizer=inputs.tokenizer, cross_attention=True,
         )  # fmt: skip
 
 

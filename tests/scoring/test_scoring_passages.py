@@ -93,9 +93,9 @@ def test_sets_of_different_sizes(shelf):
 
 def test_bad_sets(shelf, strip):
     model = shelf.get("Qwen3-VL")[0]
-    with pytest.raises(InputError, match="Pictures and passages were given together"):
+    with pytest.raises(InputError, match="Pictures, passages or videos were given together"):
         gl.score_heads(model, [strip, SETS[0]])
-    with pytest.raises(RegionError, match=r"fewer than two named regions; .* or gl\.passages"):
+    with pytest.raises(RegionError, match=r"fewer than two named regions; .* gl\.passages"):
         gl.score_heads(model, [gl.passages(["Alone."])])
     with pytest.raises(InputError, match="fit='whole' was given for passages of text"):
         gl.score_heads(model, SETS, fit="whole")
