@@ -9,7 +9,7 @@ merge_samples(Path("out"), top=100)                                           # 
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 
 from gaze_lens import show
 from gaze_lens.cli.run_record import SHARDS, RunRecord
-from gaze_lens.comics.questions import ask
+from gaze_lens.comics.questions import ask, question_from
 from gaze_lens.data import Pictures
 from gaze_lens.data.picture_digests import image_digest, picture_digest
 from gaze_lens.errors import ImageError, InputError, RegionError
@@ -51,6 +51,7 @@ def discover(
     *,
     top: int = 100,
     rank_by: str = "score",
+    question: str | None = None,
     resume: bool = False,
 ) -> HeadScores:
     """Score every head on the strips and write the results into `out`.
@@ -60,17 +61,18 @@ def discover(
     could not be read, and why) and figures. Each strip's samples are written as soon as they are computed; `resume`
     continues a run that was stopped. Under torchrun or accelerate launch, each rank takes a share of the strips, all
     return the same scores, and the first one writes. rank_by: as for `scores.top`.
+    question: about each panel, in place of `gl.comics.ask`, with {n} or {ordinal} where it names the panel.
     Raises InputError if `out` holds another run, or a run and not `resume`.
     """
     rank, ranks = processes.launched()
-    run, partial = _describe(model, strips), out / "strips"
+    run, partial = _describe(model, strips, question), out / "strips"
     with one_writer(partial / "run.json" if rank == 0 else None):
         if rank == 0:
             RunRecord.begin(partial, model, run, (0, 1), resume=resume)
         processes.wait()
         if rank > 0:
             RunRecord.begin(partial, model, run, (0, 1), resume=True)
-        shapes, left_out = _samples(model, strips, partial, (rank, ranks))
+        shapes, left_out = _samples(model, strips, partial, (rank, ranks), question)
         scores = _collect(run, partial, strips.names, shapes)
         left_out = {name: why for part in processes.gathered(left_out) for name, why in part.items()}
         if rank == 0:
@@ -78,17 +80,19 @@ def discover(
     return scores
 
 
-def sample_strips(model: Model, strips: Pictures, out: Path, *, shard: Shard, resume: bool = False) -> dict[str, str]:
+def sample_strips(
+    model: Model, strips: Pictures, out: Path, *, shard: Shard, question: str | None = None, resume: bool = False
+) -> dict[str, str]:
     """One job of several that share a run. shard=(i, n) samples every n-th strip, starting with the i-th, from 0.
 
     The jobs may write into one folder, or each into its own folder; then copy the contents of all into one. When all
-    jobs are done, `merge_samples` writes the results. Returns name -> reason, of the strips that were left out. Errors
-    as for `discover`.
+    jobs are done, `merge_samples` writes the results. Returns name -> reason, of the strips that were left out.
+    question, errors: as for `discover`.
     """
     partial, shard = out / "strips", check_shard(shard)
     with one_writer(RunRecord.path_of(partial, shard)):
-        record = RunRecord.begin(partial, model, _describe(model, strips), shard, resume=resume)
-        _, left_out = _samples(model, strips, partial, shard)
+        record = RunRecord.begin(partial, model, _describe(model, strips, question), shard, resume=resume)
+        _, left_out = _samples(model, strips, partial, shard, question)
         left_out = {**_before(strips), **left_out}
         record.write(names=strips.names[shard[0] :: shard[1]], left_out=left_out)
     return left_out
@@ -173,15 +177,21 @@ def _before(strips: Pictures) -> dict[str, str]:
     return reasons_by_name(strips.left_out)
 
 
-def _describe(model: Model, strips: Pictures) -> dict[str, Any]:
+def _describe(model: Model, strips: Pictures, question: str | None) -> dict[str, Any]:
     """The settings of a run. A resumed run and all shards must have the same settings."""
-    questions = [ask(index) for index in range(2)]
+    questions = [(_prompts(question) or ask)(index) for index in range(2)]
     return {
         "model": model.cfg.model_name, "fingerprint": model.fingerprint, "weights": weights_digest(model),
         "strips": len(strips), "digest": digest(repr(strips.names)), "questions": questions,
+        "question": question,  # None is the library's own
         "rendered_prompt": prompt_digest(model.processor, model.family),
         "fit": None if strips.fit is None else str(strips.fit),
     }  # fmt: skip
+
+
+def _prompts(question: str | None) -> Callable[[int], str] | None:
+    """A panel's index -> the question about it; None is the default of `read_strips`, which for panels is `ask`."""
+    return None if question is None else question_from(question)
 
 
 def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
@@ -189,7 +199,9 @@ def _share(names: tuple[str, ...], shard: Shard) -> list[tuple[int, str]]:
     return list(enumerate(names))[shard[0] :: shard[1]]
 
 
-def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> tuple[dict[int, Shape], dict[str, str]]:
+def _samples(
+    model: Model, strips: Pictures, partial: Path, shard: Shard, question: str | None
+) -> tuple[dict[int, Shape], dict[str, str]]:
     """Write a shard's missing samples.
 
     Returns index -> shape of the sample, for the strips that can be read; and name -> why, for the others.
@@ -207,7 +219,7 @@ def _samples(model: Model, strips: Pictures, partial: Path, shard: Shard) -> tup
                     left_out[name] = strip
                     bar.write(f"Left out: {strip}", file=sys.stderr)
                 else:
-                    shapes[index] = _sample(model, name, strip, partial)
+                    shapes[index] = _sample(model, name, strip, partial, question)
                 bar.update()
     return shapes, left_out
 
@@ -241,9 +253,9 @@ def _stored(strips: Pictures, name: str, partial: Path) -> Shape | None:
     return shape if about.get("picture") == picture_digest(strip) else None
 
 
-def _sample(model: Model, name: str, strip: Picture, partial: Path) -> Shape:
+def _sample(model: Model, name: str, strip: Picture, partial: Path, question: str | None) -> Shape:
     """Compute the sample of a strip and write it."""
-    (reading,) = read_strips(model, [strip], progress=False)
+    (reading,) = read_strips(model, [strip], prompts=_prompts(question), progress=False)
     tensors = {"sample": reading.sample, "image_mass": reading.image_mass}
     if reading.mean_map is not None:
         tensors["mean_map"] = reading.mean_map

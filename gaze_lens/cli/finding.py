@@ -31,6 +31,12 @@ def discover(
     limit: options.Limit = None,
     height: options.Height = None,
     fit: options.Fit = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            help="About each panel, with {n} (1, 2, ...) or {ordinal} (first, ...).", callback=options.check_question
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(help="Heads to keep in heads.json.")] = TOP,
     rank_by: Annotated[options.Ranking, typer.Option(help="What the heads in heads.json are the best by.")] = "score",
     as_published: Annotated[
@@ -60,9 +66,9 @@ def discover(
     running.warn_of_scale(loaded, pictures)
     with running.resumable(out, "strips"):
         if part is not None:
-            left_out = discovery.sample_strips(loaded, pictures, out, shard=part, resume=resume)
+            left_out = discovery.sample_strips(loaded, pictures, out, shard=part, question=question, resume=resume)
             running.print_lines(reason_lines(left_out), running.shard_done(shard, out))
             return
-        scores = discovery.discover(loaded, pictures, out, top=top, rank_by=rank_by, resume=resume)
+        scores = discovery.discover(loaded, pictures, out, top=top, rank_by=rank_by, question=question, resume=resume)
     if running.is_first():
         running.print_scores(scores, out)

@@ -35,6 +35,15 @@ def check_file(path: Path | None) -> Path | None:
     return path
 
 
+def check_question(template: str | None) -> str | None:
+    """Refuse a question that names no panel, before a model is loaded."""
+    from gaze_lens.comics.questions import question_from
+
+    if template is not None:
+        question_from(template)
+    return template
+
+
 def check_out(path: Path) -> Path:
     """Refuse a folder that cannot be written, before a model is loaded."""
     from gaze_lens.runs.files import writing

@@ -55,6 +55,35 @@ def test_fit_reaches_discovery_and_evaluation(run, folder, tiny_model):
     assert result.exit_code == 0
 
 
+def test_discover_asks_the_question_that_is_given(run, folder, tiny_model):
+    from gaze_lens import score_heads
+
+    template = "What happens in panel {n}?"
+    discover(run, folder, "--question", template)
+    pages = data.read_pages(folder / "strips", 3)
+    asked = score_heads(tiny_model, pages, prompts=lambda k: f"What happens in panel {k + 1}?", progress=False)
+    usual = score_heads(tiny_model, pages, progress=False)
+    samples = HeadScores.load(folder / "out" / "scores.safetensors").samples
+    assert (samples - asked.samples).abs().max() < 1e-6
+    assert (samples - usual.samples).abs().max() > 1e-3
+    assert json.loads((folder / "out" / "strips" / "run.json").read_text())["run"]["question"] == template
+    assert discover(run, folder, "--question", template, "--resume").exit_code == 0
+    for other in ((), ("--question", "What happens in the {ordinal} panel?")):
+        with pytest.raises(InputError, match="a run with other question, questions"):
+            discover(run, folder, "--resume", *other)
+    with pytest.raises(InputError, match="where it names the panel"):
+        discover(run, folder, "--question", "What happens?")
+
+
+def test_a_run_from_before_there_was_a_question_is_resumed(run, folder):
+    discover(run, folder)
+    path = folder / "out" / "strips" / "run.json"
+    record = json.loads(path.read_text())
+    assert record["run"].pop("question") is None
+    path.write_text(json.dumps(record))
+    assert discover(run, folder, "--resume").exit_code == 0
+
+
 def test_discover_writes_what_scoring_gives(run, folder, tiny_model):
     from gaze_lens import score_heads
 

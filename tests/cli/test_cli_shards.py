@@ -45,6 +45,17 @@ def test_discover_in_shards(run, tmp_path):
             run(*options, tmp_path / "none", "--shard", wrong)
 
 
+def test_shards_of_a_discovery_ask_one_question(run, tmp_path):
+    options = ("discover", "--model", "tiny", "--strips", "synthetic:2", "--question", "Panel {n}?", "--out")
+    run(*options, tmp_path / "one", "--top", 4)
+    run(*options, tmp_path / "jobs", "--shard", "1/2")
+    with pytest.raises(InputError, match="a run with other question"):
+        run("discover", "--model", "tiny", "--strips", "synthetic:2", "--out", tmp_path / "jobs", "--shard", "2/2")
+    run(*options, tmp_path / "jobs", "--shard", "2/2")
+    run("merge", tmp_path / "jobs", "--top", 4)
+    same(tmp_path / "one", tmp_path / "jobs", "heads.json", "scores.csv")
+
+
 RUN = {"model": "m", "fingerprint": "f", "strips": 1}
 RECORD = {"run": RUN, "shard": [0, 2], "left_out": {}, "names": ["a"]}
 BROKEN = {
