@@ -61,7 +61,8 @@ def question_from(template: str) -> Callable[[int], str]:
             f"The question {template!r} was given; write {{n}} or {{ordinal}} where it names the panel, as in "
             "'What happens in panel {n}?'."
         )
-    return lambda index: template.format(**{name: PANEL_WORDS[name](index) for name, *_ in fields})
+    named = [str(name) for name, *_ in fields]
+    return lambda index: template.format(**{name: PANEL_WORDS[name](index) for name in named})
 
 
 def ask_place(place: str) -> str:
