@@ -155,12 +155,13 @@ class _Run:
                 self.check(index, name, pictures)
         finished = self.generations.finished() - {record.picture for record in self.generations.failed}
         done = sum(name in finished for _, name in todo)
-        with Bar(total=len(todo), initial=done, desc="pictures", unit="picture", disable=not progress) as bar:
+        title = f"pictures ({', '.join(dict.fromkeys(condition.name for condition in self.conditions))})"
+        with Bar(total=len(todo), initial=done, desc=title, unit="picture", disable=not progress) as bar:
             for index, name in todo:
                 if name not in finished:
                     self.answer_picture(index, name, pictures)
+                    bar.set_postfix(answers=len(self.generations.records), refresh=False)
                     bar.update()
-                    bar.set_postfix(answers=len(self.generations.records))
 
     def check(self, index: int, name: str, pictures: Sequence[Source]) -> None:
         """Refuse another picture than the one begun with. One that can no longer be read keeps its answers."""

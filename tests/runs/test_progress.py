@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 
+import gaze_lens as gl
 from gaze_lens.runs.progress import SECONDS, Bar
 
 
@@ -60,3 +61,11 @@ def test_on_a_terminal_it_is_tqdms_bar(monkeypatch):
         pass
     assert "\r" in stream.getvalue()
     assert "3/3" in stream.getvalue()
+
+
+def test_an_evaluation_is_two_lines_of_a_log_one_with_its_conditions(tiny_model, log):
+    conditions = [gl.evaluation.Condition("gaze", gl.HeadSet(["L1H6"])), gl.evaluation.Condition("none")]
+    gl.evaluate(tiny_model, gl.comics.synthetic(3, seed=0, panels=2), conditions)
+    lines = [line for line in log().splitlines() if " of " in line]
+    assert [line.split(" in ")[0] for line in lines] == ["pictures (gaze, none): 3 of 3", "judging: 12 of 12"]
+    assert lines[0].endswith("answers=12")
