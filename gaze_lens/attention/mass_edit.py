@@ -140,7 +140,7 @@ class Share:
 
     inside, outside: the keys that each query sees, in the region and beside it (in the pool, where there is one).
     gate: the queries that are meant. has_sink: an attention sink is something else that they see.
-    spread: the logarithm of each key's weight in the region, where these are not alike.
+    spread: the logarithm of each key's weight in the region, where these differ.
     """
 
     inside: Sees

@@ -91,7 +91,7 @@ class Positions:
 
     cross_attention: they are keys of cross-attention layers, which no other layer has:
         `Positions.of([3, 4], cross_attention=True)`.
-    weights: for each listed position, a number, where they are not meant alike.
+    weights: for each listed position, a number, where they differ.
     """
 
     rows: tuple[tuple[int, ...], ...] = ((),)

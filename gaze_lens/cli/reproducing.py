@@ -69,6 +69,7 @@ def paper(
     if coco is not None and images is not None:
         photographs = data.read_coco(coco, images, min_box=LEAST_BOX, seed=seed, limit=limit)
     loaded = running.load(model, device, dtype)
+    running.warn_of_scale(loaded, steered)
     owner = {"model": loaded.cfg.model_name, "fingerprint": loaded.fingerprint}
     load = partial(running.load, device=device, dtype=dtype)
     judged = None

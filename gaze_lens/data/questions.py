@@ -66,7 +66,7 @@ def lettered(choices: tuple[str, ...]) -> str:
 
 
 def _among(answer: str, choices: tuple[str, ...]) -> str:
-    """The choice that an answer is, in any case, or by its letter. InputError for none, and where choices are alike."""
+    """The choice that an answer is, in any case, or by its letter. InputError for none, and for equal choices."""
     if not choices:
         return answer
     if not all(isinstance(choice, str) and choice.strip() for choice in choices):

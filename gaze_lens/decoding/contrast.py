@@ -87,7 +87,7 @@ class ContrastDecoding(LogitsProcessor):
         self._note(logits)
         plus, minus = (scores, logits[0]) if len(logits) == 1 else logits
         mixed = scores + self.strength * (plus - minus)
-        mixed = torch.where(mixed.isfinite(), mixed, 0.0)  # what failed is told of in the end, and can be drawn from
+        mixed = torch.where(mixed.isfinite(), mixed, 0.0)  # reported at the end; until then it can be sampled
         limit = scores.amax(-1, keepdim=True) + (math.log(self.cut) if self.cut > 0 else -math.inf)
         return mixed.masked_fill((scores < limit) | (scores == -math.inf), -math.inf)
 

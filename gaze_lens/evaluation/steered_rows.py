@@ -7,7 +7,7 @@ for row, answer in zip(rows, answers(model, protocol, inputs, rows)): ...
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -25,7 +25,6 @@ from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import steer
 from gaze_lens.model.generation import Generation
-from gaze_lens.model.hooked_vlm import HookedVLM
 from gaze_lens.model_protocol import Model
 
 Steps = list[list[int]]  # for each row, the steps at which it was steered to a new target
@@ -79,7 +78,7 @@ def answers(
         options: dict[str, Any] = {"fwd_hooks": hooks, **protocol.generation_options}
         contrast = rows[0].condition.contrast
         if contrast is not None:
-            options["decoding"] = contrast_decoding(cast(HookedVLM, model), inputs, plus=hooks, strength=contrast)
+            options["decoding"] = contrast_decoding(model, inputs, plus=hooks, strength=contrast)
             options["fwd_hooks"] = []
         generation, error = _generated(model, inputs, **options)
         texts = [Text(text, (text,), (0,)) for text in generation.texts]

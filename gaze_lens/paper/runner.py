@@ -5,6 +5,7 @@ found = gl.paper.reproduce(model, ["fig3a", "tab5"], discovery=some, choosing=ot
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def reproduce(
         model, discovery, choosing, out, scores=scores, n_heads=n_heads, judge=judge, seed=seed, may_make=is_whole,
         progress=progress,
     )  # fmt: skip
-    settings = Settings(**{**vars(settings), "chosen": len(heads)})
+    settings = replace(settings, chosen=len(heads))
     context = Context(
         model, settings, out, strips, scores, heads, discovery, choosing, judge, pictures, models, load, shard,
         progress, studied,

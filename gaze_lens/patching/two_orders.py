@@ -5,7 +5,7 @@ prompts.answered(model)                      # does the model read the letters, 
 direction = prompts.direction(model)         # from the usual order to the other, for each layer
 order_prompts(others, comics.letter, comics.letter_reversed).flips(model, direction)
 
-Gandikota and Bau 2026, section 4: the letter on the first panel, and the same behind "read the comic in reverse".
+Gandikota and Bau 2026, section 4: the letter on the first panel, and the same after "read the comic in reverse".
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -90,7 +90,7 @@ class Region:
     layout: of the batch that it belongs to; use with another layout raises an error.
     around: for each batch row, the positions that the region is a part of; None for those of the row's images.
     weights: for each batch row, how much each of its positions is meant, above 0 and at most 1, where it was made from
-        a `HeatMap`; None where all are meant alike.
+        a `HeatMap`; None where all count fully.
     `|`, `-` and `&` unite, subtract and intersect regions of one layout and kind. Of weights a and b, of which one is 0
     outside of its region, they take max(a, b), min(a, 1 - b) and min(a, b). Raises RegionError where a row has no
     token, a position is not one of `around`, or the numbers of rows differ.

@@ -12,7 +12,7 @@ emit the new word, apply a new target and stop: no other thread touches the mode
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,7 +29,6 @@ from gaze_lens.heads.head_set import HeadSet
 from gaze_lens.inputs.vlm_inputs import VLMInputs
 from gaze_lens.interventions.steering import boost_and_suppress, steer
 from gaze_lens.model.finite_logits import ends_of
-from gaze_lens.model.hooked_vlm import HookedVLM
 from gaze_lens.model_protocol import Model
 from gaze_lens.regions.image_tokens import ImageTokens
 from gaze_lens.regions.layout import Region
@@ -92,8 +91,7 @@ class GenerationSession(StoppingCriteria):
         queries = Positions.since(self.inputs.last_position)
         steering, decoding = self.switch.hooks(), None
         if request.contrast:
-            model = cast(HookedVLM, self.model)
-            decoding = contrast_decoding(model, self.inputs, plus=steering, strength=request.contrast)
+            decoding = contrast_decoding(self.model, self.inputs, plus=steering, strength=request.contrast)
         reading = [hook for reader in self.readers for hook in reader.hooks(queries)]
         generation = self.model.generate(
             self.inputs,

@@ -36,21 +36,21 @@ def by_sentences(tokens: Sequence[str]) -> tuple[Span, ...]:
 def by_phrases(tokens: Sequence[str], phrases: Sequence[str]) -> tuple[Span, ...]:
     """The places of phrases in the text, in the order of the phrases; upper and lower case do not matter.
 
-    A phrase that the text has several times is looked for behind the one before it, and else from the beginning.
+    A phrase that the text has several times is looked for after the one before it, and else from the beginning.
     Raises InputError for a phrase that the text does not have, and for no phrases.
     """
     text = "".join(tokens)
-    lower, behind, spans = text.lower(), 0, []
+    lower, after, spans = text.lower(), 0, []
     if len(lower) != len(text):  # in some scripts, lower case has more characters
         lower = text
     for phrase in phrases:
         wanted = phrase if lower is text else phrase.lower()
-        start = lower.find(wanted, behind)
+        start = lower.find(wanted, after)
         start = lower.find(wanted) if start < 0 else start
         if start < 0 or not phrase.strip():
             raise InputError(f"The phrase {phrase!r} is not in the text {text[:200]!r}; give phrases word for word.")
-        behind = start + len(phrase)
-        spans.append(_span(tokens, start, behind))
+        after = start + len(phrase)
+        spans.append(_span(tokens, start, after))
     if not spans:
         raise InputError("No phrases were given; give at least one, word for word from the text.")
     return tuple(spans)
