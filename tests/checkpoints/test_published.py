@@ -139,6 +139,17 @@ def test_scores_steering_and_tracking(checkpoint, strip, inputs, heads):
     assert trajectory.mass.shape[0] == 3
 
 
+def test_a_mass_is_what_the_generation_reports(checkpoint, inputs, heads):
+    """In the prompt and in every step; and the text is that of a run without a cache."""
+    hooks, options = gl.steer(heads, inputs.region("panel 2"), mass=0.7), {"max_new_tokens": 3, "min_new_tokens": 3}
+    generation = checkpoint.model.generate(inputs, fwd_hooks=hooks, exposure=True, **options)
+    masses = [row["mass"] for row in generation.exposure.rows()]
+    assert len(masses) == 2 * 3
+    assert masses == pytest.approx([0.7] * len(masses), abs=1e-5)
+    rows = checkpoint.model.generate(inputs, fwd_hooks=hooks, use_cache=False, **options)
+    assert torch.equal(rows.sequences, generation.sequences)
+
+
 def test_capabilities_are_told(checkpoint):
     described = str(checkpoint.model.capabilities((1536, 256)))
     assert "1536" in described
